@@ -1,0 +1,80 @@
+"""fedbench: a plugin-based benchmark toolkit for federated learning.
+
+from fedbench import Run
+for result in Run("config.yaml").rounds():
+    print(result.round, result.scores["classifier"]["accuracy"].mean)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import RunConfig, load, resolve
+    from .context import ClientContext, ServerContext
+    from .errors import ConfigError, FedbenchError, PluginError
+    from .hookspecs import hookimpl
+    from .plugins import discover
+    from .run import Run
+    from .types import (
+        Batch,
+        ClientResult,
+        Dataset,
+        Examples,
+        Output,
+        PerClass,
+        Recipe,
+        Report,
+        RoundResult,
+        ServerState,
+        ServerUpdate,
+        Value,
+        Weights,
+    )
+
+_HOME = {
+    "config": ("RunConfig", "load", "resolve"),
+    "context": ("ClientContext", "ServerContext"),
+    "errors": ("ConfigError", "FedbenchError", "PluginError"),
+    "hookspecs": ("hookimpl",),
+    "plugins": ("discover",),
+    "run": ("Run",),
+    "types": ("Batch", "ClientResult", "Dataset", "Examples", "Output", "PerClass", "Recipe")
+    + ("Report", "RoundResult", "ServerState", "ServerUpdate", "Value", "Weights"),
+}
+
+__all__ = [
+    "Batch",
+    "ClientContext",
+    "ClientResult",
+    "ConfigError",
+    "Dataset",
+    "Examples",
+    "FedbenchError",
+    "Output",
+    "PerClass",
+    "PluginError",
+    "Recipe",
+    "Report",
+    "RoundResult",
+    "Run",
+    "RunConfig",
+    "ServerContext",
+    "ServerState",
+    "ServerUpdate",
+    "Value",
+    "Weights",
+    "discover",
+    "hookimpl",
+    "load",
+    "resolve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that ``fedbench --help`` does not wait for torch."""
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

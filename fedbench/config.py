@@ -1,0 +1,432 @@
+"""From a method's name, a YAML file and flags to one frozen config that names everything.
+
+Layers, the later one wins: built-in defaults, the card (the data set's protocol), the recipe (the
+method), the YAML file, ``--set``, flags. The resolved config holds every value, so that running it
+again needs no card or recipe and repeats the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from . import options, yamlfile
+from .errors import ConfigError, did_you_mean
+from .plugins import Registry, RunPlugins
+from .yamlfile import Document, KeyPath
+
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Accuracy:
+    """How one number per domain is made from the rounds.
+
+    ``last`` takes the last round, ``last_k`` the mean of the last ``k`` rounds, ``best`` the round
+    with the best mean over domains, which picks on test data.
+    """
+
+    metric: Annotated[str, Field(description="the metric that is reported")] = "accuracy"
+    rule: Annotated[Literal["last", "last_k", "best"], Field(description="which rounds count")] = (
+        "last_k"
+    )
+    k: Annotated[int, Field(ge=1, description="how many rounds last_k averages")] = 5
+    inference: Annotated[
+        str, Field(description="how a prediction is made: classifier, or a plugin's rule")
+    ] = "classifier"
+
+
+@dataclass(frozen=True, eq=False)
+class RunConfig:
+    """Everything that a run depends on. Build one with `resolve` or `load`."""
+
+    plugins: Annotated[
+        dict[str, dict[str, Any]], Field(description="run plugins in order: name -> options")
+    ]
+    data: Annotated[dict[str, Any], Field(description="data set: name and options")]
+    model: Annotated[dict[str, Any], Field(description="model: name and options")]
+    method: Annotated[str, Field(description="a label for tables", min_length=1)] = "custom"
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="seed of every random stream")] = 0
+    rounds: Annotated[int, Field(ge=1, description="communication rounds")] = 20
+    accuracy: Annotated[Accuracy, Field(description="the accuracy rule")] = field(
+        default_factory=Accuracy
+    )
+    metrics: Annotated[
+        dict[str, dict[str, Any]], Field(description="metrics on test data: name -> options")
+    ] = field(default_factory=lambda: {"accuracy": {}, "loss": {}, "class_accuracy": {}})
+    device: Annotated[str, Field(description="cpu, cuda, cuda:1, mps")] = "cpu"
+    executor: Annotated[dict[str, Any], Field(description="where clients run: name, options")] = (
+        field(default_factory=lambda: {"name": "inline"})
+    )
+    origin: Annotated[
+        dict[str, str], Field(description="where the values came from: recipe, card, card_hash")
+    ] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the config as JSON-like data in the order of the YAML file."""
+        order = ("method", "data", "model", "seed", "rounds", "device", "executor", "accuracy")
+        data = options.dump(self)
+        return {k: data[k] for k in (*order, "metrics", "plugins", "origin")}
+
+    def to_yaml(self) -> str:
+        """Return the config as YAML that `load` reads back."""
+        return yamlfile.dump(self.to_dict())
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over all that the result depends on: not the label, origin or executor."""
+        data = {
+            k: v for k, v in self.to_dict().items() if k not in ("method", "origin", "executor")
+        }
+        return digest(data)
+
+    @property
+    def data_name(self) -> str:
+        """The data set's name."""
+        return str(self.data["name"])
+
+
+def digest(data: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of JSON-like data; the order of ``plugins`` counts, as in a run."""
+    plain = {**data, "plugins": list(data.get("plugins", {}).items())}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+TOP = ("method", "data", "model", "seed", "rounds", "device", "executor", "accuracy", "metrics")
+TOP_KEYS = (*TOP, "plugins", "origin")
+CHOICES = {"data": "dataset", "model": "model", "executor": "executor"}
+"""Config key -> kind of thing it names."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A named, versioned protocol: data, partition, model, rounds, training, accuracy rule."""
+
+    name: str
+    version: int
+    title: str
+    config: dict[str, Any]
+    reasons: dict[str, str]
+
+    @property
+    def hash(self) -> str:
+        """First 12 hex digits of the SHA-256 over version and values."""
+        return digest({**self.config, "card": self.name, "version": self.version})[:12]
+
+
+def load_card(registry: Registry, name: str) -> Card:
+    """Read the card ``name``.
+
+    Raises:
+        ConfigError: when there is no such card or its file is malformed.
+    """
+    path = registry.get("card", name).value
+    document = yamlfile.parse(path.read_text(encoding="utf-8"), str(path))
+    known = {"card", "version", "title", "config", "reasons"}
+    for key in document.data:
+        if key not in known:
+            raise ConfigError(f"{document.where((key,))}: unknown key{did_you_mean(key, known)}")
+    data = document.data
+    return Card(data["card"], data["version"], data["title"], data["config"], data["reasons"])
+
+
+def resolve(
+    registry: Registry,
+    method: str | None = None,
+    *,
+    file: Document | None = None,
+    card: str | None = None,
+    sets: Sequence[str] = (),
+    without: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Resolve a config from its layers and check every name and option.
+
+    Args:
+        registry: what is installed.
+        method: a recipe's name; may come from the file's ``recipe`` key instead.
+        file: a parsed YAML file, whole or partial.
+        card: a card's name; default the file's ``card`` key, else the data set's own card.
+        sets: ``key=value`` with dotted keys: ``hpcl.temperature=0.1``, ``rounds=5``.
+        without: plugins to leave out.
+        flags: top-level keys given as flags; ``data`` and ``model`` as plain names.
+
+    Raises:
+        ConfigError: naming the file, line and key, and the nearest right name.
+    """
+    given = dict(file.data) if file else {}
+    recipe_name = method or given.pop("recipe", None)
+    card_name = card or given.pop("card", None)
+    given.pop("recipe", None)
+    given.pop("card", None)
+    user = [
+        *([Document(given, file.source, file.lines)] if file else []),
+        *(_set_layer(text) for text in sets),
+        Document({k: v for k, v in (flags or {}).items() if v is not None}, "command line"),
+    ]
+    for layer in user:
+        for key in layer.data:
+            if key not in TOP_KEYS and not layer.source.startswith("--set"):
+                known = (*TOP_KEYS, "recipe", "card")
+                raise ConfigError(f"{layer.where((key,))}: unknown key{did_you_mean(key, known)}")
+    layers: list[Document] = []
+    complete = (
+        file is not None and recipe_name is None and {"data", "model", "plugins"} <= set(given)
+    )
+    origin: dict[str, str] = {}
+    if not complete or card_name:
+        card_name = card_name or _default_card(registry, user)
+        if card_name:
+            found = load_card(registry, card_name)
+            layers.append(Document(dict(found.config), f"card {card_name}"))
+            origin |= {"card": card_name, "card_hash": found.hash}
+    dropped: list[str] = []
+    if recipe_name is not None:
+        recipe = registry.get("recipe", str(recipe_name)).value
+        layers.append(
+            Document(
+                {"method": recipe_name, "plugins": {k: dict(v) for k, v in recipe.plugins.items()}},
+                f"recipe {recipe_name}",
+            )
+        )
+        origin |= {"recipe": str(recipe_name)}
+        dropped = list(recipe.without)
+    elif not complete:
+        raise ConfigError(
+            f"{file.source if file else 'command line'}: name a method (recipe: NAME) or give "
+            "data, model and plugins in full; `fedbench config METHOD` prints a full file"
+        )
+    merged: dict[str, Any] = {}
+    if origin:
+        merged["origin"] = origin
+    sources: dict[KeyPath, Document] = {}
+    for layer in (*layers, *user):
+        data = _expand(layer.data, merged.get("plugins", {}), layer)
+        _merge(merged, data, (), layer, sources)
+        if layer in layers:
+            for name in dropped:
+                merged.get("plugins", {}).pop(name, None)
+    _drop(merged, without)
+    return _validate(registry, merged, sources)
+
+
+def load(registry: Registry, path: str | Path, **more: Any) -> RunConfig:
+    """Resolve the YAML file at ``path``; ``more`` as in `resolve`."""
+    return resolve(registry, file=yamlfile.read(Path(path)), **more)
+
+
+def build(registry: Registry, kind: str, choice: Options) -> Any:
+    """Make the thing that a choice ``{name: ..., option: ...}`` names."""
+    given = {k: v for k, v in choice.items() if k != "name"}
+    cls = registry.get(kind, str(choice["name"])).value
+    return options.build(cls, given, lambda path: ".".join((kind, *path)))
+
+
+def build_plugins(registry: Registry, config: RunConfig) -> RunPlugins:
+    """Make the run's plugins and check that they fit together."""
+    return RunPlugins(
+        [
+            (name, options.build(registry.get("plugin", name).value, given, _dotted(name)))
+            for name, given in config.plugins.items()
+        ]
+    )
+
+
+def describe_changes(registry: Registry, config: RunConfig) -> list[str]:
+    """Return how a config differs from its recipe on its card: ``-hpal``, ``rounds=5``.
+
+    The seed, device and executor are no change. Empty when there is no recipe to compare with.
+    """
+    if "recipe" not in config.origin:
+        return []
+    card = config.origin.get("card")
+    base = resolve(registry, config.origin["recipe"], card=card).to_dict()
+    mine = config.to_dict()
+    changes = [f"-{name}" for name in base["plugins"] if name not in mine["plugins"]]
+    changes += [f"+{name}" for name in mine["plugins"] if name not in base["plugins"]]
+    shared = [n for n in mine["plugins"] if n in base["plugins"]]
+    if shared != [n for n in base["plugins"] if n in mine["plugins"]]:
+        changes.append("reordered")
+    for name, given in mine["plugins"].items():
+        before = base["plugins"].get(name, {})
+        changes += [f"{name}.{k}={v}" for k, v in given.items() if v != before.get(k, v)]
+    for key in ("data", "model", "rounds", "accuracy", "metrics"):
+        if mine[key] != base[key]:
+            text = mine[key] if not isinstance(mine[key], dict) else json.dumps(mine[key])
+            changes.append(f"{key}={text}")
+    return changes
+
+
+def json_schema(registry: Registry) -> dict[str, Any]:
+    """Return a JSON schema of config files, for editors, made from what is installed."""
+    base = options.schema(RunConfig)
+
+    def choice(kind: str) -> dict[str, Any]:
+        variants = []
+        for entry in registry.all(kind):
+            inner = options.schema(entry.value)
+            properties = {"name": {"const": entry.name}, **inner.get("properties", {})}
+            variants.append({**inner, "properties": properties, "required": ["name"]})
+        return {"anyOf": [{"enum": registry.names(kind)}, *variants]}
+
+    def mapping(kind: str) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                e.name: {**options.schema(e.value), "type": ["object", "null"]}
+                for e in registry.all(kind)
+            },
+        }
+
+    properties = dict(base["properties"])
+    for key, kind in CHOICES.items():
+        properties[key] = {**choice(kind), "description": properties[key].get("description", "")}
+    properties["plugins"] = mapping("plugin")
+    properties["metrics"] = mapping("metric")
+    properties["recipe"] = {"enum": registry.names("recipe")}
+    properties["card"] = {"enum": registry.names("card")}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "fedbench run",
+        **{k: v for k, v in base.items() if k not in ("required", "properties", "title")},
+        "properties": properties,
+    }
+
+
+def _dotted(name: str) -> options.Where:
+    return lambda path: ".".join((name, *path))
+
+
+def _set_layer(text: str) -> Document:
+    key, equals, value = text.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise ConfigError(f"--set {text}: write plugin.option=value, for example sgd.lr=0.01")
+    data: Any = yamlfile.scalar(value)
+    for part in reversed(path):
+        data = {part: data}
+    return Document(data, f"--set {text}")
+
+
+def _default_card(registry: Registry, user: Iterable[Document]) -> str | None:
+    """Return the card of the data set that the user names, or of the one that calls itself default.
+
+    A data set's class may carry ``card``, a card's name, and ``default = True``.
+    """
+    name = None
+    for layer in user:
+        choice = layer.data.get("data")
+        if choice is not None:
+            name = choice.get("name", name) if isinstance(choice, dict) else str(choice)
+    if name is None:
+        name = next((e.name for e in registry.all("dataset") if hasattr(e.value, "default")), None)
+    if name is None:
+        raise ConfigError(f"name a data set with --data: {', '.join(registry.names('dataset'))}")
+    return getattr(registry.get("dataset", name).value, "card", None)
+
+
+def _expand(data: Mapping[str, Any], plugins: Options, layer: Document) -> dict[str, Any]:
+    """Turn plain names into choices and ``--set plugin.option`` into a nested key."""
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        if key in CHOICES and isinstance(value, str):
+            result[key] = {"name": value}
+        elif key in ("plugins", "metrics") and isinstance(value, dict):
+            result[key] = {k: {} if v is None else v for k, v in value.items()}
+        elif key in TOP_KEYS:
+            result[key] = value
+        elif key in plugins:
+            result["plugins"] = {key: value}
+        else:
+            known = (*plugins, *TOP)
+            raise ConfigError(
+                f"{layer.source}: {key!r} is no plugin of this run{did_you_mean(key, known)}"
+            )
+    return result
+
+
+def _merge(
+    into: dict[str, Any],
+    data: Mapping[str, Any],
+    path: KeyPath,
+    layer: Document,
+    sources: dict[KeyPath, Document],
+) -> None:
+    for key, value in data.items():
+        here = (*path, key)
+        sources[here] = layer
+        old = into.get(key)
+        renamed = (
+            isinstance(old, dict)
+            and isinstance(value, dict)
+            and path == ()
+            and key in CHOICES
+            and value.get("name", old.get("name")) != old.get("name")
+        )
+        if isinstance(value, dict) and isinstance(old, dict) and not renamed:
+            _merge(old, value, here, layer, sources)
+        elif isinstance(value, dict):
+            into[key] = {}
+            _merge(into[key], value, here, layer, sources)
+        else:
+            into[key] = value
+
+
+def _drop(merged: dict[str, Any], without: Sequence[str]) -> None:
+    plugins = merged.get("plugins", {})
+    for name in without:
+        if name not in plugins:
+            raise ConfigError(
+                f"--without {name}: it is no plugin of this run{did_you_mean(name, plugins)}"
+            )
+    for name in without:
+        plugins.pop(name, None)
+
+
+def _validate(
+    registry: Registry, merged: dict[str, Any], sources: Mapping[KeyPath, Document]
+) -> RunConfig:
+    def where(path: KeyPath) -> str:
+        for end in range(len(path), 0, -1):
+            if path[:end] in sources:
+                return sources[path[:end]].where(path)
+        return ".".join(path) or "config"
+
+    config = options.build(RunConfig, merged, where)
+
+    def checked(kind: str, name: str, given: Any, path: KeyPath) -> dict[str, Any]:
+        try:
+            cls = registry.get(kind, name).value
+        except ConfigError as error:
+            raise ConfigError(f"{where(path)}: {error}") from error
+        return options.dump(options.build(cls, given, lambda rest: where((*path, *rest))))
+
+    resolved: dict[str, Any] = {}
+    for key, kind in CHOICES.items():
+        choice = dict(getattr(config, key))
+        name = choice.pop("name", None)
+        if not isinstance(name, str):
+            raise ConfigError(f"{where((key,))}: give a name, for example `{key}: {{name: ...}}`")
+        resolved[key] = {"name": name, **checked(kind, name, choice, (key,))}
+    for key, kind in (("plugins", "plugin"), ("metrics", "metric")):
+        resolved[key] = {
+            name: checked(kind, name, given, (key, name))
+            for name, given in getattr(config, key).items()
+        }
+    if config.accuracy.metric not in resolved["metrics"]:
+        known = resolved["metrics"]
+        raise ConfigError(
+            f"{where(('accuracy', 'metric'))}: {config.accuracy.metric!r} is not among the "
+            f"metrics{did_you_mean(config.accuracy.metric, known)}"
+        )
+    config = options.build(RunConfig, {**merged, **resolved}, where)
+    build_plugins(registry, config)
+    return config

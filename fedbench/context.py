@@ -1,0 +1,262 @@
+"""What hooks are given: the server's and a client's view of the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import FedbenchError, PluginError
+from .plugins import RunPlugins
+from .random import Streams
+from .types import (
+    Batch,
+    ClientJob,
+    ClientResult,
+    Examples,
+    Output,
+    Payload,
+    Value,
+    forward,
+    seal,
+)
+
+EVAL_BATCH = 500
+"""Examples per forward pass outside training."""
+
+
+class NonFiniteError(FedbenchError):
+    """A loss or weight became NaN or infinite."""
+
+
+@dataclass(frozen=True, eq=False)
+class ServerContext:
+    """The run as the server's hooks see it.
+
+    Args:
+        round: the round under way, from 1; 0 in ``init_server``.
+        rounds: how many rounds the run has.
+        num_classes: C.
+        client_sizes: training examples of each client, by id.
+        streams: the run's random streams.
+    """
+
+    round: int
+    rounds: int
+    num_classes: int
+    client_sizes: tuple[int, ...]
+    streams: Streams
+
+    @property
+    def num_clients(self) -> int:
+        """How many clients are registered."""
+        return len(self.client_sizes)
+
+    def rng(self, purpose: str) -> torch.Generator:
+        """Return a fresh generator for this round and purpose; prefix it with your plugin."""
+        return self.streams.torch(purpose, self.round)
+
+
+class Pipeline:
+    """Raw inputs to model inputs: to the device, to float in [0, 1], through the transforms."""
+
+    def __init__(
+        self, plugins: RunPlugins, device: torch.device, rng: Callable[[str], torch.Generator]
+    ) -> None:
+        self._device = device
+        self._steps = [(call, rng(f"transform/{n}")) for n, call in plugins.calls("transform")]
+
+    def __call__(self, inputs: Tensor, train: bool) -> Tensor:
+        """Return (B, ...) model inputs; uint8 becomes float in [0, 1], other types stay."""
+        x = inputs.to(self._device)
+        if x.dtype == torch.uint8:
+            x = x.float().div_(255)
+        for call, rng in self._steps:
+            x = call(inputs=x, train=train, rng=rng)
+        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+class ClientContext:
+    """One client's turn in one round, as the client's hooks see it.
+
+    Attributes:
+        round, rounds: the round under way, from 1, and how many there are.
+        client: the client's id.
+        num_classes: C.
+        device: where the model is.
+        model: the model, loaded with the received weights; train it in place.
+        payload: what the server sent, by key.
+        state: what this client kept from its last turn; write to it what it shall keep.
+        scratch: values that plugins share within this turn; gone after it.
+        data: the client's raw examples, on the CPU.
+    """
+
+    def __init__(
+        self,
+        *,
+        job: ClientJob,
+        rounds: int,
+        num_classes: int,
+        device: torch.device,
+        model: nn.Module,
+        payload: Payload,
+        data: Examples,
+        plugins: RunPlugins,
+        streams: Streams,
+    ) -> None:
+        self.round, self.client, self.rounds = job.round, job.client, rounds
+        self.num_classes, self.device, self.model = num_classes, device, model
+        self.payload, self.data = payload, data
+        self.state: dict[str, Value] = dict(job.state)
+        self.scratch: dict[str, Any] = {}
+        self._plugins, self._streams = plugins, streams
+        self._pipeline = Pipeline(plugins, device, self.rng)
+        self._losses = plugins.calls("local_loss")
+        self._after = plugins.calls("after_backward")
+        self._uploads: dict[str, Value] = {}
+        self._metrics: dict[str, float] = {}
+        self._terms: dict[str, Tensor] = {}
+        self._owners: dict[str, str] = {}
+        self._seen = 0
+
+    def rng(self, purpose: str) -> torch.Generator:
+        """Return a fresh generator for this client, round and purpose; prefix your plugin."""
+        return self._streams.torch(purpose, self.round, self.client)
+
+    @property
+    def where(self) -> str:
+        """The place for error messages: ``round 3, client 7``."""
+        return f"round {self.round}, client {self.client}"
+
+    def prepare(self, inputs: Tensor, train: bool = False) -> Tensor:
+        """Turn raw inputs (B, ...) into model inputs on the device, transforms applied."""
+        return self._pipeline(inputs, train)
+
+    def batches(self, batch_size: int, epochs: int, drop_last: bool = False) -> Iterator[Batch]:
+        """Yield shuffled, transformed batches, ``epochs`` times over the client's data.
+
+        The order depends on seed, round and client alone. With ``drop_last`` a smaller last batch
+        is left out, unless it is the only one.
+        """
+        order = self._streams.numpy("batches", self.round, self.client)
+        n = len(self.data)
+        for epoch in range(epochs):
+            permutation = torch.from_numpy(order.permutation(n))
+            end = n - n % batch_size if drop_last and n >= batch_size else n
+            for start in range(0, end, batch_size):
+                chosen = self.data[permutation[start : min(start + batch_size, end)]]
+                yield Batch(
+                    self.prepare(chosen.inputs, train=True),
+                    chosen.labels.to(self.device),
+                    epoch,
+                    epochs,
+                )
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Run the model and return the sum of all plugins' loss terms, in YAML order.
+
+        Raises:
+            PluginError: for a term that is no floating scalar, or one name given twice.
+            NonFiniteError: for a NaN or infinite term; both name plugin, term, round and client.
+        """
+        output = forward(self.model, batch.inputs)
+        total: Tensor | None = None
+        for plugin, call in self._losses:
+            terms = call(ctx=self, batch=batch, output=output)
+            if not isinstance(terms, Mapping):
+                raise PluginError(
+                    f"plugin {plugin!r}: local_loss returned {type(terms).__name__} in "
+                    f"{self.where}; return a mapping, {{}} for no term"
+                )
+            for name, term in terms.items():
+                self._record(plugin, name, term, len(batch.labels))
+                total = term if total is None else total + term
+        if total is None:
+            raise PluginError(f"no plugin gave a loss term in {self.where}")
+        self._seen += len(batch.labels)
+        return total
+
+    def _record(self, plugin: str, name: str, term: Tensor, size: int) -> None:
+        if not isinstance(term, Tensor) or term.ndim != 0 or not term.is_floating_point():
+            shape = f"shape {tuple(term.shape)}" if isinstance(term, Tensor) else repr(term)
+            raise PluginError(
+                f"plugin {plugin!r}: loss term {name!r} must be a floating scalar tensor, got "
+                f"{shape} in {self.where}"
+            )
+        if self._owners.setdefault(name, plugin) != plugin:
+            raise PluginError(
+                f"plugins {self._owners[name]!r} and {plugin!r} both give loss term {name!r}"
+            )
+        value = term.detach()
+        # Reading a value waits for a GPU, so there the sum is checked once, after training.
+        if self.device.type == "cpu" and not math.isfinite(float(value)):
+            self._not_finite(plugin, name, float(value))
+        self._terms[name] = self._terms.get(name, 0) + value.double() * size
+
+    def _not_finite(self, plugin: str, name: str, value: float) -> None:
+        raise NonFiniteError(
+            f"plugin {plugin!r}: loss term {name!r} is {value} in {self.where}; try a smaller "
+            "learning rate"
+        )
+
+    def after_backward(self, batch: Batch) -> None:
+        """Let plugins act on the gradients; trainers call it before the optimiser's step."""
+        for _, call in self._after:
+            call(ctx=self, batch=batch)
+
+    @torch.no_grad()
+    def embed(self, index: Tensor | None = None) -> tuple[Output, Tensor]:
+        """Run the current model over the client's examples in evaluation mode.
+
+        Args:
+            index: (n,) which examples; default all.
+
+        Returns:
+            the `Output` with features (n, d) and logits (n, C), and the labels (n,), on the device.
+        """
+        data = self.data if index is None else self.data[index]
+        training = self.model.training
+        self.model.eval()
+        parts = [
+            forward(self.model, self.prepare(chunk)) for chunk in data.inputs.split(EVAL_BATCH)
+        ]
+        self.model.train(training)
+        features = torch.cat([p.features for p in parts])
+        logits = torch.cat([p.logits for p in parts])
+        return Output(features, logits), data.labels.to(self.device)
+
+    def upload(self, key: str, value: Value) -> None:
+        """Send ``value`` to the server under ``key``: a sealed copy, its bytes counted.
+
+        Raises:
+            PluginError: when the key was already used in this turn, or the type is wrong.
+        """
+        if key in self._uploads:
+            raise PluginError(f"two plugins upload {key!r} in {self.where}")
+        self._uploads[key] = seal(value, f"upload {key!r}")
+
+    def metric(self, name: str, value: float | Tensor) -> None:
+        """Report a number; the round shows its mean over clients, weighted by examples."""
+        if name in self._metrics:
+            raise PluginError(f"metric {name!r} is reported twice in {self.where}")
+        self._metrics[name] = float(value)
+
+    def result(self, seconds: float) -> ClientResult:
+        """Close the turn and return what travels and what the client keeps, sealed."""
+        for name, total in self._terms.items():
+            mean = float(total) / self._seen
+            if not math.isfinite(mean):
+                self._not_finite(self._owners[name], name, mean)
+            self._metrics[f"loss.{name}"] = mean
+        return ClientResult(
+            client=self.client,
+            examples=len(self.data),
+            uploads=Payload(self._uploads, f"the uploads of client {self.client}"),
+            metrics=self._metrics,
+            state={k: seal(v, f"client state {k!r}") for k, v in self.state.items()},
+            seconds=seconds,
+        )

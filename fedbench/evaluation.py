@@ -1,0 +1,108 @@
+"""Accuracy on the test data, per domain and class, and the rule that makes one number of it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .config import Accuracy
+from .context import EVAL_BATCH, Pipeline
+from .types import Dataset, Output, Scores, forward
+
+Rules = Mapping[str, Callable[[Output], Tensor]]
+
+
+class Metric(Protocol):
+    """A number, or one number per class, from class scores and labels."""
+
+    higher_is_better: bool
+
+    def __call__(self, scores: Tensor, labels: Tensor) -> float | list[float]:
+        """Score ``scores`` (N, C) against ``labels`` (N,)."""
+        ...
+
+
+def classifier_rule(output: Output) -> Tensor:
+    """Predict with the linear classifier: its logits (B, C)."""
+    return output.logits
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    data: Dataset,
+    pipeline: Pipeline,
+    rules: Rules,
+    metrics: Mapping[str, Metric],
+) -> dict[str, dict[str, Scores]]:
+    """Score ``model`` on every domain's test data.
+
+    Returns:
+        inference rule -> metric -> `Scores`.
+    """
+    model.eval()
+    values: dict[str, dict[str, dict[str, float | list[float]]]] = {
+        rule: {metric: {} for metric in metrics} for rule in rules
+    }
+    for number, domain in enumerate(data.domains):
+        test = data.test[data.test.domains == number]
+        if not len(test):
+            continue
+        outputs = [forward(model, pipeline(x, False)) for x in test.inputs.split(EVAL_BATCH)]
+        for rule, scores_of in rules.items():
+            scores = torch.cat([scores_of(output).cpu() for output in outputs])
+            for name, metric in metrics.items():
+                values[rule][name][domain] = metric(scores, test.labels)
+    return {
+        rule: {
+            name: over_domains(found, metrics[name].higher_is_better) for name, found in m.items()
+        }
+        for rule, m in values.items()
+    }
+
+
+def over_domains(domains: Mapping[str, float | list[float]], higher_is_better: bool) -> Scores:
+    """Summarise values over domains: unweighted mean, worst, population standard deviation."""
+    numbers = [v for v in domains.values() if isinstance(v, (int, float))]
+    if len(numbers) != len(domains) or not numbers:
+        return Scores(domains)
+    worst = min(numbers) if higher_is_better else max(numbers)
+    return Scores(domains, statistics.fmean(numbers), worst, statistics.pstdev(numbers))
+
+
+def accuracy_text(rule: Accuracy, rounds: int) -> str:
+    """Return the rule in words, as printed beside every number."""
+    used = min(rule.k, rounds)
+    words = {
+        "last": "last round",
+        "last_k": "last round" if used == 1 else f"mean of the last {used} rounds",
+        "best": "best round on test data",
+    }[rule.rule]
+    metric = "" if rule.metric == "accuracy" else f"{rule.metric}, "
+    inference = "" if rule.inference == "classifier" else f", {rule.inference} inference"
+    return metric + words + inference
+
+
+def reported(rule: Accuracy, history: Sequence[Scores], higher_is_better: bool) -> Scores:
+    """Apply the accuracy rule to the scores of rounds 1, 2, ...: values per domain, summarised.
+
+    Raises:
+        ValueError: when there is no round yet or the metric has no scalar per domain.
+    """
+    if not history or history[-1].mean is None:
+        raise ValueError("the accuracy rule needs a metric with one number per domain")
+    if rule.rule == "best":
+        sign = 1 if higher_is_better else -1
+        chosen = [max(history, key=lambda s: sign * (s.mean or -math.inf))]
+    else:
+        chosen = list(history[-(rule.k if rule.rule == "last_k" else 1) :])
+    domains: dict[str, Any] = {
+        name: statistics.fmean(float(s.domains[name]) for s in chosen)  # type: ignore[arg-type]
+        for name in chosen[-1].domains
+    }
+    return over_domains(domains, higher_is_better)

@@ -1,0 +1,37 @@
+"""The plainest executor: clients run one after the other in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..run import Runtime
+    from ..types import ClientJob, ClientResult, Value
+
+
+@dataclass(frozen=True, eq=False)
+class Inline:
+    """Run clients one after the other in this process, on one thread each."""
+
+    def open(self, runtime: Runtime) -> InlineWorkers:
+        """Return the workers of a run."""
+        return InlineWorkers(runtime)
+
+
+class InlineWorkers:
+    """See `Inline`."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def run(
+        self, payload: Mapping[str, Value], jobs: Sequence[ClientJob]
+    ) -> Iterator[ClientResult]:
+        """Yield the results in client-id order, each computed when it is asked for."""
+        for job in sorted(jobs, key=lambda j: j.client):
+            yield self._runtime.run_client(job, payload)
+
+    def close(self) -> None:
+        """Nothing to release."""

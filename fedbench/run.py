@@ -1,0 +1,417 @@
+"""One run, readable top to bottom: `Run.rounds` is the loop, `Runtime.run_client` a client's turn.
+
+for result in Run(config).rounds():
+    print(result.round, result.scores["classifier"]["accuracy"].mean)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import config as configs
+from .config import RunConfig
+from .context import ClientContext, NonFiniteError, Pipeline, ServerContext
+from .errors import ConfigError, PluginError, did_you_mean
+from .evaluation import accuracy_text, classifier_rule, evaluate, reported
+from .plugins import Registry, RunPlugins, discover
+from .random import Streams
+from .store import RunDirectory, default_data_root, json_ready, versions
+from .types import (
+    ClientJob,
+    ClientResult,
+    Dataset,
+    Payload,
+    Received,
+    Report,
+    RoundResult,
+    Scores,
+    ServerState,
+    ServerUpdate,
+    Value,
+    Weights,
+    nbytes,
+    seal,
+    sha256,
+)
+
+Progress = Callable[[int, int, int], None]
+"""Called with (round, clients done, clients in the round) after each client."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread, since the number of threads changes the bits of convolutions."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Runtime:
+    """What a config stands for in one process: plugins, data, partition, one reused model.
+
+    Workers rebuild it from the config; nothing of it is pickled.
+
+    Args:
+        config: the resolved config.
+        registry: what is installed.
+        data_root: where data sets look for files.
+
+    Raises:
+        ConfigError: when the parts don't fit together, for example data the model can't take.
+    """
+
+    def __init__(self, config: RunConfig, registry: Registry, data_root: Path) -> None:
+        self.config, self.registry = config, registry
+        self.streams = Streams(config.seed)
+        self.device = _device(config.device)
+        self.plugins: RunPlugins = configs.build_plugins(registry, config)
+        self.data: Dataset = configs.build(registry, "dataset", config.data).load(data_root)
+        self.parts = self._partition()
+        self.model, self.initial = self._model()
+
+    def _partition(self) -> list[Tensor]:
+        rng = self.streams.numpy("partition")
+        parts = [
+            torch.as_tensor(part, dtype=torch.int64)
+            for part in self.plugins.hook.partition(data=self.data, rng=rng)
+        ]
+        if not parts:
+            raise ConfigError("the partition has no client")
+        n = len(self.data.train)
+        for client, part in enumerate(parts):
+            if not len(part):
+                raise ConfigError(f"the partition leaves client {client} without an example")
+            if int(part.min()) < 0 or int(part.max()) >= n:
+                raise ConfigError(
+                    f"the partition gives client {client} an index outside 0..{n - 1}"
+                )
+        return parts
+
+    def _model(self) -> tuple[nn.Module, Weights]:
+        choice = configs.build(self.registry, "model", self.config.model)
+        shape = tuple(self.data.train.inputs.shape[1:])
+        with self.streams.scope("model"):
+            model: nn.Module = choice.build(shape, len(self.data.classes))
+        if not isinstance(getattr(model, "classifier", None), nn.Linear):
+            raise PluginError(
+                f"model {self.config.model['name']!r} needs an nn.Linear named 'classifier'"
+            )
+        model = model.to(self.device)
+        if len(shape) == 3:
+            model = model.to(memory_format=torch.channels_last)
+        initial = seal(model.state_dict(), "initial weights")
+        assert isinstance(initial, Mapping)
+        return model, initial
+
+    def run_client(self, job: ClientJob, payload: Mapping[str, Value]) -> ClientResult:
+        """Run one client's turn: a pure function of the config, the job and the payload."""
+        started = time.perf_counter()
+        received = Received(payload, self.device)
+        with one_thread(), self.streams.scope("client", job.round, job.client):
+            weights: Any = payload.get("weights", self.initial)
+            self.model.load_state_dict(weights)
+            self.model.train()
+            ctx = ClientContext(
+                job=job,
+                rounds=self.config.rounds,
+                num_classes=len(self.data.classes),
+                device=self.device,
+                model=self.model,
+                payload=received,
+                data=self.data.train[self.parts[job.client]],
+                plugins=self.plugins,
+                streams=self.streams,
+            )
+            try:
+                self.plugins.hook.client_update(ctx=ctx)
+            except Exception as error:
+                error.add_note(f"in {ctx.where}")
+                raise
+            return ctx.result(time.perf_counter() - started)
+
+
+class Run:
+    """A run of one config.
+
+    Args:
+        config: a resolved `RunConfig`, or the path of a YAML file.
+        directory: where to keep the run; ``None`` keeps nothing on disk. It must not exist yet.
+        registry: what is installed; default `fedbench.plugins.discover`.
+        data_root: where data sets look for files; default ``FEDBENCH_DATA`` or the user's cache.
+        progress: called after each client.
+
+    Raises:
+        ConfigError: for a config that can't be used, or a directory that exists or can't be
+            written.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig | str | Path,
+        directory: str | Path | None = None,
+        *,
+        registry: Registry | None = None,
+        data_root: Path | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.registry = registry or discover()
+        self.config = (
+            config if isinstance(config, RunConfig) else configs.load(self.registry, config)
+        )
+        self.data_root = data_root or default_data_root()
+        self.directory = RunDirectory.create(Path(directory), self.config) if directory else None
+        self.history: list[RoundResult] = []
+        self.state: ServerState | None = None
+        self._progress = progress or (lambda *_: None)
+        self._clients: dict[int, Mapping[str, Value]] = {}
+        self._owners: dict[str, str] = {}
+
+    def rounds(self) -> Iterator[RoundResult]:
+        """Run round after round and yield each one's result as it is finished.
+
+        Raises:
+            FedbenchError: for what a user can mend: a plugin that breaks a rule, a loss that is
+                not finite.
+        """
+        config = self.config
+        with one_thread():
+            runtime = self.runtime = Runtime(config, self.registry, self.data_root)
+        self._metrics = {
+            name: configs.build(self.registry, "metric", {"name": name, **given})
+            for name, given in config.metrics.items()
+        }
+        workers = configs.build(self.registry, "executor", config.executor).open(runtime)
+        try:
+            with one_thread():
+                state = self._initial_state(runtime)
+            for number in range(1, config.rounds + 1):
+                started = time.perf_counter()
+                with one_thread():
+                    state, result = self._round(runtime, workers, state, number)
+                result = replace(result, seconds=time.perf_counter() - started)
+                self.state = state
+                self.history.append(result)
+                if self.directory:
+                    self.directory.add_round(result)
+                path = self.directory.path if self.directory else None
+                for _, call in runtime.plugins.calls("round_end"):
+                    call(result=result, directory=path)
+                yield result
+        finally:
+            workers.close()
+        if self.directory:
+            self.directory.finish(self.result(), state.weights)
+
+    def run(self) -> dict[str, Any]:
+        """Run all rounds and return `result`."""
+        for _ in self.rounds():
+            pass
+        return self.result()
+
+    def _context(self, runtime: Runtime, number: int) -> ServerContext:
+        sizes = tuple(len(part) for part in runtime.parts)
+        classes = len(runtime.data.classes)
+        return ServerContext(number, self.config.rounds, classes, sizes, runtime.streams)
+
+    def _initial_state(self, runtime: Runtime) -> ServerState:
+        ctx = self._context(runtime, 0)
+        found = runtime.plugins.collect_owned("init_server", ctx=ctx, weights=runtime.initial)
+        self._owners = {key: plugin for key, (plugin, _) in found.items()}
+        entries = {key: seal(value, f"state {key!r}") for key, (_, value) in found.items()}
+        return ServerState(0, runtime.initial, Payload(entries, "the server's state"))
+
+    def _round(
+        self, runtime: Runtime, workers: Any, state: ServerState, number: int
+    ) -> tuple[ServerState, RoundResult]:
+        plugins, hook = runtime.plugins, runtime.plugins.hook
+        ctx = self._context(runtime, number)
+        clients = _checked(hook.select_clients(ctx=ctx, state=state), ctx.num_clients)
+        payload = {
+            key: seal(value, f"broadcast {key!r}")
+            for key, value in plugins.collect("broadcast", ctx=ctx, state=state).items()
+        }
+        jobs = [ClientJob(number, client, self._clients.get(client, {})) for client in clients]
+        reports: list[Report] = []
+        up: Counter[str] = Counter()
+
+        def results() -> Iterator[ClientResult]:
+            for result in workers.run(payload, jobs):
+                self._clients[result.client] = result.state
+                up.update({key: nbytes(value) for key, value in result.uploads.items()})
+                light = {k: v for k, v in result.uploads.items() if k != "weights"}
+                uploads = Payload(light, f"the uploads of client {result.client}")
+                reports.append(Report(result.client, result.examples, uploads, result.metrics))
+                self._progress(number, len(reports), len(jobs))
+                yield result
+
+        stream = results()
+        weights = hook.aggregate(ctx=ctx, state=state, results=stream)
+        if len(reports) < len(jobs):
+            for _ in stream:  # an aggregator that needs no weights may not read them
+                pass
+        state = replace(state, round=number, weights=_finite(weights, number))
+        metrics = _client_metrics(reports)
+        for plugin, call in plugins.calls("server_update"):
+            update = call(ctx=ctx, state=state, reports=reports)
+            state = self._apply(state, plugin, update)
+            for name, value in update.metrics.items():
+                if name in metrics:
+                    raise PluginError(f"plugin {plugin!r}: metric {name!r} is reported already")
+                metrics[name] = float(value)
+        scores = self._evaluate(runtime, ctx, state)
+        down = {key: nbytes(value) * len(jobs) for key, value in payload.items()}
+        return state, RoundResult(number, clients, scores, metrics, dict(up), down, 0.0)
+
+    def _apply(self, state: ServerState, plugin: str, update: object) -> ServerState:
+        if not isinstance(update, ServerUpdate):
+            raise PluginError(
+                f"plugin {plugin!r}: server_update returned {type(update).__name__}; "
+                "return a ServerUpdate"
+            )
+        entries = dict(state.entries)
+        for key, value in update.entries.items():
+            owner = self._owners.setdefault(key, plugin)
+            if owner != plugin:
+                raise PluginError(f"plugin {plugin!r} writes {key!r}, which belongs to {owner!r}")
+            entries[key] = seal(value, f"state {key!r}")
+        unknown = [name for name in update.weights if name not in state.weights]
+        if unknown:
+            raise PluginError(
+                f"plugin {plugin!r}: the model has no weight {unknown[0]!r}"
+                f"{did_you_mean(unknown[0], state.weights)}"
+            )
+        new = {name: value.detach().to("cpu", copy=True) for name, value in update.weights.items()}
+        return ServerState(
+            state.round, {**state.weights, **new}, Payload(entries, "the server's state")
+        )
+
+    def _evaluate(
+        self, runtime: Runtime, ctx: ServerContext, state: ServerState
+    ) -> dict[str, dict[str, Scores]]:
+        rules = {"classifier": classifier_rule}
+        for name, rule in runtime.plugins.collect("inference", ctx=ctx, state=state).items():
+            if name in rules:
+                raise PluginError(f"inference rule {name!r} is built in; choose another name")
+            rules[name] = rule
+        wanted = self.config.accuracy.inference
+        if wanted not in rules:
+            raise ConfigError(
+                f"accuracy.inference: no plugin of this run gives {wanted!r}"
+                f"{did_you_mean(wanted, rules)}"
+            )
+        runtime.model.load_state_dict(state.weights)
+        pipeline = Pipeline(
+            runtime.plugins, runtime.device, lambda name: runtime.streams.torch(name, ctx.round)
+        )
+        return evaluate(runtime.model, runtime.data, pipeline, rules, self._metrics)
+
+    def accuracy(self) -> Scores:
+        """The run's accuracy by its rule, over the rounds so far."""
+        rule = self.config.accuracy
+        scores = [r.scores[rule.inference][rule.metric] for r in self.history]
+        return reported(rule, scores, self._metrics[rule.metric].higher_is_better)
+
+    def result(self) -> dict[str, Any]:
+        """Return what ``result.json`` holds, over the rounds so far; accuracies are fractions."""
+        assert self.state is not None, "no round has been run"
+        config, rounds, accuracy = self.config, self.history, self.accuracy()
+        lines = "\n".join(canonical_round(r) for r in rounds)
+        return {
+            "method": config.method,
+            "changes": configs.describe_changes(self.registry, config),
+            "data": config.data_name,
+            "model": config.model["name"],
+            "seed": config.seed,
+            "rounds": len(rounds),
+            "accuracy": {
+                "rule": accuracy_text(config.accuracy, len(rounds)),
+                "metric": config.accuracy.metric,
+                "inference": config.accuracy.inference,
+                "mean": accuracy.mean,
+                "worst": accuracy.worst,
+                "std": accuracy.std,
+                "domains": dict(accuracy.domains),
+            },
+            "bytes": {
+                "up": _per_round([r.bytes_up for r in rounds]),
+                "down": _per_round([r.bytes_down for r in rounds]),
+            },
+            "seconds": sum(r.seconds for r in rounds),
+            "weights_sha256": sha256(dict(self.state.weights)),
+            "metrics_sha256": hashlib.sha256(lines.encode()).hexdigest(),
+            "card": {k.removeprefix("card_"): v for k, v in config.origin.items() if "card" in k},
+            "config_hash": config.hash,
+            "versions": versions(),
+        }
+
+
+def canonical_round(result: RoundResult) -> str:
+    """Return a round as JSON without its times, the form that is hashed."""
+    data = json_ready(result)
+    del data["seconds"]
+    return json.dumps(data, sort_keys=True)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise ConfigError(f"device {name!r} can't be used here: {why}") from error
+    return device
+
+
+def _checked(clients: Sequence[int], num_clients: int) -> list[int]:
+    chosen = sorted(int(c) for c in clients)
+    if (
+        not chosen
+        or len(set(chosen)) < len(chosen)
+        or not 0 <= chosen[0] <= chosen[-1] < num_clients
+    ):
+        raise PluginError(
+            f"select_clients must return distinct ids from 0 to {num_clients - 1}, "
+            f"got {chosen[:20]}"
+        )
+    return chosen
+
+
+def _finite(weights: Weights, number: int) -> Weights:
+    for name, value in weights.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise NonFiniteError(
+                f"weight {name!r} is not finite after aggregation in round {number}"
+            )
+    return {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
+
+
+def _client_metrics(reports: Sequence[Report]) -> dict[str, float]:
+    """Average each metric over the clients that report it, weighted by examples."""
+    totals: dict[str, float] = {}
+    weights: Counter[str] = Counter()
+    for report in reports:
+        for name, value in report.metrics.items():
+            totals[name] = totals.get(name, 0.0) + value * report.examples
+            weights[name] += report.examples
+    return {name: total / weights[name] for name, total in totals.items()}
+
+
+def _per_round(rounds: Sequence[Mapping[str, int]]) -> dict[str, float]:
+    total: Counter[str] = Counter()
+    for one in rounds:
+        total.update(one)
+    return {key: n / len(rounds) for key, n in total.items()}

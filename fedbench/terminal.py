@@ -1,0 +1,353 @@
+"""What the command line prints: progress, tables, contact sheets. Plain text off a terminal."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from . import config as configs
+from . import options
+from .config import RunConfig
+from .errors import ConfigError, did_you_mean
+from .plugins import Registry
+from .types import Dataset, RoundResult
+
+
+def console() -> Console:
+    """Return a console for standard output, wide enough for tables off a terminal."""
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
+    return table
+
+
+def percent(value: Any) -> str:
+    """Return a fraction as a percentage with two decimals."""
+    return f"{100 * value:.2f}" if isinstance(value, (int, float)) else "-"
+
+
+def size(number: float) -> str:
+    """Return a number of bytes with a unit, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000 or unit == "GB":
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.2f} {unit}"
+        number /= 1000
+    return ""
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as ``1:02:03``, ``4:05`` or ``6.7 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def title(method: str, changes: Sequence[str], data: str, seed: int) -> str:
+    """Return a run in words: ``fedhpro (-hpal) on digits, seed 0``."""
+    what = f" ({', '.join(changes)})" if changes else ""
+    return f"{method}{what} on {data}, seed {seed}"
+
+
+class Progress:
+    """Progress of a run: nothing when quiet, lines off a terminal, a live table on one."""
+
+    def __init__(self, config: RunConfig, changes: Sequence[str]) -> None:
+        self.config, self.changes = config, changes
+        self.started = time.monotonic()
+        self.done = 0
+
+    def __enter__(self) -> Progress:
+        self.started = time.monotonic()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def client(self, number: int, done: int, total: int) -> None:
+        """A client has finished."""
+
+    def round(self, result: RoundResult) -> None:
+        """A round has finished."""
+
+    def left(self, part: float = 0.0) -> str:
+        """Return the time left in words, from the rounds done and the share of the next."""
+        done = self.done + part
+        if not done:
+            return "-"
+        spent = time.monotonic() - self.started
+        return duration(spent / done * (self.config.rounds - done))
+
+    def row(self, result: RoundResult) -> dict[str, str]:
+        """Return what is shown of a round, by column."""
+        rule = self.config.accuracy
+        scores = result.scores[rule.inference][rule.metric]
+        domains = {} if len(scores.domains) == 1 else scores.domains
+        losses = [v for k, v in result.metrics.items() if k.startswith("loss.")]
+        return {
+            "round": f"{result.round}/{self.config.rounds}",
+            "mean": percent(scores.mean),
+            **{name: percent(value) for name, value in domains.items()},
+            "train loss": f"{sum(losses):.3f}",
+            "seconds": f"{result.seconds:.1f}",
+        }
+
+
+class Lines(Progress):
+    """One plain line a round."""
+
+    def __enter__(self) -> Progress:
+        config = self.config
+        print(title(config.method, self.changes, config.data_name, config.seed), flush=True)
+        return super().__enter__()
+
+    def round(self, result: RoundResult) -> None:
+        """Print the round on one line."""
+        self.done = result.round
+        cells = self.row(result)
+        first = cells.pop("round")
+        text = "  ".join(f"{name} {value}" for name, value in cells.items())
+        print(f"round {first}  {text}  left {self.left()}", flush=True)
+
+
+class Screen(Progress):
+    """A live table: the last rounds, the client under way, the time left."""
+
+    ROWS = 8
+
+    def __init__(self, config: RunConfig, changes: Sequence[str]) -> None:
+        super().__init__(config, changes)
+        self.rows: list[dict[str, str]] = []
+        self.status = "starting"
+        self.live = Live(self._draw(), console=console(), refresh_per_second=8, transient=True)
+
+    def __enter__(self) -> Progress:
+        self.live.start()
+        return super().__enter__()
+
+    def __exit__(self, *exc: object) -> None:
+        self.live.stop()
+
+    def _draw(self) -> Table:
+        config = self.config
+        names = list(self.rows[-1]) if self.rows else ["round", "mean"]
+        head = title(config.method, self.changes, config.data_name, config.seed)
+        table = _table(*names, title=head)
+        for row in self.rows[-self.ROWS :]:
+            table.add_row(*row.values())
+        table.caption = self.status
+        table.caption_justify = "left"
+        return table
+
+    def client(self, number: int, done: int, total: int) -> None:
+        """Show how many clients of the round are done."""
+        width = 24
+        filled = round(width * (number - 1 + done / total) / self.config.rounds)
+        bar = "━" * filled + "╌" * (width - filled)
+        left = self.left(done / total)
+        self.status = (
+            f"{bar} round {number}/{self.config.rounds}, client {done}/{total}, left {left}"
+        )
+        self.live.update(self._draw())
+
+    def round(self, result: RoundResult) -> None:
+        """Add the round's row."""
+        self.done = result.round
+        self.rows.append(self.row(result))
+        self.live.update(self._draw())
+
+
+def progress(config: RunConfig, changes: Sequence[str], quiet: bool) -> Progress:
+    """Return the progress display that fits the output."""
+    if quiet:
+        return Progress(config, changes)
+    return Screen(config, changes) if sys.stdout.isatty() else Lines(config, changes)
+
+
+def print_result(result: Mapping[str, Any]) -> None:
+    """Print a result table: accuracy with its rule, bytes, seconds, digests."""
+    out = console()
+    accuracy = result["accuracy"]
+    head = title(result["method"], result["changes"], result["data"], result["seed"])
+    rows = [
+        ("mean over domains", percent(accuracy["mean"])),
+        ("worst domain", percent(accuracy["worst"])),
+        ("std over domains", percent(accuracy["std"])),
+        *((f"  {name}", percent(value)) for name, value in accuracy["domains"].items()),
+    ]
+    if len(accuracy["domains"]) == 1:
+        rows = [("test data", percent(accuracy["mean"]))]
+    name = "accuracy" if accuracy["metric"] == "accuracy" else accuracy["metric"]
+    table = _table(f"{name}, {accuracy['rule']}", "%", title=head)
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+    table = _table("bytes a round, all clients", "up", "down")
+    sent = result["bytes"]
+    for key in dict.fromkeys((*sent["down"], *sent["up"])):
+        table.add_row(key, *(size(sent[way][key]) if key in sent[way] else "-" for way in sent))
+    out.print(table)
+    out.print(f"{result['rounds']} rounds in {duration(result['seconds'])}")
+    out.print(f"weights {result['weights_sha256'][:16]}  metrics {result['metrics_sha256'][:16]}")
+
+
+def print_run(directory: Path) -> None:
+    """Print the rounds of a run directory, and its result when it is finished.
+
+    Raises:
+        ConfigError: when the directory holds no run or a file of it is damaged.
+    """
+    path = directory / "rounds.jsonl"
+    if not (directory / "config.yaml").is_file():
+        raise ConfigError(f"{directory} holds no run (no config.yaml)")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    try:
+        rounds = [json.loads(line) for line in lines]
+        shown = [
+            (r["round"], rule, metric, scores)
+            for r in rounds
+            for rule, metrics in r["scores"].items()
+            for metric, scores in metrics.items()
+            if scores["mean"] is not None
+        ]
+        done = directory / "result.json"
+        result = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{directory}: a damaged file: {error}") from error
+    for rule, metric in dict.fromkeys((s[1], s[2]) for s in shown):
+        chosen = [s for s in shown if s[1:3] == (rule, metric)]
+        domains = list(chosen[0][3]["domains"])
+        table = _table("round", "mean", *domains, title=f"{metric}, {rule} inference")
+        form = percent if metric.endswith("accuracy") else "{:.4f}".format
+        for number, _, _, scores in chosen:
+            cells = (scores["mean"], *(scores["domains"][d] for d in domains))
+            table.add_row(str(number), *(form(c) for c in cells))
+        console().print(table)
+    if result:
+        print_result(result)
+    else:
+        print(f"{len(rounds)} rounds; the run is not finished")
+
+
+def print_plugins(registry: Registry) -> None:
+    """Print everything installed, kind by kind."""
+    labels = {"recipe": "methods", "plugin": "run plugins", "dataset": "data sets"}
+    out = console()
+    for kind in ("recipe", "plugin", "dataset", "model", "metric", "executor", "card"):
+        third = "hooks" if kind == "plugin" else "about"
+        table = _table("name", "package", third, title=labels.get(kind, f"{kind}s"))
+        table.columns[1].justify = table.columns[2].justify = "left"
+        for entry in registry.all(kind):
+            about = entry.about
+            if kind == "plugin":
+                about = ", ".join(entry.hooks)
+            if kind == "card":
+                about = configs.load_card(registry, entry.name).title
+            table.add_row(entry.name, f"{entry.package} {entry.version}", about)
+        out.print(table)
+    for package, why in registry.failures.items():
+        out.print(f"[bold red]not loaded[/]: {package}: {why}")
+
+
+def print_plugin(registry: Registry, name: str) -> None:
+    """Print one installed thing: doc, package, hooks, options.
+
+    Raises:
+        ConfigError: when nothing has that name.
+    """
+    kinds = sorted({kind for kind, known in registry.entries if known == name})
+    if not kinds:
+        known = {known for _, known in registry.entries}
+        raise ConfigError(f"nothing installed is called {name!r}{did_you_mean(name, known)}")
+    out = console()
+    for kind in kinds:
+        entry = registry.get(kind, name)
+        out.print(f"[bold]{name}[/]: {kind} of {entry.package} {entry.version}")
+        if kind == "card":
+            card = configs.load_card(registry, name)
+            out.print(f"{card.title} (version {card.version}, {card.hash})")
+            print(json.dumps(card.config, indent=2))
+            continue
+        if kind == "recipe":
+            out.print(f"{entry.value.about}\n{entry.value.source}\n")
+            for plugin, given in entry.value.plugins.items():
+                text = ", ".join(f"{k}={v}" for k, v in given.items())
+                out.print(f"  {plugin}: {text or 'defaults'}")
+            continue
+        out.print(inspect.getdoc(entry.value) or "")
+        if entry.hooks:
+            out.print(f"\nhooks: {', '.join(entry.hooks)}")
+        found = options.describe(entry.value)
+        if found:
+            table = _table("option", "type", "default", "bounds", "about", title="options")
+            for column in table.columns:
+                column.justify = "left"
+            for o in found:
+                table.add_row(o.name, o.type, o.default, o.bounds, o.about)
+            out.print(table)
+
+
+def print_datasets(registry: Registry, root: Path) -> None:
+    """Print the data sets and where they look for files."""
+    table = _table("name", "files", "card", "licence", "about")
+    for column in table.columns:
+        column.justify = "left"
+    for entry in registry.all("dataset"):
+        cls = entry.value
+        files = "embedded" if getattr(cls, "embedded", False) else str(root / entry.name)
+        card, licence = getattr(cls, "card", "-"), getattr(cls, "licence", "-")
+        table.add_row(entry.name, files, str(card), licence, entry.about)
+    console().print(table)
+
+
+def show_dataset(registry: Registry, name: str, root: Path, folder: Path) -> None:
+    """Print a data set's counts and write a contact sheet a domain into ``folder``.
+
+    Raises:
+        ConfigError: when there is no such data set or the folder can't be written.
+    """
+    import torch
+
+    entry = registry.get("dataset", name)
+    data: Dataset = configs.build(registry, "dataset", {"name": name}).load(root)
+    print(f"{name}: {entry.about}")
+    shape = " x ".join(str(n) for n in data.train.inputs.shape[1:])
+    print(f"inputs {shape} {str(data.train.inputs.dtype).removeprefix('torch.')}")
+    table = _table("domain", "split", "examples", *data.classes)
+    for number, domain in enumerate(data.domains):
+        for split, examples in (("train", data.train), ("test", data.test)):
+            labels = examples.labels[examples.domains == number]
+            counts = labels.bincount(minlength=len(data.classes)).tolist()
+            table.add_row(domain, split, str(len(labels)), *map(str, counts))
+    console().print(table)
+    if data.train.inputs.ndim != 4:
+        return
+    from torchvision.io import write_png
+    from torchvision.utils import make_grid
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, domain in enumerate(data.domains):
+            here = data.train[data.train.domains == number]
+            rows = [here.inputs[here.labels == c][:20] for c in range(len(data.classes))]
+            filled = [torch.cat([r, r.new_zeros(20 - len(r), *r.shape[1:])]) for r in rows]
+            path = folder / f"{name}-{domain}.png"
+            write_png(make_grid(torch.cat(filled), nrow=20, padding=2, pad_value=128), str(path))
+            print(f"wrote {path} (one row a class, 20 training images each)")
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"{folder} can't be written: {error}") from error

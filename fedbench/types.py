@@ -1,0 +1,437 @@
+"""The values that plugins exchange: batches, outputs, uploads, server state, results.
+
+Shapes: ``B`` batch, ``C`` classes, ``d`` feature size, ``N`` examples. Whatever crosses the border
+between a client and the server is sealed first (`seal`): detached, copied, on the CPU. A live
+reference can therefore never leak from one side to the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from .errors import PluginError, did_you_mean
+
+Weights: TypeAlias = Mapping[str, Tensor]
+"""A model's parameters and buffers by name, as in ``state_dict()``."""
+
+
+@dataclass(frozen=True, eq=False)
+class PerClass:
+    """Rows that each belong to a class: prototypes, class gradients, class means.
+
+    A class may have no row, one, or several (FPL's cluster prototypes).
+
+    Args:
+        labels: (n,) int64, the class of each row.
+        values: (n, ...) float, the rows.
+        counts: (n,) int64, the examples behind each row.
+
+    Raises:
+        ValueError: when the three do not have the same number of rows.
+    """
+
+    labels: Tensor
+    values: Tensor
+    counts: Tensor
+
+    def __post_init__(self) -> None:
+        n = self.values.shape[0]
+        if self.labels.shape != (n,) or self.counts.shape != (n,):
+            raise ValueError(
+                f"PerClass needs labels (n,), values (n, ...), counts (n,) with one n; got "
+                f"{tuple(self.labels.shape)}, {tuple(self.values.shape)}, "
+                f"{tuple(self.counts.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    @staticmethod
+    def means(values: Tensor, labels: Tensor) -> PerClass:
+        """Return the mean of ``values`` (N, ...) for each class present in ``labels`` (N,)."""
+        present, index, counts = torch.unique(labels, return_inverse=True, return_counts=True)
+        sums = values.new_zeros((len(present), *values.shape[1:])).index_add(0, index, values)
+        shape = (-1,) + (1,) * (values.ndim - 1)
+        return PerClass(present, sums / counts.reshape(shape), counts)
+
+    @staticmethod
+    def concat(parts: Iterable[PerClass]) -> PerClass:
+        """Return all rows of ``parts``, in order. Needs at least one part."""
+        items = list(parts)
+        return PerClass(
+            torch.cat([p.labels for p in items]),
+            torch.cat([p.values for p in items]),
+            torch.cat([p.counts for p in items]),
+        )
+
+    def average(self, by_count: bool = False) -> PerClass:
+        """Return one row per class: the plain mean of its rows, or weighted by ``counts``.
+
+        The counts of a class add up.
+        """
+        labels, index = torch.unique(self.labels, return_inverse=True)
+        shape = (-1,) + (1,) * (self.values.ndim - 1)
+        one = self.counts if by_count else torch.ones_like(self.counts)
+        weight = one.to(self.values.dtype)
+        zeros = self.values.new_zeros
+        total = zeros(len(labels)).index_add(0, index, weight)
+        sums = zeros((len(labels), *self.values.shape[1:])).index_add(
+            0, index, self.values * weight.reshape(shape)
+        )
+        counts = torch.zeros_like(labels).index_add(0, index, self.counts)
+        return PerClass(labels, sums / total.reshape(shape), counts)
+
+
+Value: TypeAlias = Tensor | PerClass | Mapping[str, Tensor]
+"""What a payload, an upload or a state entry may hold."""
+
+
+def tensors(value: Value) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a value with a name for each (`""` for a plain tensor)."""
+    if isinstance(value, Tensor):
+        yield "", value
+    elif isinstance(value, PerClass):
+        yield from (("labels", value.labels), ("values", value.values), ("counts", value.counts))
+    else:
+        yield from value.items()
+
+
+def seal(value: Value, what: str = "value") -> Value:
+    """Return a detached copy of ``value`` on the CPU, sharing no memory with it.
+
+    Args:
+        value: a tensor, a `PerClass`, or tensors by name.
+        what: how to name it in the error.
+
+    Raises:
+        PluginError: when it is none of these.
+    """
+    if isinstance(value, Mapping):
+        wrong = [k for k, v in value.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
+        if wrong:
+            raise PluginError(f"{what}: {wrong[0]!r} is no tensor; a mapping holds tensors by name")
+    elif not isinstance(value, (Tensor, PerClass)):
+        raise PluginError(
+            f"{what} is a {type(value).__name__}; "
+            "it must be a tensor, a PerClass, or tensors by name"
+        )
+    return copy_to(value, torch.device("cpu"))
+
+
+def copy_to(value: Value, device: torch.device) -> Value:
+    """Return a detached copy of ``value`` on ``device`` that shares no memory with it."""
+    if isinstance(value, Tensor):
+        return value.detach().to(device, copy=True)
+    copies = {name: tensor.detach().to(device, copy=True) for name, tensor in tensors(value)}
+    return PerClass(**copies) if isinstance(value, PerClass) else copies
+
+
+def nbytes(value: Value) -> int:
+    """Return the bytes that ``value`` takes on the wire, without framing or compression."""
+    return sum(t.numel() * t.element_size() for _, t in tensors(value))
+
+
+def sha256(values: Mapping[str, Value]) -> str:
+    """Return the SHA-256 over names, types, shapes and bytes of ``values``, sorted by name."""
+    digest = hashlib.sha256()
+    for key in sorted(values):
+        for name, tensor in sorted(tensors(values[key]), key=lambda item: item[0]):
+            digest.update(f"{key}/{name}/{tensor.dtype}/{tuple(tensor.shape)}\n".encode())
+            plain = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+    return digest.hexdigest()
+
+
+class Payload(Mapping[str, Value]):
+    """Values by key. Looking up a missing key is an error that names the keys there are."""
+
+    def __init__(self, values: Mapping[str, Value], where: str) -> None:
+        self._values = dict(values)
+        self._where = where
+
+    def __getitem__(self, key: str) -> Value:
+        if key in self._values:
+            return self._values[key]
+        raise PluginError(f"no {key!r} in {self._where}{did_you_mean(key, self._values)}")
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def _typed(self, key: str, kind: type, name: str) -> Any:
+        value = self[key]
+        if isinstance(value, kind):
+            return value
+        raise PluginError(f"{key!r} in {self._where} is a {type(value).__name__}, not {name}")
+
+    def tensor(self, key: str) -> Tensor:
+        """Return the entry ``key``, which must be a tensor."""
+        value: Tensor = self._typed(key, Tensor, "a tensor")
+        return value
+
+    def per_class(self, key: str) -> PerClass:
+        """Return the entry ``key``, which must be a `PerClass`."""
+        value: PerClass = self._typed(key, PerClass, "a PerClass")
+        return value
+
+    def weights(self, key: str = "weights") -> Weights:
+        """Return the entry ``key``, which must be tensors by name."""
+        value: Weights = self._typed(key, Mapping, "tensors by name")
+        return value
+
+
+class Received(Payload):
+    """A broadcast as one client sees it: each value copied to the client's device on first use.
+
+    The copy keeps a client that writes into a received tensor from changing what others receive.
+    """
+
+    def __init__(self, values: Mapping[str, Value], device: torch.device) -> None:
+        super().__init__(values, "the broadcast")
+        self._device = device
+        self._copies: dict[str, Value] = {}
+
+    def __getitem__(self, key: str) -> Value:
+        if key not in self._copies:
+            self._copies[key] = copy_to(super().__getitem__(key), self._device)
+        return self._copies[key]
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Labelled examples as tensors in memory.
+
+    Args:
+        inputs: (N, ...) uint8 images (N, channels, height, width) or other model inputs.
+        labels: (N,) int64.
+        domains: (N,) int64, an index into the data set's domain names.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    domains: Tensor
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    def __getitem__(self, index: Tensor) -> Examples:
+        return Examples(self.inputs[index], self.labels[index], self.domains[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A loaded data set: train and test examples over one or more domains."""
+
+    classes: tuple[str, ...]
+    domains: tuple[str, ...]
+    train: Examples
+    test: Examples
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One training batch on the device, transformed.
+
+    Args:
+        inputs: (B, ...) float.
+        labels: (B,) int64.
+        epoch: the local epoch it belongs to, from 0.
+        epochs: how many local epochs there are.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    epoch: int
+    epochs: int
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What the model made of a batch: ``features`` (B, d) and ``logits`` (B, C)."""
+
+    features: Tensor
+    logits: Tensor
+
+
+class Model(Protocol):
+    """A feature extractor with a linear classifier on top; an `nn.Module` besides."""
+
+    classifier: nn.Linear
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Map inputs (B, ...) to features (B, d)."""
+        ...
+
+
+def forward(model: nn.Module, inputs: Tensor) -> Output:
+    """Run ``model`` (a `Model`) on a batch and keep its features beside its logits."""
+    features = model.features(inputs)  # type: ignore[operator]
+    return Output(features, model.classifier(features))  # type: ignore[operator]
+
+
+@dataclass(frozen=True, eq=False)
+class ServerState:
+    """All that lasts on the server between rounds.
+
+    Args:
+        round: rounds completed, 0 at the start.
+        weights: the global model, parameters and buffers by name.
+        entries: what plugins keep, by key.
+    """
+
+    round: int
+    weights: Weights
+    entries: Payload
+
+    @property
+    def classifier(self) -> tuple[Tensor, Tensor]:
+        """The global linear classifier: weight (C, d) and bias (C,)."""
+        return self.weights["classifier.weight"], self.weights["classifier.bias"]
+
+
+@dataclass(frozen=True, eq=False)
+class ServerUpdate:
+    """What a plugin's `server_update` changes.
+
+    Args:
+        entries: state entries to write, by key; a key belongs to the plugin that wrote it first.
+        weights: entries of the global model to replace, by parameter name.
+        metrics: numbers to report for this round, by name.
+    """
+
+    entries: Mapping[str, Value] = field(default_factory=dict)
+    weights: Weights = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class ClientJob:
+    """One client's work in one round; ``state`` is what the client kept from its last turn."""
+
+    round: int
+    client: int
+    state: Mapping[str, Value]
+
+
+@dataclass(frozen=True, eq=False)
+class ClientResult:
+    """What one client sends back, sealed.
+
+    Args:
+        client: its id.
+        examples: how many training examples it holds.
+        uploads: what travels to the server, by key; bytes are counted per key.
+        metrics: numbers to report.
+        state: what the client keeps for its next turn; it does not travel.
+        seconds: wall-clock time of the client's work.
+    """
+
+    client: int
+    examples: int
+    uploads: Payload
+    metrics: Mapping[str, float]
+    state: Mapping[str, Value]
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What `server_update` sees of a client: its uploads without the weights."""
+
+    client: int
+    examples: int
+    uploads: Payload
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One metric on the test data: a value per domain and, for scalars, the summary over domains.
+
+    ``mean`` is the unweighted mean over domains, ``worst`` the worst domain, ``std`` the population
+    standard deviation over domains. Metrics with a value per class have lists and no summary.
+    """
+
+    domains: Mapping[str, float | list[float]]
+    mean: float | None = None
+    worst: float | None = None
+    std: float | None = None
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """One round as it is written to ``rounds.jsonl``.
+
+    Args:
+        round: from 1.
+        clients: the ids that took part, ascending.
+        scores: ``inference rule -> metric -> Scores`` on the test data after the round.
+        metrics: the plugins' numbers (loss terms, diagnostics), by name.
+        bytes_up: bytes that all clients together sent, by key.
+        bytes_down: bytes that the server sent to all clients together, by key.
+        seconds: wall-clock time of the round.
+    """
+
+    round: int
+    clients: Sequence[int]
+    scores: Mapping[str, Mapping[str, Scores]]
+    metrics: Mapping[str, float]
+    bytes_up: Mapping[str, int]
+    bytes_down: Mapping[str, int]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method by name: which plugins, with which options, from which paper.
+
+    Args:
+        plugins: plugin name -> options, in order; they come after the card's plugins.
+        about: one line on the idea.
+        source: paper, venue, year.
+        without: the card's plugins that this method replaces.
+    """
+
+    plugins: Mapping[str, Mapping[str, Any]]
+    about: str
+    source: str
+    without: tuple[str, ...] = ()
+
+
+__all__ = [
+    "Batch",
+    "ClientJob",
+    "ClientResult",
+    "Dataset",
+    "Examples",
+    "Model",
+    "Output",
+    "Payload",
+    "PerClass",
+    "Received",
+    "Recipe",
+    "Report",
+    "RoundResult",
+    "Scores",
+    "ServerState",
+    "ServerUpdate",
+    "Value",
+    "Weights",
+    "copy_to",
+    "forward",
+    "nbytes",
+    "seal",
+    "sha256",
+    "tensors",
+]

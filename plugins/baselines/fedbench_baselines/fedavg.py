@@ -1,0 +1,40 @@
+"""FedAvg (McMahan et al., AISTATS 2017, Algorithm 1): the mean of the clients' weights."""
+
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fedbench import ClientContext, ClientResult, ServerState, Weights, hookimpl
+
+
+def weighted_mean(items: Iterable[tuple[Weights, float]]) -> Weights:
+    """Return ``sum_k n_k w_k / sum_k n_k``, summed in float64; integer buffers are rounded."""
+    sums, total = dict[str, Tensor](), 0.0
+    for weights, n in items:
+        total += n
+        for k, w in weights.items():
+            sums[k] = sums[k].add_(w.double(), alpha=n) if k in sums else w.double() * n
+    for k, w in weights.items():
+        mean = sums[k] / total
+        sums[k] = (mean if w.is_floating_point() else mean.round()).to(w.dtype)
+    return sums
+
+
+@dataclass(frozen=True, eq=False)
+class FedAvg:
+    """Send the global weights, collect the clients', average them by number of examples."""
+
+    @hookimpl
+    def broadcast(self, state: ServerState) -> dict[str, Weights]:
+        return {"weights": state.weights}
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
+        trained = yield
+        ctx.upload("weights", ctx.model.state_dict())
+        return trained
+
+    @hookimpl
+    def aggregate(self, results: Iterator[ClientResult]) -> Weights:
+        return weighted_mean((r.uploads.weights(), r.examples) for r in results)

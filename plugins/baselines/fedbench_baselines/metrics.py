@@ -1,0 +1,46 @@
+"""Metrics on the test data of one domain: class scores (N, C) and labels (N,) to a number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, eq=False)
+class Accuracy:
+    """The share of examples whose highest score is their label (top-1), in [0, 1]."""
+
+    higher_is_better: ClassVar[bool] = True
+
+    def __call__(self, scores: Tensor, labels: Tensor) -> float:
+        """Return the share of correct predictions."""
+        return float((scores.argmax(1) == labels).double().mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Loss:
+    """The mean cross-entropy, taking the scores as logits."""
+
+    higher_is_better: ClassVar[bool] = False
+
+    def __call__(self, scores: Tensor, labels: Tensor) -> float:
+        """Return the mean cross-entropy in nats."""
+        return float(F.cross_entropy(scores.double(), labels))
+
+
+@dataclass(frozen=True, eq=False)
+class ClassAccuracy:
+    """The accuracy of each class; a class without a test example has accuracy 0."""
+
+    higher_is_better: ClassVar[bool] = True
+
+    def __call__(self, scores: Tensor, labels: Tensor) -> list[float]:
+        """Return (C,) shares of correct predictions."""
+        classes = scores.shape[1]
+        total = labels.bincount(minlength=classes).double()
+        right = labels[scores.argmax(1) == labels].bincount(minlength=classes).double()
+        values: list[float] = (right / total.clamp(min=1)).tolist()
+        return values

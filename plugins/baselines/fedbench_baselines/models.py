@@ -1,0 +1,115 @@
+"""Models: a feature extractor with a linear classifier, both visible to methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedbench.errors import ConfigError
+
+
+def _image_shape(name: str, shape: tuple[int, ...], smallest: int) -> tuple[int, int, int]:
+    if len(shape) != 3 or min(shape[1:]) < smallest:
+        raise ConfigError(
+            f"model {name!r} takes images of at least {smallest} x {smallest} pixels "
+            f"(channels, height, width); this data set gives {shape}"
+        )
+    channels, height, width = shape
+    return channels, height, width
+
+
+class CnnModule(nn.Module):
+    """See `Cnn`."""
+
+    def __init__(self, shape: tuple[int, int, int], width: int, d: int, classes: int) -> None:
+        super().__init__()
+        channels, height, breadth = shape
+        self.conv1 = nn.Conv2d(channels, width, 5, padding=2)
+        self.conv2 = nn.Conv2d(width, 2 * width, 5, padding=2)
+        self.hidden = nn.Linear(2 * width * (height // 4) * (breadth // 4), d)
+        self.classifier = nn.Linear(d, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map images (B, channels, height, width) to features (B, d)."""
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        return F.relu(self.hidden(x.flatten(1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, C)."""
+        logits: Tensor = self.classifier(self.features(x))
+        return logits
+
+
+@dataclass(frozen=True, eq=False)
+class Cnn:
+    """Two 5x5 convolutions with max-pooling, one hidden layer: small, for a CPU."""
+
+    width: Annotated[int, Field(ge=1, description="filters of the first convolution")] = 32
+    feature_size: Annotated[int, Field(ge=1, description="feature size d")] = 256
+
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        """Return a freshly initialised model for images of ``input_shape``."""
+        shape = _image_shape("cnn", input_shape, 4)
+        return CnnModule(shape, self.width, self.feature_size, num_classes)
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions with batch norm and a shortcut (He et al., CVPR 2016)."""
+
+    def __init__(self, inside: int, outside: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outside)
+        self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outside)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inside != outside:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inside, h, w) to (B, outside, h / stride, w / stride)."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+class ResNet10Module(nn.Module):
+    """See `ResNet10`."""
+
+    def __init__(self, channels: int, filters: int, classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, filters, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(filters)
+        widths = [filters, filters, 2 * filters, 4 * filters, 8 * filters]
+        self.blocks = nn.Sequential(*(Block(a, b, 1 if a == b else 2) for a, b in pairwise(widths)))
+        self.classifier = nn.Linear(widths[-1], classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map images (B, channels, height, width) to features (B, 8 * filters)."""
+        x = self.blocks(F.relu(self.bn1(self.conv1(x))))
+        return torch.flatten(F.adaptive_avg_pool2d(x, 1), 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, C)."""
+        logits: Tensor = self.classifier(self.features(x))
+        return logits
+
+
+@dataclass(frozen=True, eq=False)
+class ResNet10:
+    """ResNet-10 with a 3x3 stem, as FPL and FedHPro use it: one block a stage, d = 8 x filters."""
+
+    filters: Annotated[int, Field(ge=1, description="filters of the stem")] = 32
+
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        """Return a freshly initialised model for images of ``input_shape``."""
+        channels, _, _ = _image_shape("resnet10", input_shape, 8)
+        return ResNet10Module(channels, self.filters, num_classes)

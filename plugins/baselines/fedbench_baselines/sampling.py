@@ -1,0 +1,27 @@
+"""Which clients take part in a round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from fedbench.context import ServerContext
+from fedbench.hookspecs import hookimpl
+
+
+@dataclass(frozen=True, eq=False)
+class Uniform:
+    """Draw a share of the clients uniformly, without repetition; 1.0 takes all of them."""
+
+    fraction: Annotated[float, Field(gt=0, le=1, description="share of clients in a round")] = 1.0
+
+    @hookimpl
+    def select_clients(self, ctx: ServerContext) -> Sequence[int]:
+        size = max(1, round(self.fraction * ctx.num_clients))
+        order = torch.randperm(ctx.num_clients, generator=ctx.rng("select_clients"))
+        chosen: list[int] = order[:size].tolist()
+        return chosen

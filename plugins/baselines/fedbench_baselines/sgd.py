@@ -1,0 +1,67 @@
+"""Local training by SGD, and the classification loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedbench.context import ClientContext
+from fedbench.hookspecs import hookimpl
+from fedbench.types import Batch, Output
+
+
+@dataclass(frozen=True, eq=False)
+class Sgd:
+    """Train the client's model by stochastic gradient descent on the sum of all loss terms."""
+
+    lr: Annotated[float, Field(gt=0, description="learning rate")] = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1, description="momentum")] = 0.9
+    weight_decay: Annotated[float, Field(ge=0, description="L2 penalty on all weights")] = 1e-5
+    epochs: Annotated[int, Field(ge=1, description="local epochs a round")] = 5
+    batch_size: Annotated[int, Field(ge=1, description="examples in a batch")] = 64
+    drop_last: Annotated[bool, Field(description="leave out a smaller last batch")] = False
+    schedule: Annotated[
+        Literal["constant", "cosine"],
+        Field(description="learning rate over rounds; cosine falls to 0 after the last round"),
+    ] = "constant"
+
+    @hookimpl
+    def client_update(self, ctx: ClientContext) -> bool:
+        optimizer = torch.optim.SGD(
+            [p for p in ctx.model.parameters() if p.requires_grad],
+            lr=self.learning_rate(ctx.round, ctx.rounds),
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+        for batch in ctx.batches(self.batch_size, self.epochs, self.drop_last):
+            optimizer.zero_grad(set_to_none=True)
+            ctx.loss(batch).backward()
+            ctx.after_backward(batch)
+            optimizer.step()
+        return True
+
+    def learning_rate(self, round: int, rounds: int) -> float:
+        """Return the learning rate of a round, counted from 1."""
+        if self.schedule == "constant":
+            return self.lr
+        return self.lr * (1 + math.cos(math.pi * (round - 1) / rounds)) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class CrossEntropy:
+    """The mean cross-entropy of the classifier's logits."""
+
+    weight: Annotated[float, Field(ge=0, description="factor of the term")] = 1.0
+    label_smoothing: Annotated[float, Field(ge=0, le=1, description="label smoothing")] = 0.0
+
+    @hookimpl
+    def local_loss(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
+        loss = F.cross_entropy(output.logits, batch.labels, label_smoothing=self.label_smoothing)
+        return {"cross_entropy": loss if self.weight == 1 else self.weight * loss}

@@ -1,0 +1,48 @@
+"""FedHPro (Wang et al., ICML 2026, arXiv 2605.13475), each of its parts a plugin of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fedbench.hookspecs import hookimpl
+from fedbench.types import Recipe
+
+from . import class_batches, hyper_prototypes, losses, recalibration
+
+SOURCE = "Wang et al., Federated Hyper-Prototype Learning via Gradient Matching, ICML 2026"
+
+
+@hookimpl
+def register_plugins() -> Mapping[str, type]:
+    """Return the parts of FedHPro."""
+    return {
+        "class_batches": class_batches.ClassBatches,
+        "recalibration": recalibration.Recalibration,
+        "hyper_prototypes": hyper_prototypes.HyperPrototypes,
+        "hpcl": losses.Hpcl,
+        "hpal": losses.Hpal,
+    }
+
+
+def _recipe(about: str, hpcl: Mapping[str, str]) -> Recipe:
+    plugins = ("fedavg", "class_batches", "recalibration", "hyper_prototypes", "cross_entropy")
+    parts: dict[str, Mapping[str, str]] = {name: {} for name in plugins} | {
+        "hpcl": dict(hpcl),
+        "hpal": {},
+    }
+    return Recipe(parts, about, SOURCE)
+
+
+@hookimpl
+def register_recipes() -> Mapping[str, Recipe]:
+    """Return the method as the paper describes it, and with the released code's settings."""
+    return {
+        "fedhpro": _recipe(
+            "hyper-prototypes that learn by gradient matching pull and separate the features",
+            {"reduction": "mean", "margin": "round"},
+        ),
+        "fedhpro-published": _recipe(
+            "FedHPro with the settings of the released code, its faults mended",
+            {"reduction": "published", "margin": "off"},
+        ),
+    }

@@ -1,0 +1,122 @@
+"""The real samples whose gradients FedHPro matches: one batch per class, before local training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedbench.context import EVAL_BATCH, ClientContext
+from fedbench.hookspecs import hookimpl
+
+SCRATCH = "class_batches"
+"""Scratch key: a list with one (features (n, d), labels (n,)) for each repeat."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClassBatches:
+    """Run real samples of each class through the received model, for gradients per class.
+
+    Up to ``size`` examples of each class the client holds, in evaluation mode and without gradient;
+    all classes in one forward pass. Features are left in the client's scratch.
+    """
+
+    size: Annotated[int, Field(ge=1, description="examples per class, at most")] = 100
+    repeats: Annotated[int, Field(ge=1, description="how many times batches are drawn")] = 1
+    augment: Annotated[
+        bool, Field(description="augment each class batch by one random strategy; images only")
+    ] = True
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
+        rng = ctx.rng("class_batches")
+        ctx.scratch[SCRATCH] = [self._draw(ctx, rng) for _ in range(self.repeats)]
+        return (yield)
+
+    @torch.no_grad()
+    def _draw(self, ctx: ClientContext, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        inputs, labels = [], []
+        for label in ctx.data.labels.unique():
+            members = (ctx.data.labels == label).nonzero().flatten()
+            chosen = members[torch.randperm(len(members), generator=rng)[: self.size]]
+            x = ctx.prepare(ctx.data.inputs[chosen])
+            inputs.append(augment(x, rng) if self.augment and x.ndim == 4 else x)
+            labels.append(ctx.data.labels[chosen])
+        ctx.model.eval()
+        batches = torch.cat(inputs).split(EVAL_BATCH)
+        features = torch.cat([ctx.model.features(x) for x in batches])  # type: ignore[operator]
+        ctx.model.train()
+        return features, torch.cat(labels).to(ctx.device)
+
+
+def augment(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Apply one strategy drawn from six, with one set of parameters for the whole batch.
+
+    Differentiable siamese augmentation (Zhao and Bilen, ICML 2021) with the ranges of the released
+    FedHPro code: colour, crop, cutout, flip, scale, rotate.
+
+    Args:
+        images: (n, channels, height, width).
+        rng: the stream to draw from.
+    """
+    pick = int(torch.randint(len(STRATEGIES), (), generator=rng))
+    return STRATEGIES[pick](images, lambda: float(torch.rand((), generator=rng)))
+
+
+Draw = Callable[[], float]
+"""A uniform number in [0, 1)."""
+
+
+def _colour(x: Tensor, u: Draw) -> Tensor:
+    x = x + (u() - 0.5)
+    grey = x.mean(dim=1, keepdim=True)
+    x = (x - grey) * (2 * u()) + grey
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    return (x - mean) * (u() + 0.5) + mean
+
+
+def _crop(x: Tensor, u: Draw) -> Tensor:
+    h, w = x.shape[2:]
+    reach_y, reach_x = int(h * 0.125 + 0.5), int(w * 0.125 + 0.5)
+    top, left = int(u() * (2 * reach_y + 1)), int(u() * (2 * reach_x + 1))
+    padded = F.pad(x, (reach_x, reach_x, reach_y, reach_y))
+    return padded[:, :, top : top + h, left : left + w]
+
+
+def _cutout(x: Tensor, u: Draw) -> Tensor:
+    h, w = x.shape[2:]
+    size_y, size_x = int(h * 0.5 + 0.5), int(w * 0.5 + 0.5)
+    y, left = int(u() * h) - size_y // 2, int(u() * w) - size_x // 2
+    x = x.clone()
+    x[:, :, max(0, y) : max(0, y + size_y), max(0, left) : max(0, left + size_x)] = 0
+    return x
+
+
+def _flip(x: Tensor, u: Draw) -> Tensor:
+    return x.flip(3) if u() < 0.5 else x
+
+
+def _scale(x: Tensor, u: Draw) -> Tensor:
+    low, high = 1 / 1.2, 1.2
+    return _affine(x, [[low + u() * (high - low), 0, 0], [0, low + u() * (high - low), 0]])
+
+
+def _rotate(x: Tensor, u: Draw) -> Tensor:
+    angle = math.radians((2 * u() - 1) * 15)
+    cos, sin = math.cos(angle), math.sin(angle)
+    return _affine(x, [[cos, -sin, 0], [sin, cos, 0]])
+
+
+def _affine(x: Tensor, theta: list[list[float]]) -> Tensor:
+    matrix = x.new_tensor(theta).expand(len(x), 2, 3)
+    grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, align_corners=False)
+
+
+STRATEGIES = (_colour, _crop, _cutout, _flip, _scale, _rotate)

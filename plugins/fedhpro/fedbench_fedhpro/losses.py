@@ -1,0 +1,124 @@
+"""FedHPro's local loss terms: contrast against hyper-prototypes (HPCL) and alignment (HPAL)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedbench.context import ClientContext
+from fedbench.hookspecs import hookimpl
+from fedbench.types import Batch, Output, PerClass
+
+
+def hpcl(
+    features: Tensor,
+    labels: Tensor,
+    hyper_prototypes: Tensor,
+    temperature: float,
+    margin: float = 0.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """Hyper-prototype contrastive loss with a client-specific margin (FedHPro, ICML 2026).
+
+    Per sample ``log(sum_c exp(s_c) + margin) - s_y`` with ``s_c = z/|z| . u_c / temperature`` and
+    ``u_c`` the mean of class c's normalised hyper-prototypes.
+
+    Args:
+        features: (B, d).
+        labels: (B,) int64.
+        hyper_prototypes: (C, M, d).
+        temperature: > 0.
+        margin: added to the sum when positive; see `client_margin`.
+        reduction: ``mean`` over the batch, or ``published``, which divides by B once more.
+
+    Returns:
+        a scalar.
+    """
+    anchors = F.normalize(hyper_prototypes, dim=2).mean(dim=1)
+    scores = F.normalize(features, dim=1) @ anchors.T / temperature
+    total = torch.logsumexp(scores, dim=1)
+    if margin > 0:
+        total = torch.logaddexp(total, total.new_tensor(math.log(margin)))
+    loss = (total - scores.gather(1, labels[:, None]).squeeze(1)).mean()
+    return loss / len(labels) if reduction == "published" else loss
+
+
+def hpal(features: Tensor, labels: Tensor, hyper_prototypes: Tensor) -> Tensor:
+    """Hyper-prototype alignment: smooth L1 between unit features and unit class means (FedHPro).
+
+    Args: as in `hpcl`. Returns a scalar, the mean over all B x d elements.
+    """
+    means = F.normalize(hyper_prototypes.mean(dim=1), dim=1)
+    return F.smooth_l1_loss(F.normalize(features, dim=1), means[labels])
+
+
+def client_margin(class_means: Tensor, num_classes: int) -> float:
+    """Return ``sum_{c != c'} <p_c, p_c'> / (C - 1)^2`` over a client's class means (n, d)."""
+    products = class_means @ class_means.T
+    off_diagonal = products.sum() - products.diagonal().sum()
+    return float(off_diagonal) / max(1, num_classes - 1) ** 2
+
+
+@dataclass(frozen=True, eq=False)
+class Hpcl:
+    """FedHPro's mutual-contrastive term: features against all classes' hyper-prototypes."""
+
+    requires = ("hyper_prototypes",)
+
+    temperature: Annotated[float, Field(gt=0, description="temperature")] = 0.05
+    weight: Annotated[float, Field(ge=0, description="factor of the term")] = 1.0
+    reduction: Annotated[
+        Literal["mean", "published"],
+        Field(description="mean over the batch, or the released code's division by B once more"),
+    ] = "mean"
+    margin: Annotated[
+        Literal["off", "round", "epoch", "batch"],
+        Field(description="how often the client's margin is computed anew"),
+    ] = "round"
+
+    @hookimpl
+    def local_loss(self, ctx: ClientContext, batch: Batch, output: Output) -> Mapping[str, Tensor]:
+        anchors = ctx.payload.tensor("hyper_prototypes")
+        loss = hpcl(
+            output.features,
+            batch.labels,
+            anchors,
+            self.temperature,
+            self._margin(ctx, batch),
+            self.reduction,
+        )
+        return {"hpcl": self.weight * loss}
+
+    def _margin(self, ctx: ClientContext, batch: Batch) -> float:
+        """Return the margin under the current local model, computed at most as often as asked."""
+        if self.margin == "off":
+            return 0.0
+        turn = {"round": 0, "epoch": batch.epoch, "batch": object()}[self.margin]
+        known: tuple[object, float] = ctx.scratch.get("hpcl.margin", (None, 0.0))
+        if known[0] != turn:
+            output, labels = ctx.embed()
+            means = PerClass.means(output.features, labels).values
+            known = (turn, client_margin(means, ctx.num_classes))
+            ctx.scratch["hpcl.margin"] = known
+        return known[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Hpal:
+    """FedHPro's consistency term: features near their class's mean hyper-prototype."""
+
+    requires = ("hyper_prototypes",)
+
+    weight: Annotated[float, Field(ge=0, description="factor of the term")] = 1.0
+
+    @hookimpl
+    def local_loss(self, ctx: ClientContext, batch: Batch, output: Output) -> Mapping[str, Tensor]:
+        anchors = ctx.payload.tensor("hyper_prototypes")
+        return {"hpal": self.weight * hpal(output.features, batch.labels, anchors)}

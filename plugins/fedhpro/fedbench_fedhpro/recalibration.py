@@ -1,0 +1,192 @@
+"""FedHPro's classifier recalibration: retrain the classifier on features matched to gradients.
+
+In the released code, not in the paper's abstract; the idea of CReFF (Shang et al., IJCAI 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedbench.context import ClientContext, ServerContext
+from fedbench.hookspecs import hookimpl
+from fedbench.types import PerClass, Report, ServerState, ServerUpdate, Value, Weights
+
+from .class_batches import SCRATCH
+
+EPSILON = 1e-6
+
+
+def classifier_gradients(
+    features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[PerClass, PerClass]:
+    """Return the classifier's gradients of each class's mean cross-entropy.
+
+    Args:
+        features: (N, d).
+        labels: (N,) int64.
+        weight: (C, d).
+        bias: (C,).
+
+    Returns:
+        rows (C, d) for the weight and (C,) for the bias, one for each class present.
+    """
+    residual = F.softmax(features @ weight.T + bias, dim=1)
+    residual = residual - F.one_hot(labels, len(bias)).to(residual)
+    bias_rows = PerClass.means(residual, labels)
+    rows = [residual[labels == c].T @ features[labels == c] for c in bias_rows.labels]
+    counts = bias_rows.counts
+    return PerClass(bias_rows.labels, torch.stack(rows) / counts[:, None, None], counts), bias_rows
+
+
+def _one_minus_cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Return ``1 - a.b / (|a||b| + 1e-6)`` over the last dimension."""
+    norms: Tensor = torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(b, dim=-1)
+    return 1 - (a * b).sum(-1) / (norms + EPSILON)
+
+
+def _loss(z: Tensor, y: Tensor, dw: Tensor, db: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    residual = F.softmax(z @ weight.T + bias, dim=2)
+    residual = (residual - F.one_hot(y, len(bias)).to(z)[:, None, :]) / z.shape[1]
+    rows = _one_minus_cosine(residual.transpose(1, 2) @ z, dw).sum()
+    return rows + _one_minus_cosine(residual.sum(dim=1), db).sum()
+
+
+def match_features(
+    features: Tensor,
+    weight_gradients: PerClass,
+    bias_gradients: PerClass,
+    weight: Tensor,
+    bias: Tensor,
+    steps: int,
+    lr: float,
+) -> Tensor:
+    """Move features so that the classifier gradients they induce match the clients' (SGD).
+
+    Minimises, summed over the reported classes, one minus cosine over each row of ``dW`` and over
+    ``db``.
+
+    Args:
+        features: (C, F, d), F features per class.
+        weight_gradients: rows (C, d) per class to match.
+        bias_gradients: rows (C,) of the same classes, in the same order.
+        weight: (C, d), the classifier of the last round.
+        bias: (C,).
+        steps: SGD steps.
+        lr: learning rate.
+
+    Returns:
+        new features (C, F, d); classes without a gradient stay as they are.
+    """
+    labels = weight_gradients.labels
+    moved = features[labels].clone()
+    for _ in range(steps):
+        moved.requires_grad_()
+        with torch.enable_grad():
+            loss = _loss(
+                moved, labels, weight_gradients.values, bias_gradients.values, weight, bias
+            )
+            (gradient,) = torch.autograd.grad(loss, moved)
+        moved = moved.detach() - lr * gradient
+    result = features.clone()
+    result[labels] = moved
+    return result
+
+
+def train_classifier(
+    features: Tensor, epochs: int, batch_size: int, lr: float, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Train a fresh linear classifier on features by SGD; the gradient is written out.
+
+    Args:
+        features: (C, F, d), class by class.
+        epochs: passes over all C x F features.
+        batch_size: features in a batch.
+        lr: learning rate.
+        rng: the stream of initial weights and order.
+
+    Returns:
+        weight (C, d) and bias (C,).
+    """
+    classes, per_class, d = features.shape
+    x, y = features.flatten(0, 1), torch.eye(classes).repeat_interleave(per_class, dim=0)
+    bound = d**-0.5  # nn.Linear's own initialisation
+    weight = nn.init.uniform_(torch.empty(classes, d), -bound, bound, generator=rng)
+    bias = nn.init.uniform_(torch.empty(classes), -bound, bound, generator=rng)
+    for _ in range(epochs):
+        for index in torch.randperm(len(x), generator=rng).split(batch_size):
+            batch = x[index]
+            residual = F.softmax(torch.addmm(bias, batch, weight.T), dim=1).sub_(y[index])
+            weight.addmm_(residual.T, batch, alpha=-lr / len(index))
+            bias.sub_(residual.sum(dim=0), alpha=lr / len(index))
+    return weight, bias
+
+
+@dataclass(frozen=True, eq=False)
+class Recalibration:
+    """Replace the global classifier by one trained on features that match clients' gradients."""
+
+    requires = ("class_batches",)
+
+    features_per_class: Annotated[int, Field(ge=1, description="learnable features a class")] = 50
+    steps: Annotated[int, Field(ge=0, description="matching steps a round")] = 100
+    lr: Annotated[float, Field(gt=0, description="learning rate of matching")] = 0.1
+    epochs: Annotated[int, Field(ge=1, description="epochs of the new classifier")] = 100
+    batch_size: Annotated[int, Field(ge=1, description="its batch size")] = 50
+    classifier_lr: Annotated[float, Field(gt=0, description="its learning rate")] = 0.01
+
+    @hookimpl
+    def init_server(self, ctx: ServerContext, weights: Weights) -> Mapping[str, Value]:
+        d = weights["classifier.weight"].shape[1]
+        shape = (ctx.num_classes, self.features_per_class, d)
+        return {
+            "recalibration.features": torch.randn(shape, generator=ctx.rng("recalibration")),
+            "recalibration.weight": weights["classifier.weight"],
+            "recalibration.bias": weights["classifier.bias"],
+        }
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
+        layer = ctx.model.classifier
+        draws = [
+            classifier_gradients(z, y, layer.weight.detach(), layer.bias.detach())  # type: ignore[union-attr,operator]
+            for z, y in ctx.scratch[SCRATCH]
+        ]
+        ctx.upload("classifier_weight_gradients", PerClass.concat(w for w, _ in draws).average())
+        ctx.upload("classifier_bias_gradients", PerClass.concat(b for _, b in draws).average())
+        return (yield)
+
+    @hookimpl
+    def server_update(
+        self, ctx: ServerContext, state: ServerState, reports: Sequence[Report]
+    ) -> ServerUpdate:
+        def mean(key: str) -> PerClass:
+            return PerClass.concat(r.uploads.per_class(key) for r in reports).average()
+
+        features = match_features(
+            state.entries.tensor("recalibration.features"),
+            mean("classifier_weight_gradients"),
+            mean("classifier_bias_gradients"),
+            state.entries.tensor("recalibration.weight"),
+            state.entries.tensor("recalibration.bias"),
+            self.steps,
+            self.lr,
+        )
+        rng = ctx.rng("recalibration")
+        weight, bias = train_classifier(
+            features, self.epochs, self.batch_size, self.classifier_lr, rng
+        )
+        return ServerUpdate(
+            entries={
+                "recalibration.features": features,
+                "recalibration.weight": weight,
+                "recalibration.bias": bias,
+            },
+            weights={"classifier.weight": weight, "classifier.bias": bias},
+        )

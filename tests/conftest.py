@@ -1,0 +1,126 @@
+"""A tiny data set and model under their own names: real rounds in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import pytest
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedbench import config as configs
+from fedbench.config import RunConfig
+from fedbench.hookspecs import hookimpl
+from fedbench.plugins import Registry, discover
+from fedbench.types import Dataset, Examples
+
+CLASSES = ("circle", "square", "star")
+DOMAINS = ("ink", "chalk")
+
+
+@dataclass(frozen=True, eq=False)
+class Tiny:
+    """Noisy 8 x 8 grey patterns, three classes, two domains that differ in contrast."""
+
+    examples: Annotated[int, Field(ge=3, description="training examples per domain")] = 36
+
+    def load(self, root: Path) -> Dataset:
+        generator = torch.Generator().manual_seed(7)
+        patterns = torch.randint(0, 128, (len(CLASSES), 1, 8, 8), generator=generator)
+
+        def split(size: int) -> Examples:
+            parts = []
+            for number in range(len(DOMAINS)):
+                labels = torch.arange(size) % len(CLASSES)
+                noise = torch.randint(0, 100, (size, 1, 8, 8), generator=generator)
+                images = patterns[labels] // (number + 1) + noise
+                parts.append((images.to(torch.uint8), labels, torch.full((size,), number)))
+            return Examples(*(torch.cat(p) for p in zip(*parts, strict=True)))
+
+        return Dataset(CLASSES, DOMAINS, split(self.examples), split(12))
+
+
+class TinyModule(nn.Module):
+    def __init__(self, shape: tuple[int, ...], d: int, classes: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(shape[0] * shape[1] * shape[2], d)
+        self.norm = nn.BatchNorm1d(d)
+        self.classifier = nn.Linear(d, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        h = self.hidden(x.flatten(1))
+        return torch.relu(self.norm(h) if len(h) > 1 or not self.training else h)
+
+
+@dataclass(frozen=True, eq=False)
+class TinyModel:
+    """One hidden layer with batch norm."""
+
+    feature_size: Annotated[int, Field(ge=1, description="feature size")] = 6
+
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        return TinyModule(input_shape, self.feature_size, num_classes)
+
+
+@hookimpl
+def register_datasets() -> Mapping[str, type]:
+    return {"tiny": Tiny}
+
+
+@hookimpl
+def register_models() -> Mapping[str, type]:
+    return {"tiny_model": TinyModel}
+
+
+TINY = SimpleNamespace(register_datasets=register_datasets, register_models=register_models)
+
+PIECES: dict[str, Any] = {
+    "domains": {"clients_per_domain": 2},
+    "normalize": {},
+    "uniform": {},
+    "sgd": {"epochs": 1, "batch_size": 8, "lr": 0.05},
+}
+"""The plugins of a run beside the method's."""
+
+
+@pytest.fixture(scope="session")
+def installed() -> Registry:
+    """What is installed, plus the tiny data set and model."""
+    registry = discover()
+    assert not registry.failures
+    registry.add(TINY, "tests")
+    return registry
+
+
+@pytest.fixture
+def registry(installed: Registry) -> Registry:
+    """A copy that a test may add plugins to."""
+    return Registry({k: list(v) for k, v in installed.entries.items()}, dict(installed.failures))
+
+
+def tiny_config(
+    registry: Registry,
+    method: str = "fedavg",
+    *,
+    rounds: int = 2,
+    seed: int = 0,
+    extra: Mapping[str, Any] | None = None,
+    **given: Any,
+) -> RunConfig:
+    """Resolve ``method`` on the tiny data set; ``extra`` plugins come last."""
+    plugins = {**PIECES, **registry.get("recipe", method).value.plugins, **(extra or {})}
+    data = {
+        "method": method,
+        "data": "tiny",
+        "model": "tiny_model",
+        "rounds": rounds,
+        "seed": seed,
+        "plugins": plugins,
+        **given,
+    }
+    return configs.resolve(registry, file=configs.Document(data, "test"))
