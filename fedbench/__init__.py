@@ -40,8 +40,10 @@ _HOME = {
     "hookspecs": ("hookimpl",),
     "plugins": ("discover",),
     "run": ("Run",),
-    "types": ("Batch", "ClientResult", "Dataset", "Examples", "Output", "PerClass", "Recipe")
-    + ("Report", "RoundResult", "ServerState", "ServerUpdate", "Value", "Weights"),
+    "types": (
+        *("Batch", "ClientResult", "Dataset", "Examples", "Output", "PerClass", "Recipe"),
+        *("Report", "RoundResult", "ServerState", "ServerUpdate", "Value", "Weights"),
+    ),
 }
 
 __all__ = [

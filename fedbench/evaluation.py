@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .config import Accuracy
 from .context import EVAL_BATCH, Pipeline
-from .types import Dataset, Output, Scores, forward
+from .types import Dataset, Output, Scores, Weights, forward
 
 Rules = Mapping[str, Callable[[Output], Tensor]]
 
@@ -35,12 +35,21 @@ def classifier_rule(output: Output) -> Tensor:
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
+    models: Callable[[int], Iterator[Weights]],
     data: Dataset,
     pipeline: Pipeline,
     rules: Rules,
     metrics: Mapping[str, Metric],
 ) -> dict[str, dict[str, Scores]]:
-    """Score ``model`` on every domain's test data.
+    """Score the models of every domain on its test data.
+
+    Args:
+        model: the module that the weights are loaded into.
+        models: domain number -> the weights to test on it; scores are averaged over them.
+        data: the data set; a domain without test data is left out.
+        pipeline: raw inputs to model inputs.
+        rules: inference rules by name.
+        metrics: metrics by name.
 
     Returns:
         inference rule -> metric -> `Scores`.
@@ -53,17 +62,30 @@ def evaluate(
         test = data.test[data.test.domains == number]
         if not len(test):
             continue
-        outputs = [forward(model, pipeline(x, False)) for x in test.inputs.split(EVAL_BATCH)]
-        for rule, scores_of in rules.items():
-            scores = torch.cat([scores_of(output).cpu() for output in outputs])
-            for name, metric in metrics.items():
-                values[rule][name][domain] = metric(scores, test.labels)
+        found: dict[tuple[str, str], list[float | list[float]]] = {}
+        for weights in models(number):
+            model.load_state_dict(weights)
+            outputs = [forward(model, pipeline(x, False)) for x in test.inputs.split(EVAL_BATCH)]
+            for rule, scores_of in rules.items():
+                scores = torch.cat([scores_of(output).cpu() for output in outputs])
+                for name, metric in metrics.items():
+                    found.setdefault((rule, name), []).append(metric(scores, test.labels))
+        for (rule, name), each in found.items():
+            values[rule][name][domain] = _mean(each)
     return {
         rule: {
             name: over_domains(found, metrics[name].higher_is_better) for name, found in m.items()
         }
         for rule, m in values.items()
     }
+
+
+def _mean(values: Sequence[float | list[float]]) -> float | list[float]:
+    """Return the mean of numbers, or of lists element by element."""
+    lists = [v for v in values if isinstance(v, list)]
+    if lists:
+        return [statistics.fmean(column) for column in zip(*lists, strict=True)]
+    return statistics.fmean(v for v in values if not isinstance(v, list))
 
 
 def over_domains(domains: Mapping[str, float | list[float]], higher_is_better: bool) -> Scores:

@@ -53,6 +53,9 @@ hookimpl = pluggy.HookimplMarker("fedbench")
 SINGLE = frozenset({"partition", "select_clients", "client_update", "aggregate"})
 """Hooks with exactly one base implementation in a run."""
 
+AT_MOST_ONE = frozenset({"personal_models"})
+"""Hooks that at most one plugin of a run implements."""
+
 REQUIRED_ANY = frozenset({"local_loss"})
 """Hooks that at least one plugin of a run implements."""
 
@@ -113,6 +116,16 @@ class RunHooks:
         self, ctx: ServerContext, state: ServerState
     ) -> Mapping[str, Callable[[Output], Tensor]]:
         """Return rules that turn an `Output` into class scores (B, C), by name."""
+
+    @hookspec
+    def personal_models(
+        self, state: ServerState, clients: Iterator[Mapping[str, Value]]
+    ) -> Iterator[Weights]:
+        """Give the models to test on a domain instead of the global one; at most one plugin.
+
+        ``clients`` are the kept states of the clients that train on the domain. The domain's scores
+        are the mean over the models given.
+        """
 
     @hookspec
     def round_end(self, result: RoundResult, directory: Path | None) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pluggy
 
 from .errors import ConfigError, PluginError, did_you_mean
-from .hookspecs import REQUIRED_ANY, SINGLE, DiscoveryHooks, RunHooks
+from .hookspecs import AT_MOST_ONE, REQUIRED_ANY, SINGLE, DiscoveryHooks, RunHooks
 
 GROUP = "fedbench"
 
@@ -244,6 +244,10 @@ class RunPlugins:
                     f"{what} implement{'' if bases else 's'} {hook!r}"
                     f"{': ' + ', '.join(order) if bases else ''}; a run needs exactly one"
                 )
+        for hook in sorted(AT_MOST_ONE):
+            users = [i.plugin_name for i in getattr(self.hook, hook).get_hookimpls()]
+            if len(users) > 1:
+                raise ConfigError(f"{' and '.join(users)} both implement {hook!r}; keep one")
         for hook in sorted(REQUIRED_ANY):
             if not getattr(self.hook, hook).get_hookimpls():
                 raise ConfigError(

@@ -26,7 +26,7 @@ from .errors import ConfigError, PluginError, did_you_mean
 from .evaluation import accuracy_text, classifier_rule, evaluate, reported
 from .plugins import Registry, RunPlugins, discover
 from .random import Streams
-from .store import RunDirectory, default_data_root, json_ready, versions
+from .store import ClientStates, RunDirectory, default_data_root, json_ready, versions
 from .types import (
     ClientJob,
     ClientResult,
@@ -82,6 +82,11 @@ class Runtime:
         self.data: Dataset = configs.build(registry, "dataset", config.data).load(data_root)
         self.parts = self._partition()
         self.model, self.initial = self._model()
+
+    def clients_of(self, domain: int) -> list[int]:
+        """Return the ids of the clients with training data from a domain (by number)."""
+        domains = self.data.train.domains
+        return [c for c, part in enumerate(self.parts) if bool((domains[part] == domain).any())]
 
     def _partition(self) -> list[Tensor]:
         rng = self.streams.numpy("partition")
@@ -177,7 +182,8 @@ class Run:
         self.history: list[RoundResult] = []
         self.state: ServerState | None = None
         self._progress = progress or (lambda *_: None)
-        self._clients: dict[int, Mapping[str, Value]] = {}
+        folder = self.directory.path / "clients" if self.directory else None
+        self._clients = ClientStates(folder)
         self._owners: dict[str, str] = {}
 
     def rounds(self) -> Iterator[RoundResult]:
@@ -213,6 +219,7 @@ class Run:
                 yield result
         finally:
             workers.close()
+            self._clients.close()
         if self.directory:
             self.directory.finish(self.result(), state.weights)
 
@@ -250,7 +257,8 @@ class Run:
 
         def results() -> Iterator[ClientResult]:
             for result in workers.run(payload, jobs):
-                self._clients[result.client] = result.state
+                if result.state:
+                    self._clients[result.client] = result.state
                 up.update({key: nbytes(value) for key, value in result.uploads.items()})
                 light = {k: v for k, v in result.uploads.items() if k != "weights"}
                 uploads = Payload(light, f"the uploads of client {result.client}")
@@ -313,11 +321,18 @@ class Run:
                 f"accuracy.inference: no plugin of this run gives {wanted!r}"
                 f"{did_you_mean(wanted, rules)}"
             )
-        runtime.model.load_state_dict(state.weights)
         pipeline = Pipeline(
             runtime.plugins, runtime.device, lambda name: runtime.streams.torch(name, ctx.round)
         )
-        return evaluate(runtime.model, runtime.data, pipeline, rules, self._metrics)
+
+        def models(domain: int) -> Iterator[Weights]:
+            for _, call in runtime.plugins.calls("personal_models"):
+                ids = runtime.clients_of(domain)
+                kept = (self._clients[c] for c in ids if c in self._clients)
+                return iter(call(state=state, clients=kept))
+            return iter([state.weights])
+
+        return evaluate(runtime.model, models, runtime.data, pipeline, rules, self._metrics)
 
     def accuracy(self) -> Scores:
         """The run's accuracy by its rule, over the rounds so far."""

@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from .errors import ConfigError
 
 if TYPE_CHECKING:
     from .config import RunConfig
-    from .types import RoundResult, Weights
+    from .types import RoundResult, Value, Weights
 
 
 def default_data_root() -> Path:
@@ -27,14 +27,18 @@ def default_data_root() -> Path:
     return Path(given) if given else Path(cache) / "fedbench"
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: to a temporary name, flushed to disk, then renamed."""
+def write_atomic(path: Path, data: bytes, durable: bool = True) -> None:
+    """Write a file whole or not at all: to a temporary name, flushed to disk, then renamed.
+
+    Not ``durable`` leaves the flush to the system: quicker, and lost with a power cut.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
@@ -107,6 +111,73 @@ def _git() -> dict[str, Any] | None:
         return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+class ClientStates(MutableMapping[int, Mapping[str, "Value"]]):
+    """What clients keep between their turns: in memory while it is little, on disk beyond that.
+
+    Args:
+        folder: where to put files once ``limit`` is reached; default a temporary folder.
+        limit: bytes to hold in memory.
+    """
+
+    def __init__(self, folder: Path | None = None, limit: int = 256_000_000) -> None:
+        self._folder, self._limit = folder, limit
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._memory: dict[int, Mapping[str, Value]] = {}
+        self._sizes: dict[int, int] = {}
+        self._held = 0
+        self._on_disk: set[int] = set()
+
+    def __getitem__(self, client: int) -> Mapping[str, Value]:
+        if client in self._on_disk:
+            from safetensors.torch import load_file
+
+            from .types import unflatten
+
+            return unflatten(load_file(self._file(client)))
+        return self._memory[client]
+
+    def __setitem__(self, client: int, state: Mapping[str, Value]) -> None:
+        from .types import flatten, nbytes
+
+        self.pop(client, None)
+        size = sum(nbytes(value) for value in state.values())
+        if self._held + size <= self._limit:
+            self._memory[client], self._sizes[client] = state, size
+            self._held += size
+            return
+        from safetensors.torch import save
+
+        plain = {name: tensor.contiguous() for name, tensor in flatten(state).items()}
+        write_atomic(self._file(client), save(plain), durable=False)
+        self._on_disk.add(client)
+
+    def __delitem__(self, client: int) -> None:
+        if client in self._on_disk:
+            self._on_disk.remove(client)
+            self._file(client).unlink()
+        else:
+            del self._memory[client]
+            self._held -= self._sizes.pop(client)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted((*self._memory, *self._on_disk)))
+
+    def __len__(self) -> int:
+        return len(self._memory) + len(self._on_disk)
+
+    def _file(self, client: int) -> Path:
+        if self._folder is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="fedbench-")
+            self._folder = Path(self._temporary.name)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._folder / f"{client}.safetensors"
+
+    def close(self) -> None:
+        """Remove a temporary folder, if one was made."""
+        if self._temporary:
+            self._temporary.cleanup()
 
 
 class RunDirectory:

@@ -132,6 +132,38 @@ def copy_to(value: Value, device: torch.device) -> Value:
     return PerClass(**copies) if isinstance(value, PerClass) else copies
 
 
+def flatten(values: Mapping[str, Value]) -> dict[str, Tensor]:
+    """Return all tensors of ``values`` under one name each; `unflatten` is the way back."""
+    flat = {}
+    for key, value in values.items():
+        kind = type(value).__name__ if isinstance(value, (Tensor, PerClass)) else "mapping"
+        if kind == "mapping" and not value:
+            raise PluginError(f"{key!r} is an empty mapping; leave the key out instead")
+        flat.update({f"{key}|{kind}|{name}": tensor for name, tensor in tensors(value)})
+    return flat
+
+
+def unflatten(flat: Mapping[str, Tensor]) -> dict[str, Value]:
+    """Return the values that `flatten` was given.
+
+    Raises:
+        ValueError: for a name that `flatten` does not write.
+    """
+    parts: dict[str, dict[str, Tensor]] = {}
+    kinds: dict[str, str] = {}
+    for full, tensor in flat.items():
+        key, kind, name = full.rsplit("|", 2)
+        parts.setdefault(key, {})[name] = tensor
+        kinds[key] = kind
+    values: dict[str, Value] = {}
+    for key, found in parts.items():
+        if kinds[key] == "PerClass":
+            values[key] = PerClass(**found)
+        else:
+            values[key] = found if kinds[key] == "mapping" else found[""]
+    return values
+
+
 def nbytes(value: Value) -> int:
     """Return the bytes that ``value`` takes on the wire, without framing or compression."""
     return sum(t.numel() * t.element_size() for _, t in tensors(value))
@@ -429,9 +461,11 @@ __all__ = [
     "Value",
     "Weights",
     "copy_to",
+    "flatten",
     "forward",
     "nbytes",
     "seal",
     "sha256",
     "tensors",
+    "unflatten",
 ]
