@@ -1,8 +1,12 @@
 """Every hook of fedbench. One round, as pseudocode::
 
+    data  = prepare_data(data)                               once, before round 1; chained
+    parts = partition(data)                                  once; exactly one
+
     clients = select_clients(ctx, state)                     server; exactly one
     payload = broadcast(ctx, state) of every plugin          server -> clients, bytes per key
     for client in clients, anywhere, in any order:
+        data = client_data(data, client)                     chained
         result = client_update(ctx)                          one base trainer, any wrappers
             for each batch:
                 loss = sum of local_loss(ctx, batch, output)     named terms of every plugin
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
         Batch,
         ClientResult,
         Dataset,
+        Examples,
         Output,
         Recipe,
         Report,
@@ -63,9 +68,22 @@ REQUIRED_ANY = frozenset({"local_loss"})
 class RunHooks:
     """Hooks that the plugins of a run implement."""
 
+    @hookspec
+    def prepare_data(self, data: Dataset, rng: np.random.Generator) -> Dataset:
+        """Change the whole data set before it is partitioned (long tail, subsets); chained."""
+
     @hookspec(firstresult=True)
     def partition(self, data: Dataset, rng: np.random.Generator) -> Sequence[Tensor]:
         """Give each client its training examples: one (n_k,) index tensor into ``data.train``."""
+
+    @hookspec
+    def client_data(
+        self, data: Examples, client: int, num_clients: int, rng: np.random.Generator
+    ) -> Examples:
+        """Change what one client trains on (label noise, feature noise); chained, every turn.
+
+        ``rng`` starts at the same place every round. Give back as many examples as you got.
+        """
 
     @hookspec
     def init_server(self, ctx: ServerContext, weights: Weights) -> Mapping[str, Value]:

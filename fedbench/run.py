@@ -24,6 +24,7 @@ from .config import RunConfig
 from .context import ClientContext, NonFiniteError, Pipeline, ServerContext
 from .errors import ConfigError, PluginError, did_you_mean
 from .evaluation import accuracy_text, classifier_rule, evaluate, reported
+from .memory import keep_freed_memory
 from .plugins import Registry, RunPlugins, discover
 from .random import Streams
 from .store import ClientStates, RunDirectory, default_data_root, json_ready, versions
@@ -31,6 +32,7 @@ from .types import (
     ClientJob,
     ClientResult,
     Dataset,
+    Examples,
     Payload,
     Received,
     Report,
@@ -75,13 +77,26 @@ class Runtime:
     """
 
     def __init__(self, config: RunConfig, registry: Registry, data_root: Path) -> None:
+        keep_freed_memory()
         self.config, self.registry = config, registry
         self.streams = Streams(config.seed)
         self.device = _device(config.device)
         self.plugins: RunPlugins = configs.build_plugins(registry, config)
         self.data: Dataset = configs.build(registry, "dataset", config.data).load(data_root)
+        for name, call in self.plugins.calls("prepare_data"):
+            self.data = call(data=self.data, rng=self.streams.numpy(f"data/{name}"))
         self.parts = self._partition()
         self.model, self.initial = self._model()
+
+    def client_data(self, client: int) -> Examples:
+        """Return what a client trains on, the plugins' changes applied."""
+        data = self.data.train[self.parts[client]]
+        for name, call in self.plugins.calls("client_data"):
+            rng = self.streams.numpy(f"client_data/{name}", client=client)
+            data = call(data=data, client=client, num_clients=len(self.parts), rng=rng)
+            if len(data) != len(self.parts[client]):
+                raise PluginError(f"plugin {name!r}: client_data changed the number of examples")
+        return data
 
     def clients_of(self, domain: int) -> list[int]:
         """Return the ids of the clients with training data from a domain (by number)."""
@@ -137,7 +152,7 @@ class Runtime:
                 device=self.device,
                 model=self.model,
                 payload=received,
-                data=self.data.train[self.parts[job.client]],
+                data=self.client_data(job.client),
                 plugins=self.plugins,
                 streams=self.streams,
             )
@@ -201,6 +216,8 @@ class Run:
             for name, given in config.metrics.items()
         }
         workers = configs.build(self.registry, "executor", config.executor).open(runtime)
+        if self.directory:
+            self.directory.write("partition.json", partition_table(runtime))
         try:
             with one_thread():
                 state = self._initial_state(runtime)
@@ -372,6 +389,24 @@ class Run:
             "config_hash": config.hash,
             "versions": versions(),
         }
+
+
+def partition_table(runtime: Runtime) -> dict[str, Any]:
+    """Return how many examples each client holds, by domain and class.
+
+    ``counts`` maps a client's id to ``domain -> examples per class``; domains without examples are
+    left out.
+    """
+    data, counts = runtime.data, {}
+    for client, part in enumerate(runtime.parts):
+        labels, domains = data.train.labels[part], data.train.domains[part]
+        counts[client] = {
+            data.domains[int(d)]: labels[domains == d]
+            .bincount(minlength=len(data.classes))
+            .tolist()
+            for d in domains.unique()
+        }
+    return {"classes": list(data.classes), "domains": list(data.domains), "counts": counts}
 
 
 def canonical_round(result: RoundResult) -> str:

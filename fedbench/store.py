@@ -204,6 +204,10 @@ class RunDirectory:
             raise ConfigError(f"{path} can't be written: {error.strerror or error}") from error
         return directory
 
+    def write(self, name: str, value: Any) -> None:
+        """Write ``value`` as the JSON file ``name``."""
+        write_atomic(self.path / name, to_json(value))
+
     def add_round(self, result: RoundResult) -> None:
         """Append the round to ``rounds.jsonl`` and flush it."""
         with (self.path / "rounds.jsonl").open("a", encoding="utf-8") as file:

@@ -179,6 +179,48 @@ def progress(config: RunConfig, changes: Sequence[str], quiet: bool) -> Progress
     return Screen(config, changes) if sys.stdout.isatty() else Lines(config, changes)
 
 
+class ComparisonProgress:
+    """Progress of a comparison: runs done, the rounds of those under way, the time left."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet, self.started = quiet, time.monotonic()
+        self.live = Live(console=console(), transient=True) if sys.stdout.isatty() else None
+        self.shown = -1
+
+    def __enter__(self) -> ComparisonProgress:
+        if self.live and not self.quiet:
+            self.live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.live and not self.quiet:
+            self.live.stop()
+
+    def update(self, state: Any) -> None:
+        """Show a `fedbench.compare.Progress`."""
+        if self.quiet:
+            return
+        new = state.done - state.reused
+        under_way = sum(done / total for done, total in state.running.values())
+        spent = time.monotonic() - self.started
+        share = new + under_way
+        left = duration(spent / share * (state.total - state.done - under_way)) if share else "-"
+        head = f"{state.done}/{state.total} runs ({state.reused} reused, {state.failed} failed)"
+        if self.live:
+            table = _table("run", "round", title=f"{head}, left {left}")
+            for name, (done, total) in sorted(state.running.items()):
+                table.add_row(name, f"{done}/{total}")
+            self.live.update(table)
+        elif state.done != self.shown:
+            self.shown = state.done
+            print(f"{head}, left {left}", flush=True)
+
+
+def comparison_progress(quiet: bool) -> ComparisonProgress:
+    """Return the progress display of a comparison."""
+    return ComparisonProgress(quiet)
+
+
 def print_result(result: Mapping[str, Any]) -> None:
     """Print a result table: accuracy with its rule, bytes, seconds, digests."""
     out = console()
