@@ -125,7 +125,8 @@ def resolve_config(
 @config_flags
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR",
-    help="Run directory; it must not exist. Default runs/METHOD-DATA-sSEED, numbered if taken.",
+    help="Run directory. An unfinished run of the same config goes on; anything else there is "
+    "left alone. Default runs/METHOD-DATA-sSEED, numbered if taken.",
 )  # fmt: skip
 @click.option(
     "--data-root", type=click.Path(path_type=Path), metavar="DIR",
@@ -149,15 +150,54 @@ def run(
     from . import terminal
     from .config import describe_changes
     from .run import Run
-    from .store import free_name
+    from .store import free_name, unfinished
 
     registry, config = resolve_config(target, **given)
     changes = describe_changes(registry, config)
     if out is None:
         name = f"{config.method}-{config.data_name}-s{config.seed}".replace("/", "-")
-        out = free_name(Path("runs"), name)
+        out = free_name(Path("runs"), name, config.hash)
     show = terminal.progress(config, changes, quiet=quiet or as_json)
-    job = Run(config, out, registry=registry, data_root=data_root, progress=show.client)
+    more: Any = {"registry": registry, "data_root": data_root, "progress": show.client}
+    goes_on = unfinished(out, config.hash)
+    job = Run.resume(out, **more) if goes_on else Run(config, out, **more)
+    if goes_on and not (quiet or as_json):
+        click.echo(f"Going on with {out} after round {len(job.history)}")
+    _execute(job, show, quiet, as_json)
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--data-root", type=click.Path(path_type=Path), metavar="DIR",
+    help="Where data sets look for files. Default $FEDBENCH_DATA or the user's cache.",
+)  # fmt: skip
+@click.option("--quiet", is_flag=True, help="No progress, only the result.")
+@click.option("--json", "as_json", is_flag=True, help="Print result.json and nothing else.")
+def resume(directory: Path, data_root: Path | None, quiet: bool, as_json: bool) -> None:
+    """Go on with the interrupted run in DIRECTORY; the result is the same to the bit.
+
+    \b
+    fedbench resume runs/fedhpro-digits-s0
+    """
+    from . import terminal
+    from .config import describe_changes
+    from .plugins import discover
+    from .run import Run
+
+    registry = discover()
+    job = Run.resume(directory, registry=registry, data_root=data_root)
+    changes = describe_changes(registry, job.config)
+    show = terminal.progress(job.config, changes, quiet=quiet or as_json)
+    job.progress = show.client
+    _execute(job, show, quiet, as_json)
+
+
+def _execute(job: Any, show: Any, quiet: bool, as_json: bool) -> None:
+    """Run a job with its progress on show, and print its result."""
+    from . import terminal
+
+    out, config = job.directory.path, job.config
     try:
         with show:
             for result in job.rounds():
@@ -166,7 +206,7 @@ def run(
         done = len(job.history)
         click.echo(
             f"\nInterrupted after {done} of {config.rounds} rounds; they are in {out}. "
-            f"`fedbench show {out}` prints them.",
+            f"`fedbench show {out}` prints them, `fedbench resume {out}` goes on.",
             err=True,
         )
         sys.exit(130)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -175,7 +176,7 @@ def execute(
     """Run what is not finished yet, each run in a process of its own, ``workers`` at a time.
 
     A run that fails leaves ``error.txt`` and is not tried again unless ``retry``. On an interrupt
-    the processes are stopped, and what was under way is started anew next time.
+    the processes are stopped, and what was under way goes on from its checkpoint next time.
 
     Returns:
         the final counts.
@@ -230,7 +231,7 @@ def _one(
         return {"done": 1, "reused": 1}
     if (job.path / ERROR).is_file() and not retry:
         return {"done": 1, "failed": 1}
-    if job.path.exists():
+    if (job.path / ERROR).is_file():
         shutil.rmtree(job.path)
     file = job.path.parent / f".{job.path.name}.yaml"
     write_atomic(file, job.config.to_yaml().encode())
@@ -267,9 +268,9 @@ def _one(
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
-        process.terminate()
+        process.send_signal(signal.SIGINT)  # it writes a checkpoint before it ends
         try:
-            process.wait(10)
+            process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

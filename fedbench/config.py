@@ -19,7 +19,7 @@ from pydantic import Field
 
 from . import options, yamlfile
 from .errors import ConfigError, did_you_mean
-from .plugins import Registry, RunPlugins
+from .plugins import Entry, Registry, RunPlugins
 from .yamlfile import Document, KeyPath
 
 Options = Mapping[str, Any]
@@ -189,7 +189,8 @@ def resolve(
             origin |= {"card": card_name, "card_hash": found.hash}
     dropped: list[str] = []
     if recipe_name is not None:
-        recipe = registry.get("recipe", str(recipe_name)).value
+        named_by = None if method else file
+        recipe = _named(registry, "recipe", str(recipe_name), named_by, "recipe").value
         layers.append(
             Document(
                 {"method": recipe_name, "plugins": {k: dict(v) for k, v in recipe.plugins.items()}},
@@ -310,7 +311,10 @@ def _set_layer(text: str) -> Document:
     path = key.strip().split(".")
     if not equals or not all(path):
         raise ConfigError(f"--set {text}: write plugin.option=value, for example sgd.lr=0.01")
-    data: Any = yamlfile.scalar(value)
+    try:
+        data: Any = yamlfile.scalar(value)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("--set:1:", f"--set {text}:", 1)) from error
     for part in reversed(path):
         data = {part: data}
     return Document(data, f"--set {text}")
@@ -321,16 +325,27 @@ def _default_card(registry: Registry, user: Iterable[Document]) -> str | None:
 
     A data set's class may carry ``card``, a card's name, and ``default = True``.
     """
-    name = None
+    name, named_by = None, None
     for layer in user:
         choice = layer.data.get("data")
         if choice is not None:
             name = choice.get("name", name) if isinstance(choice, dict) else str(choice)
+            named_by = layer
     if name is None:
         name = next((e.name for e in registry.all("dataset") if hasattr(e.value, "default")), None)
     if name is None:
         raise ConfigError(f"name a data set with --data: {', '.join(registry.names('dataset'))}")
-    return getattr(registry.get("dataset", name).value, "card", None)
+    return getattr(_named(registry, "dataset", name, named_by, "data").value, "card", None)
+
+
+def _named(registry: Registry, kind: str, name: str, layer: Document | None, key: str) -> Entry:
+    """Look ``name`` up; an error begins with the place of ``key`` in ``layer``."""
+    try:
+        return registry.get(kind, name)
+    except ConfigError as error:
+        if layer is None or not layer.lines:
+            raise
+        raise ConfigError(f"{layer.where((key,))}: {error}") from error
 
 
 def _expand(data: Mapping[str, Any], plugins: Options, layer: Document) -> dict[str, Any]:

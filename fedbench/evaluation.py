@@ -120,7 +120,12 @@ def reported(rule: Accuracy, history: Sequence[Scores], higher_is_better: bool) 
         raise ValueError("the accuracy rule needs a metric with one number per domain")
     if rule.rule == "best":
         sign = 1 if higher_is_better else -1
-        chosen = [max(history, key=lambda s: sign * (s.mean or -math.inf))]
+
+        def goodness(scores: Scores) -> float:
+            mean = math.nan if scores.mean is None else scores.mean
+            return -math.inf if math.isnan(mean) else sign * mean
+
+        chosen = [max(history, key=goodness)]
     else:
         chosen = list(history[-(rule.k if rule.rule == "last_k" else 1) :])
     domains: dict[str, Any] = {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -36,22 +37,55 @@ def build(cls: type[T], options: Mapping[str, Any], where: Where) -> T:
     Raises:
         ConfigError: for an unknown or missing key, a wrong type or a value out of bounds.
     """
-    known = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
-    for key in options:
-        if key not in known:
-            what = did_you_mean(key, known) if known else " (it has no options)"
-            raise ConfigError(f"{where((key,))}: unknown option{what}")
+    _refuse_unknown(cls, options, (), where)
     try:
         made: T = adapter(cls).validate_json(json.dumps(options, allow_nan=False), strict=True)
         return made
     except ValidationError as error:
-        first = error.errors()[0]
-        path = tuple(str(p) for p in first["loc"] if p in known or isinstance(p, int))
+        found = [
+            (_path(one["loc"], options, one["type"] == "missing"), one) for one in error.errors()
+        ]
+        # Every member of a union reports; the one that got furthest is the one that was meant.
+        outer = found[0][0]
+        path, first = max(
+            ((p, one) for p, one in found if p[: len(outer)] == outer),
+            key=lambda item: len(item[0]),
+        )
+        if first["type"] == "value_error":
+            raise ConfigError(f"{where(path)}: {first['ctx']['error']}") from error
         message = first["msg"][0].lower() + first["msg"][1:]
         given = "" if first["type"] == "missing" else f", got {first['input']!r}"
         raise ConfigError(f"{where(path)}: {message}{given}") from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where(())}: {error}") from error
+
+
+def _refuse_unknown(
+    cls: type, options: Mapping[str, Any], path: tuple[str, ...], where: Where
+) -> None:
+    hints = typing.get_type_hints(cls)
+    known = [f.name for f in dataclasses.fields(cls) if f.init]
+    for key, value in options.items():
+        if key not in known:
+            what = did_you_mean(key, known) if known else " (it has no options)"
+            raise ConfigError(f"{where((*path, key))}: unknown option{what}")
+        if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
+            _refuse_unknown(hints[key], value, (*path, key), where)
+
+
+def _path(
+    loc: Sequence[str | int], options: Mapping[str, Any], missing: bool
+) -> tuple[str, ...]:
+    """Return pydantic's place of an error without the names of union members and the like."""
+    path: list[str] = []
+    at: Any = options
+    for part in loc:
+        if (isinstance(at, Mapping) and part in at) or (isinstance(at, (list, tuple)) and isinstance(part, int)):
+            at = at[part]
+        else:
+            continue
+        path.append(str(part))
+    return (*path, str(loc[-1])) if missing else tuple(path)
 
 
 def dump(instance: Any) -> dict[str, Any]:
@@ -63,7 +97,11 @@ def dump(instance: Any) -> dict[str, Any]:
 
 def schema(cls: type) -> dict[str, Any]:
     """Return the JSON schema of a dataclass's options; unknown keys are not allowed."""
-    return {**adapter(cls).json_schema(), "additionalProperties": False}
+    found = {**adapter(cls).json_schema(), "additionalProperties": False}
+    for inner in found.get("$defs", {}).values():
+        if inner.get("type") == "object" and "properties" in inner:
+            inner["additionalProperties"] = False
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,9 +141,17 @@ def _default(f: dataclasses.Field[Any]) -> str:
 
 
 def _type_name(hint: Any) -> str:
-    if typing.get_origin(hint) is typing.Literal:
-        return " | ".join(str(a) for a in typing.get_args(hint))
-    return getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)  # type: ignore[return-value]
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return " | ".join(str(a) for a in inner)
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(_type_name(a) for a in inner)
+    if hint in (None, types.NoneType):
+        return "null"
+    name = getattr(hint, "__name__", str(hint))
+    if origin is None or not inner:
+        return "..." if hint is Ellipsis else str(name)
+    return f"{origin.__name__}[{', '.join(_type_name(a) for a in inner)}]"
 
 
 def _bounds(property_: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import checkpoint
 from . import config as configs
 from .config import RunConfig
 from .context import ClientContext, NonFiniteError, Pipeline, ServerContext
@@ -173,6 +174,8 @@ class Run:
         registry: what is installed; default `fedbench.plugins.discover`.
         data_root: where data sets look for files; default ``FEDBENCH_DATA`` or the user's cache.
         progress: called after each client.
+        checkpoint_seconds: how often a checkpoint is written, at the end of a round; one is also
+            written when the run is interrupted. Only with a directory.
 
     Raises:
         ConfigError: for a config that can't be used, or a directory that exists or can't be
@@ -187,6 +190,7 @@ class Run:
         registry: Registry | None = None,
         data_root: Path | None = None,
         progress: Progress | None = None,
+        checkpoint_seconds: float = 60.0,
     ) -> None:
         self.registry = registry or discover()
         self.config = (
@@ -196,13 +200,45 @@ class Run:
         self.directory = RunDirectory.create(Path(directory), self.config) if directory else None
         self.history: list[RoundResult] = []
         self.state: ServerState | None = None
-        self._progress = progress or (lambda *_: None)
+        self.checkpoint_seconds = checkpoint_seconds
+        self.progress = progress or (lambda *_: None)
         folder = self.directory.path / "clients" if self.directory else None
         self._clients = ClientStates(folder)
         self._owners: dict[str, str] = {}
 
+    @classmethod
+    def resume(cls, directory: str | Path, *, registry: Registry | None = None, **more: Any) -> Run:
+        """Return the unfinished run of a directory, ready to go on from its last checkpoint.
+
+        Without a checkpoint it starts from round 1. The result is the same, to the bit, as that of
+        a run that was never interrupted. ``more`` as in `Run`.
+
+        Raises:
+            ConfigError: when the directory holds no run, a finished one, or a damaged checkpoint.
+        """
+        path = Path(directory)
+        if not (path / "config.yaml").is_file():
+            raise ConfigError(f"{path} holds no run (no config.yaml)")
+        if (path / "result.json").is_file():
+            raise ConfigError(f"{path} is finished; `fedbench show {path}` prints it")
+        registry = registry or discover()
+        run = cls(configs.load(registry, path / "config.yaml"), registry=registry, **more)
+        run.directory = RunDirectory(path)
+        done = 0
+        if checkpoint.exists(path):
+            restored = checkpoint.read(path, run.config.hash)
+            run.state, run._owners, run._clients = restored.state, restored.owners, restored.clients
+            done = restored.state.round
+        else:
+            run._clients = ClientStates(path / "clients")
+            run._clients.restore({}, {})
+        run.history = [round_from_json(data) for data in run.directory.rounds(done)]
+        return run
+
     def rounds(self) -> Iterator[RoundResult]:
         """Run round after round and yield each one's result as it is finished.
+
+        A run that was resumed yields the rounds that were still to do.
 
         Raises:
             FedbenchError: for what a user can mend: a plugin that breaks a rule, a loss that is
@@ -215,30 +251,48 @@ class Run:
             name: configs.build(self.registry, "metric", {"name": name, **given})
             for name, given in config.metrics.items()
         }
+        lock = self.directory.lock() if self.directory else None
         workers = configs.build(self.registry, "executor", config.executor).open(runtime)
-        if self.directory:
-            self.directory.write("partition.json", partition_table(runtime))
+        saved_at, saved_round = time.monotonic(), self.state.round if self.state else 0
         try:
+            if self.directory:
+                self.directory.write("partition.json", partition_table(runtime))
             with one_thread():
-                state = self._initial_state(runtime)
-            for number in range(1, config.rounds + 1):
+                state = self.state or self._initial_state(runtime)
+            for number in range(state.round + 1, config.rounds + 1):
                 started = time.perf_counter()
                 with one_thread():
                     state, result = self._round(runtime, workers, state, number)
                 result = replace(result, seconds=time.perf_counter() - started)
-                self.state = state
-                self.history.append(result)
                 if self.directory:
                     self.directory.add_round(result)
+                self.history.append(result)
+                self.state = state
+                self._clients.commit(number)
                 path = self.directory.path if self.directory else None
                 for _, call in runtime.plugins.calls("round_end"):
                     call(result=result, directory=path)
+                if time.monotonic() - saved_at >= self.checkpoint_seconds:
+                    self._checkpoint()
+                    saved_at, saved_round = time.monotonic(), number
                 yield result
+            if self.directory:
+                self.directory.finish(self.result(), state.weights)
+        except BaseException:
+            if self.state and self.state.round > saved_round:
+                self._checkpoint()
+            raise
         finally:
             workers.close()
             self._clients.close()
-        if self.directory:
-            self.directory.finish(self.result(), state.weights)
+            if lock:
+                lock.release()
+
+    def _checkpoint(self) -> None:
+        if self.directory and self.state:
+            self._clients.commit(self.state.round)
+            path, key = self.directory.path, self.config.hash
+            checkpoint.write(path, key, self.state, self._owners, self._clients)
 
     def run(self) -> dict[str, Any]:
         """Run all rounds and return `result`."""
@@ -275,12 +329,12 @@ class Run:
         def results() -> Iterator[ClientResult]:
             for result in workers.run(payload, jobs):
                 if result.state:
-                    self._clients[result.client] = result.state
+                    self._clients.stage(result.client, result.state, number)
                 up.update({key: nbytes(value) for key, value in result.uploads.items()})
                 light = {k: v for k, v in result.uploads.items() if k != "weights"}
                 uploads = Payload(light, f"the uploads of client {result.client}")
                 reports.append(Report(result.client, result.examples, uploads, result.metrics))
-                self._progress(number, len(reports), len(jobs))
+                self.progress(number, len(reports), len(jobs))
                 yield result
 
         stream = results()
@@ -407,6 +461,22 @@ def partition_table(runtime: Runtime) -> dict[str, Any]:
             for d in domains.unique()
         }
     return {"classes": list(data.classes), "domains": list(data.domains), "counts": counts}
+
+
+def round_from_json(data: Mapping[str, Any]) -> RoundResult:
+    """Return the round that a line of ``rounds.jsonl`` holds.
+
+    Raises:
+        ConfigError: when the line is no round.
+    """
+    try:
+        scores = {
+            rule: {name: Scores(**found) for name, found in metrics.items()}
+            for rule, metrics in data["scores"].items()
+        }
+        return RoundResult(**{**data, "scores": scores})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"rounds.jsonl: a damaged line: {error}") from error
 
 
 def canonical_round(result: RoundResult) -> str:

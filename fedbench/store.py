@@ -6,12 +6,15 @@ import dataclasses
 import json
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from .errors import ConfigError
 
@@ -113,8 +116,12 @@ def _git() -> dict[str, Any] | None:
         return None
 
 
-class ClientStates(MutableMapping[int, Mapping[str, "Value"]]):
+class ClientStates(Mapping[int, Mapping[str, "Value"]]):
     """What clients keep between their turns: in memory while it is little, on disk beyond that.
+
+    A round's new states are staged and count only once the round is committed, so that an
+    interrupted round leaves no trace. A file is never written twice, and an old one stays until
+    `forget_old`, so that the last checkpoint remains whole.
 
     Args:
         folder: where to put files once ``limit`` is reached; default a temporary folder.
@@ -124,60 +131,114 @@ class ClientStates(MutableMapping[int, Mapping[str, "Value"]]):
     def __init__(self, folder: Path | None = None, limit: int = 256_000_000) -> None:
         self._folder, self._limit = folder, limit
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self._memory: dict[int, Mapping[str, Value]] = {}
-        self._sizes: dict[int, int] = {}
+        self._states: dict[int, Mapping[str, Value] | str] = {}
+        self._staged: dict[int, tuple[int, Mapping[str, Value] | str]] = {}
         self._held = 0
-        self._on_disk: set[int] = set()
+        self._kept: set[str] = set()
+        self._old: list[str] = []
+        self._serial = 0
 
     def __getitem__(self, client: int) -> Mapping[str, Value]:
-        if client in self._on_disk:
+        found = self._states[client]
+        if isinstance(found, str):
             from safetensors.torch import load_file
 
             from .types import unflatten
 
-            return unflatten(load_file(self._file(client)))
-        return self._memory[client]
+            return unflatten(load_file(self._path(found)))
+        return found
 
-    def __setitem__(self, client: int, state: Mapping[str, Value]) -> None:
-        from .types import flatten, nbytes
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted(self._states))
 
-        self.pop(client, None)
-        size = sum(nbytes(value) for value in state.values())
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def stage(self, client: int, state: Mapping[str, Value], round: int) -> None:
+        """Take a client's new state; it replaces the old one when ``round`` is committed."""
+        from .types import flatten
+
+        size = _size(state)
         if self._held + size <= self._limit:
-            self._memory[client], self._sizes[client] = state, size
             self._held += size
+            self._staged[client] = (round, state)
             return
         from safetensors.torch import save
 
         plain = {name: tensor.contiguous() for name, tensor in flatten(state).items()}
-        write_atomic(self._file(client), save(plain), durable=False)
-        self._on_disk.add(client)
+        self._serial += 1
+        name = f"{client}.{self._serial}.safetensors"
+        write_atomic(self._path(name), save(plain), durable=False)
+        self._staged[client] = (round, name)
 
-    def __delitem__(self, client: int) -> None:
-        if client in self._on_disk:
-            self._on_disk.remove(client)
-            self._file(client).unlink()
-        else:
-            del self._memory[client]
-            self._held -= self._sizes.pop(client)
+    def commit(self, round: int) -> None:
+        """Make the states staged for ``round`` count, and drop those of later rounds."""
+        for client, (staged, state) in list(self._staged.items()):
+            if staged <= round:
+                self._drop(self._states.get(client))
+                self._states[client] = state
+            else:
+                self._drop(state)
+            del self._staged[client]
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(sorted((*self._memory, *self._on_disk)))
+    def _drop(self, state: Mapping[str, Value] | str | None) -> None:
+        if isinstance(state, str):
+            if state in self._kept:
+                self._old.append(state)
+            else:
+                self._path(state).unlink(missing_ok=True)
+        elif state is not None:
+            self._held -= _size(state)
 
-    def __len__(self) -> int:
-        return len(self._memory) + len(self._on_disk)
+    def snapshot(self) -> tuple[Mapping[int, Mapping[str, Value]], Mapping[int, str]]:
+        """Return the states in memory, and the file names of the others; keep those files."""
+        files = {c: s for c, s in self._states.items() if isinstance(s, str)}
+        self._kept |= set(files.values())
+        return {c: s for c, s in self._states.items() if not isinstance(s, str)}, files
 
-    def _file(self, client: int) -> Path:
+    def forget_old(self) -> None:
+        """Remove files that no longer belong to a state; call it after a checkpoint is written."""
+        for name in self._old:
+            self._path(name).unlink(missing_ok=True)
+        self._kept -= set(self._old)
+        self._old = []
+
+    def restore(self, states: Mapping[int, Mapping[str, Value]], files: Mapping[int, str]) -> None:
+        """Take over what a checkpoint holds and names; remove all other files in the folder.
+
+        Raises:
+            FileNotFoundError: when a file is missing.
+        """
+        for client, state in states.items():
+            self.stage(client, state, 0)
+        self.commit(0)
+        for client, name in files.items():
+            self._path(name).stat()
+            self._states[client] = name
+            self._serial = max(self._serial, int(name.split(".")[1]))
+        self._kept |= {s for s in self._states.values() if isinstance(s, str)}
+        if self._folder and self._folder.is_dir():
+            for path in self._folder.iterdir():
+                if path.name not in self._kept:
+                    path.unlink()
+
+    def _path(self, name: str) -> Path:
         if self._folder is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="fedbench-")
             self._folder = Path(self._temporary.name)
         self._folder.mkdir(parents=True, exist_ok=True)
-        return self._folder / f"{client}.safetensors"
+        return self._folder / name
 
     def close(self) -> None:
         """Remove a temporary folder, if one was made."""
         if self._temporary:
             self._temporary.cleanup()
+
+
+def _size(state: Mapping[str, Value]) -> int:
+    from .types import nbytes
+
+    return sum(nbytes(value) for value in state.values())
 
 
 class RunDirectory:
@@ -199,10 +260,26 @@ class RunDirectory:
         try:
             path.mkdir(parents=True, exist_ok=True)
             write_atomic(path / "config.yaml", config.to_yaml().encode())
-            write_atomic(path / "environment.json", to_json(environment(config.device)))
+            write_atomic(
+                path / "environment.json",
+                to_json({**environment(config.device), "config_hash": config.hash}),
+            )
         except OSError as error:
             raise ConfigError(f"{path} can't be written: {error.strerror or error}") from error
         return directory
+
+    def lock(self) -> FileLock:
+        """Claim the folder for this process until the lock is released.
+
+        Raises:
+            ConfigError: when another process runs in it.
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ConfigError(f"{self.path}: another process is running in it") from None
+        return lock
 
     def write(self, name: str, value: Any) -> None:
         """Write ``value`` as the JSON file ``name``."""
@@ -215,19 +292,54 @@ class RunDirectory:
             file.flush()
             os.fsync(file.fileno())
 
+    def rounds(self, upto: int) -> list[dict[str, Any]]:
+        """Return the first ``upto`` rounds of ``rounds.jsonl`` and cut the file there.
+
+        Raises:
+            ConfigError: when there are fewer, or a line is damaged.
+        """
+        path = self.path / "rounds.jsonl"
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        lines = text.splitlines(keepends=True)[:upto]
+        try:
+            found = [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise ConfigError(f"{path}: damaged: {error}") from error
+        if len(found) < upto:
+            raise ConfigError(f"{path}: has {len(found)} rounds, the checkpoint {upto}")
+        write_atomic(path, "".join(lines).encode())
+        return found
+
     def finish(self, result: Mapping[str, Any], weights: Weights) -> None:
-        """Write ``model.safetensors`` and, last of all, ``result.json``."""
+        """Write ``model.safetensors`` and ``result.json``, then remove what only resuming needs."""
         from safetensors.torch import save
 
         plain = {name: value.contiguous() for name, value in weights.items()}
         write_atomic(self.path / "model.safetensors", save(plain))
         write_atomic(self.path / "result.json", to_json(result))
+        for folder in ("checkpoint", "clients"):
+            shutil.rmtree(self.path / folder, ignore_errors=True)
 
 
-def free_name(parent: Path, name: str) -> Path:
-    """Return ``parent/name``, or ``name-2``, ``name-3`` ..., whichever does not exist yet."""
+def unfinished(path: Path, config_hash: str) -> bool:
+    """Whether ``path`` holds an unfinished run of the config with that hash."""
+    if (path / "result.json").exists() or not (path / "config.yaml").is_file():
+        return False
+    environment = path / "environment.json"
+    try:
+        known = json.loads(environment.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(known, dict) and known.get("config_hash") == config_hash
+
+
+def free_name(parent: Path, name: str, config_hash: str) -> Path:
+    """Return ``parent/name``, or ``name-2``, ``name-3`` ..., the first that can be used.
+
+    That is one that does not exist, or an unfinished run of the same config.
+    """
     path, number = parent / name, 1
-    while path.exists():
+    while path.exists() and not unfinished(path, config_hash):
         number += 1
         path = parent / f"{name}-{number}"
     return path

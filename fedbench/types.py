@@ -192,6 +192,10 @@ class Payload(Mapping[str, Value]):
             return self._values[key]
         raise PluginError(f"no {key!r} in {self._where}{did_you_mean(key, self._values)}")
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the entry ``key``, or ``default`` when there is none."""
+        return self[key] if key in self else default
+
     def __contains__(self, key: object) -> bool:
         return key in self._values
 

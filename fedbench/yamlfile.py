@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,4 +142,8 @@ def _build(
             _build(loader, item, (*path, str(i)), lines, source)
             for i, item in enumerate(node.value)
         ]
-    return loader.construct_object(node, deep=True)
+    value = loader.construct_object(node, deep=True)
+    if isinstance(value, float) and not math.isfinite(value):
+        line = node.start_mark.line + 1
+        raise ConfigError(f"{source}:{line}: {'.'.join(path)}: {value} is no finite number")
+    return value

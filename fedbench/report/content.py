@@ -1,0 +1,262 @@
+"""What a summary table says, as text: every renderer prints the same cells.
+
+Marks are left to the renderers: `Entry.best` is bold or starred, `Entry.unsure` carries the sign for
+"not significantly different from the reference".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..analysis import MEAN, Analysis, Cell, Group
+from ..records import Record
+
+PAIRED = (
+    "paired: within one seed all variants share partition, initial weights, client sampling and "
+    "batch order"
+)
+NONE = "-"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number of the table: ``mean`` and ``std`` over seeds as text.
+
+    Args:
+        mean: the mean, `NONE` without a finished run.
+        std: the standard deviation, empty for a single run.
+        best: whether it is the best of its column.
+        unsure: whether the difference to the reference is tested and not significant.
+    """
+
+    mean: str
+    std: str
+    best: bool
+    unsure: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant.
+
+    Args:
+        variant: its name.
+        seeds: finished runs, ``5`` or ``3 of 5``.
+        entries: one a column of the group.
+        versus: difference, interval, p, effect, wins/ties/losses, as `VERSUS`.
+        trouble: what is not finished, ``2 failed``; else empty.
+    """
+
+    variant: str
+    seeds: str
+    entries: tuple[Entry, ...]
+    versus: tuple[str, ...]
+    trouble: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """The summary of one setting.
+
+    Args:
+        label: the setting.
+        columns: the headings of `Row.entries`.
+        versus: the headings of `Row.versus`; empty without a reference or a second variant.
+        reference: the reference variant or ``None``.
+        rows: one a variant.
+        unit: ``%`` or the metric's name.
+        notes: what a reader has to know, a sentence each.
+    """
+
+    label: str
+    columns: tuple[str, ...]
+    versus: tuple[str, ...]
+    reference: str | None
+    rows: tuple[Row, ...]
+    unit: str
+    notes: tuple[str, ...]
+
+
+def metric(group: Group) -> str:
+    """Return the name of the metric that the group reports."""
+    return str(group.setting["accuracy"]["metric"])
+
+
+def is_share(name: str) -> bool:
+    """Whether a metric is a fraction of 1, shown in percent."""
+    return name.endswith("accuracy")
+
+
+def unit(group: Group) -> str:
+    """Return what the group's numbers are counted in."""
+    return "%" if is_share(metric(group)) else metric(group)
+
+
+def number(value: float, group: Group, sign: str = "") -> str:
+    """Return a value of the reported metric: percent with two decimals, else four digits."""
+    if is_share(metric(group)):
+        return f"{100 * value:{sign}.2f}"
+    return f"{value:{sign}.4f}"
+
+
+def p_value(p: float | None) -> str:
+    """Return p with three decimals, ``< 0.001`` below that."""
+    if p is None:
+        return NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def column_title(group: Group, column: str) -> str:
+    """Return a column's heading."""
+    return "mean over domains" if column == MEAN and len(group.columns) > 1 else column
+
+
+def seeds(group: Group) -> list[int]:
+    """Return the seeds of the group's runs."""
+    return sorted({record.seed for record in group.records})
+
+
+def table(analysis: Analysis, group: Group) -> Table:
+    """Return the summary of one setting."""
+    others = [v for v in group.variants if v != group.reference]
+    compared = group.reference is not None and bool(others)
+    versus = _versus_titles(group) if compared else ()
+    return Table(
+        label=group.label,
+        columns=tuple("mean" if c == MEAN else c for c in group.columns),
+        versus=versus,
+        reference=group.reference,
+        rows=tuple(_row(group, variant, bool(versus)) for variant in group.variants),
+        unit=unit(group),
+        notes=tuple(_notes(analysis, group, compared)),
+    )
+
+
+def _versus_titles(group: Group) -> tuple[str, ...]:
+    what = "points" if is_share(metric(group)) else metric(group)
+    return (f"difference ({what})", "95 % interval", "p (Holm)", "effect size", "wins/ties/losses")
+
+
+def _row(group: Group, variant: str, versus: bool) -> Row:
+    cells = group.cells[variant]
+    runs = {r.seed for r in group.records if r.variant == variant}
+    done = len(cells[MEAN].values)
+    return Row(
+        variant=variant,
+        seeds=str(done) if done == len(runs) else f"{done} of {len(runs)}",
+        entries=tuple(_entry(group, variant, column) for column in group.columns),
+        versus=_versus(group, variant, cells[MEAN]) if versus else (),
+        trouble=trouble(group.missing(variant)),
+    )
+
+
+def _entry(group: Group, variant: str, column: str) -> Entry:
+    cell = group.cells[variant][column]
+    if cell.summary is None:
+        return Entry(NONE, "", False, False)
+    unsure = cell.adjusted_p is not None and not cell.significant
+    std = number(cell.summary.std, group) if len(cell.values) > 1 and cell.summary.std is not None else ""
+    return Entry(number(cell.summary.mean, group), std, variant in group.best(column), unsure)
+
+
+def _versus(group: Group, variant: str, cell: Cell) -> tuple[str, ...]:
+    if variant == group.reference:
+        return ("reference", "", "", "", "")
+    wins = "/".join(map(str, group.wins[variant])) if variant in group.wins else NONE
+    paired = cell.paired
+    if paired is None:
+        return (NONE, NONE, NONE, NONE, wins)
+    interval = NONE
+    if paired.low is not None and paired.high is not None:
+        interval = f"[{number(paired.low, group, '+')}, {number(paired.high, group, '+')}]"
+    effect = NONE if paired.effect is None else f"{paired.effect:+.2f}"
+    return (number(paired.difference, group, "+"), interval, p_value(cell.adjusted_p), effect, wins)
+
+
+def trouble(records: Sequence[Record]) -> str:
+    """Return how many of ``records`` failed or are not finished, in words."""
+    parts = []
+    for status in ("failed", "unfinished"):
+        found = sum(r.status == status for r in records)
+        if found:
+            parts.append(f"{found} {status}")
+    return ", ".join(parts)
+
+
+def _notes(analysis: Analysis, group: Group, compared: bool) -> list[str]:
+    kind = "percent" if is_share(metric(group)) else metric(group)
+    better = "" if group.higher_is_better else "; lower is better"
+    notes = [
+        f"{kind}, {group.rule}{better}; mean ± standard deviation over seeds",
+        PAIRED,
+    ]
+    if compared:
+        test = {"t": "paired t-test", "wilcoxon": "Wilcoxon signed-rank test"}[analysis.test]
+        notes.append(
+            f"difference to {group.reference} in the mean column: {test}, p corrected by Holm over "
+            "the variants; wins, ties and losses count seeds x domains"
+        )
+    paired = [c.paired for cells in group.cells.values() for c in cells.values() if c.paired]
+    notes += dict.fromkeys(p.note for p in paired if p.note)
+    broken = unpaired_seeds(group)
+    if broken:
+        notes.append(f"WARNING: not paired in {'; '.join(broken)}")
+    return notes
+
+
+def has_unsure(content: Table) -> bool:
+    """Whether any entry carries the mark for a difference that is not significant."""
+    return any(entry.unsure for row in content.rows for entry in row.entries)
+
+
+def headline(group: Group) -> str:
+    """Return the result in one or two sentences."""
+    best = group.best(MEAN)
+    if not best:
+        return "No run is finished yet."
+    summary = group.cells[best[0]][MEAN].summary
+    assert summary is not None
+    value = number(summary.mean, group) + (" %" if is_share(metric(group)) else "")
+    over = "Best mean over domains" if len(group.columns) > 1 else "Best"
+    text = f"{over}: {' and '.join(best)}, {value}."
+    cells = {v: c[MEAN] for v, c in group.cells.items() if c[MEAN].adjusted_p is not None}
+    if not cells:
+        return text
+    clear = [v for v, c in cells.items() if c.significant]
+    unclear = [v for v in cells if v not in clear]
+    if clear:
+        text += f" Significantly different from {group.reference}: {', '.join(clear)}."
+    if unclear:
+        text += f" Not significantly different from {group.reference}: {', '.join(unclear)}."
+    return text
+
+
+def unpaired_seeds(group: Group) -> list[str]:
+    """Return what variants of one seed do not share although they should, as far as files tell."""
+    broken = []
+    for seed in seeds(group):
+        runs = [r for r in group.records if r.seed == seed]
+        if len({json.dumps(r.partition, sort_keys=True) for r in runs if r.partition}) > 1:
+            broken.append(f"seed {seed}: different partitions")
+        sampled: dict[int, Any] = {}
+        same = True
+        for run in runs:
+            for one in run.rounds:
+                same &= sampled.setdefault(one["round"], one["clients"]) == one["clients"]
+        if not same:
+            broken.append(f"seed {seed}: different clients in a round")
+    return broken
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one with dotted keys; an empty mapping stays as ``{}``."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = dict(value) if isinstance(value, Mapping) else value
+    return flat

@@ -1,0 +1,216 @@
+"""From the rounds of runs to the rows that charts draw, averaged over seeds.
+
+Rows have short keys since a page embeds them: ``v`` variant, ``r`` round, ``m`` mean, ``lo`` and
+``hi`` the band or interval, ``n`` seeds, ``b`` bytes and ``s`` seconds so far, ``d`` domain.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from ..analysis import MEAN, Group
+from ..records import Record
+
+Rows = list[dict[str, Any]]
+Round = Mapping[str, Any]
+
+
+def finished(group: Group) -> dict[str, list[Record]]:
+    """Return variant -> its finished runs by seed, one a seed; variants without one are left out."""
+    found: dict[str, list[Record]] = {}
+    for variant in group.variants:
+        runs = {
+            r.seed: r for r in group.records if r.variant == variant and r.status == "finished"
+        }
+        if runs:
+            found[variant] = [runs[seed] for seed in sorted(runs)]
+    return found
+
+
+def reported_scores(group: Group) -> Callable[[Round], Mapping[str, Any]]:
+    """Return what picks the reported metric's scores from a round."""
+    rule = group.setting["accuracy"]
+    return lambda one: dict(one["scores"][rule["inference"]][rule["metric"]])
+
+
+def curves(group: Group) -> dict[str, Rows]:
+    """Return column -> rows of the reported metric over rounds, with bytes and seconds so far."""
+    scores = reported_scores(group)
+
+    def pick(column: str) -> Callable[[Round], float | None]:
+        if column == MEAN:
+            return lambda one: scores(one)["mean"]
+        return lambda one: scores(one)["domains"].get(column)
+
+    found = {}
+    for column in group.columns:
+        rows = over_rounds(group, pick(column))
+        if column == MEAN:
+            _add_costs(group, rows)
+        found[column] = rows
+    return found
+
+
+def over_rounds(group: Group, pick: Callable[[Round], float | None]) -> Rows:
+    """Return mean and one standard deviation over seeds of a number of each round."""
+    rows: Rows = []
+    for variant, runs in finished(group).items():
+        for number, same_round in _by_round(runs):
+            values = [v for v in map(pick, same_round) if v is not None]
+            if values:
+                rows.append({"v": variant, "r": number, **_band(values)})
+    return rows
+
+
+def metric_names(group: Group) -> tuple[list[str], list[str]]:
+    """Return the names of the rounds' numbers: loss terms, and all others."""
+    names = _names(runs_of(group), lambda one: one["metrics"])
+    losses = [name for name in names if name.startswith("loss.")]
+    return losses, [name for name in names if name not in losses]
+
+
+def other_scores(group: Group) -> list[tuple[str, str]]:
+    """Return (inference, metric) of the scalar test metrics that are not the reported one."""
+    rule = group.setting["accuracy"]
+    names = _names(
+        runs_of(group),
+        lambda one: [
+            (inference, metric)
+            for inference, metrics in one["scores"].items()
+            for metric, scores in metrics.items()
+            if scores["mean"] is not None
+        ],
+    )
+    return [name for name in names if name != (rule["inference"], rule["metric"])]
+
+
+def runs_of(group: Group) -> list[Record]:
+    """Return the runs that charts are made of."""
+    return [run for runs in finished(group).values() for run in runs]
+
+
+def rounds_used(group: Group, run: Record) -> Sequence[Round]:
+    """Return the rounds that the accuracy rule reads."""
+    rule = group.setting["accuracy"]
+    if rule["rule"] == "last":
+        return run.rounds[-1:]
+    if rule["rule"] == "last_k":
+        return run.rounds[-int(rule["k"]) :]
+    scores, sign = reported_scores(group), 1 if group.higher_is_better else -1
+    return [max(run.rounds, key=lambda one: sign * scores(one)["mean"])]
+
+
+def class_scores(group: Group) -> dict[tuple[str, str], dict[str, Rows]]:
+    """Return (inference, metric) -> domain -> rows (variant, class, mean over seeds and rounds)."""
+    names = _names(
+        runs_of(group),
+        lambda one: [
+            (inference, metric)
+            for inference, metrics in one["scores"].items()
+            for metric, scores in metrics.items()
+            if any(isinstance(v, list) for v in scores["domains"].values())
+        ],
+    )
+    classes = class_names(group)
+    found: dict[tuple[str, str], dict[str, Rows]] = {}
+    for inference, metric in names:
+        for variant, runs in finished(group).items():
+            domains: dict[str, list[list[float]]] = {}
+            for run in runs:
+                for one in rounds_used(group, run):
+                    for domain, values in _scores(one, inference, metric).items():
+                        if isinstance(values, list):
+                            domains.setdefault(domain, []).append(values)
+            for domain, lists in domains.items():
+                rows = found.setdefault((inference, metric), {}).setdefault(domain, [])
+                for number, column in enumerate(zip(*lists, strict=True)):
+                    name = classes[number] if number < len(classes) else str(number)
+                    rows.append({"v": variant, "c": name, "m": short(fmean(column))})
+    return found
+
+
+def class_names(group: Group) -> list[str]:
+    """Return the names of the classes, as the partition tables give them."""
+    for record in group.records:
+        if record.partition:
+            return [str(name) for name in record.partition["classes"]]
+    return []
+
+
+def partition(group: Group, limit: int = 100) -> tuple[int, int, dict[str, Rows]] | None:
+    """Return (seed, clients, domain -> rows) of the first partition; ``None`` without one.
+
+    Rows hold client, class and examples; empty cells and clients from ``limit`` on are left out.
+    """
+    runs = sorted((r for r in group.records if r.partition), key=lambda r: r.seed)
+    if not runs or runs[0].partition is None:
+        return None
+    table = runs[0].partition
+    found: dict[str, Rows] = {str(domain): [] for domain in table["domains"]}
+    for client, domains in list(table["counts"].items())[:limit]:
+        for domain, counts in domains.items():
+            found[domain] += [
+                {"k": int(client), "c": str(name), "m": count}
+                for name, count in zip(table["classes"], counts, strict=True)
+                if count
+            ]
+    shown = {domain: rows for domain, rows in found.items() if rows}
+    return runs[0].seed, len(table["counts"]), shown
+
+
+def short(value: float) -> float:
+    """Return a float with six significant digits: what a chart can show."""
+    return float(f"{value:.6g}")
+
+
+def _band(values: Sequence[float]) -> dict[str, float]:
+    mean = fmean(values)
+    spread = stdev(values) if len(values) > 1 else 0.0
+    return {
+        "m": short(mean),
+        "lo": short(mean - spread),
+        "hi": short(mean + spread),
+        "n": len(values),
+    }
+
+
+def _by_round(runs: Sequence[Record]) -> Iterable[tuple[int, list[Round]]]:
+    rounds: dict[int, list[Round]] = {}
+    for run in runs:
+        for one in run.rounds:
+            rounds.setdefault(one["round"], []).append(one)
+    return rounds.items()
+
+
+def _add_costs(group: Group, rows: Rows) -> None:
+    """Add bytes and seconds since the start of the run, the mean over seeds, to each row."""
+    costs: dict[tuple[str, int], tuple[float, float]] = {}
+    for variant, runs in finished(group).items():
+        sent = [list(itertools.accumulate(map(total_bytes, run.rounds))) for run in runs]
+        spent = [list(itertools.accumulate(one["seconds"] for one in run.rounds)) for run in runs]
+        for number in range(min(map(len, sent))):
+            costs[variant, number + 1] = (
+                fmean(one[number] for one in sent),
+                fmean(one[number] for one in spent),
+            )
+    for row in rows:
+        if (row["v"], row["r"]) in costs:
+            sent_so_far, seconds = costs[row["v"], row["r"]]
+            row |= {"b": round(sent_so_far), "s": short(seconds)}
+
+
+def total_bytes(one: Round) -> int:
+    """Return the bytes that a round sent, up and down, all clients together."""
+    return sum(one["bytes_up"].values()) + sum(one["bytes_down"].values())
+
+
+def _scores(one: Round, inference: str, metric: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = one["scores"].get(inference, {}).get(metric, {}).get("domains", {})
+    return found
+
+
+def _names(runs: Iterable[Record], pick: Callable[[Round], Iterable[Any]]) -> list[Any]:
+    return list(dict.fromkeys(name for run in runs for one in run.rounds for name in pick(one)))
