@@ -139,7 +139,8 @@ def flatten(values: Mapping[str, Value]) -> dict[str, Tensor]:
         kind = type(value).__name__ if isinstance(value, (Tensor, PerClass)) else "mapping"
         if kind == "mapping" and not value:
             raise PluginError(f"{key!r} is an empty mapping; leave the key out instead")
-        flat.update({f"{key}|{kind}|{name}": tensor for name, tensor in tensors(value)})
+        head = f"{kind}|{len(key)}|{key}"
+        flat.update({head + name: tensor for name, tensor in tensors(value)})
     return flat
 
 
@@ -152,7 +153,8 @@ def unflatten(flat: Mapping[str, Tensor]) -> dict[str, Value]:
     parts: dict[str, dict[str, Tensor]] = {}
     kinds: dict[str, str] = {}
     for full, tensor in flat.items():
-        key, kind, name = full.rsplit("|", 2)
+        kind, length, rest = full.split("|", 2)
+        key, name = rest[: int(length)], rest[int(length) :]
         parts.setdefault(key, {})[name] = tensor
         kinds[key] = kind
     values: dict[str, Value] = {}
@@ -194,7 +196,7 @@ class Payload(Mapping[str, Value]):
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the entry ``key``, or ``default`` when there is none."""
-        return self[key] if key in self else default
+        return self[key] if key in self._values else default
 
     def __contains__(self, key: object) -> bool:
         return key in self._values
