@@ -16,7 +16,7 @@ import click
 from .errors import ConfigError, FedbenchError
 
 
-class Command(click.Command):
+class OneLine(click.Command):
     """A command that ends with one clear line instead of a traceback, unless ``--debug``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -27,22 +27,24 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn errors into one line."""
-        debug = ctx.params.pop("debug", False)
+        if ctx.params.pop("debug", False):
+            ctx.meta["debug"] = True
         try:
             return super().invoke(ctx)
-        except FedbenchError as error:
-            if debug:
-                raise
-            raise click.ClickException(str(error)) from error
         except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
             raise
         except Exception as error:
-            if debug:
+            if ctx.meta.get("debug"):
                 raise
-            notes = "".join(f" {note}" for note in getattr(error, "__notes__", []))
-            raise click.ClickException(
-                f"{type(error).__name__}: {error}{notes} (--debug shows the traceback)"
-            ) from error
+            text = str(error)
+            text += "".join(f" {n}" for n in getattr(error, "__notes__", []) if n not in text)
+            if not isinstance(error, FedbenchError):
+                text = f"{type(error).__name__}: {text} (--debug shows the traceback)"
+            raise click.ClickException(" ".join(text.split())) from error
+
+
+class Command(OneLine):
+    """A plain command."""
 
 
 class Group(click.Group):
@@ -320,6 +322,9 @@ def compare(
 def report(directories: tuple[Path, ...], reference: str | None, test: Any, out: Path) -> None:
     """Rebuild tables, figures and page from run DIRECTORIES, also from other machines.
 
+    \b
+    fedbench report runs/* --out report
+
     Runs are grouped by data, partition, model, rounds and accuracy rule; what differs is kept
     apart, never averaged.
     """
@@ -359,7 +364,11 @@ def _report(
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 def show(directory: Path) -> None:
-    """Print the rounds and the result of a run DIRECTORY, finished or not."""
+    """Print the rounds and the result of a run DIRECTORY, finished or not.
+
+    \b
+    fedbench show runs/fedhpro-digits-s0
+    """
     from . import terminal
 
     terminal.print_run(directory)
@@ -387,7 +396,7 @@ def config(target: str | None, schema: bool, **given: Any) -> None:
     click.echo(resolve_config(target, **given)[1].to_yaml(), nl=False)
 
 
-class Listing(Group):
+class Listing(OneLine, Group):
     """A group that lists when no subcommand is given."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -397,7 +406,12 @@ class Listing(Group):
 @main.group(cls=Listing)
 @click.pass_context
 def plugins(ctx: click.Context) -> None:
-    """List what is installed, by which package, and which hooks each plugin implements."""
+    """List what is installed, by which package, and which hooks each plugin implements.
+
+    \b
+    fedbench plugins
+    fedbench plugins show hpcl                      its options, defaults and bounds
+    """
     if ctx.invoked_subcommand is None:
         from . import terminal
         from .plugins import discover
@@ -408,7 +422,11 @@ def plugins(ctx: click.Context) -> None:
 @plugins.command("show")
 @click.argument("name")
 def plugins_show(name: str) -> None:
-    """Print what NAME is: its options, defaults, bounds, hooks and doc."""
+    """Print what NAME is: its options, defaults, bounds, hooks and doc.
+
+    \b
+    fedbench plugins show hpcl
+    """
     from . import terminal
     from .plugins import discover
 
@@ -422,7 +440,12 @@ def plugins_show(name: str) -> None:
 )  # fmt: skip
 @click.pass_context
 def data(ctx: click.Context, data_root: Path | None) -> None:
-    """List data sets: embedded or not, size, licence, where they look for files."""
+    """List data sets: embedded or not, size, licence, where they look for files.
+
+    \b
+    fedbench data
+    fedbench data show digits --out sheets          counts and a PNG of each domain
+    """
     from .store import default_data_root
 
     ctx.obj = data_root or default_data_root()
@@ -441,7 +464,11 @@ def data(ctx: click.Context, data_root: Path | None) -> None:
 )  # fmt: skip
 @click.pass_context
 def data_show(ctx: click.Context, name: str, out: Path) -> None:
-    """Print the counts of data set NAME and write a PNG contact sheet of each domain."""
+    """Print the counts of data set NAME and write a PNG contact sheet of each domain.
+
+    \b
+    fedbench data show digits --out sheets
+    """
     from . import terminal
     from .plugins import discover
 

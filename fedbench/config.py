@@ -63,7 +63,7 @@ class RunConfig:
     ] = field(default_factory=lambda: {"accuracy": {}, "loss": {}, "class_accuracy": {}})
     device: Annotated[str, Field(description="cpu, cuda, cuda:1, mps")] = "cpu"
     executor: Annotated[dict[str, Any], Field(description="where clients run: name, options")] = (
-        field(default_factory=lambda: {"name": "inline"})
+        field(default_factory=lambda: {"name": "pool"})
     )
     origin: Annotated[
         dict[str, str], Field(description="where the values came from: recipe, card, card_hash")
@@ -182,6 +182,8 @@ def resolve(
     )
     origin: dict[str, str] = {}
     if not complete or card_name:
+        if card_name:
+            _named(registry, "card", str(card_name), None if card else file, "card")
         card_name = card_name or _default_card(registry, user)
         if card_name:
             found = load_card(registry, card_name)
@@ -247,6 +249,9 @@ def describe_changes(registry: Registry, config: RunConfig) -> list[str]:
     """
     if "recipe" not in config.origin:
         return []
+    for kind in ("recipe", "card"):
+        if kind in config.origin and (kind, config.origin[kind]) not in registry.entries:
+            return [f"unknown {kind}"]
     card = config.origin.get("card")
     base = resolve(registry, config.origin["recipe"], card=card).to_dict()
     mine = config.to_dict()
@@ -314,7 +319,8 @@ def _set_layer(text: str) -> Document:
     try:
         data: Any = yamlfile.scalar(value)
     except ConfigError as error:
-        raise ConfigError(str(error).replace("--set:1:", f"--set {text}:", 1)) from error
+        why = str(error).removeprefix("--set:1:").removeprefix(" value:")
+        raise ConfigError(f"--set {text}:{why}") from error
     for part in reversed(path):
         data = {part: data}
     return Document(data, f"--set {text}")

@@ -21,6 +21,7 @@ from .types import (
     Output,
     Payload,
     Value,
+    copy_to,
     forward,
     seal,
 )
@@ -111,7 +112,8 @@ class ClientContext:
         self.round, self.client, self.rounds = job.round, job.client, rounds
         self.num_classes, self.device, self.model = num_classes, device, model
         self.payload, self.data = payload, data
-        self.state: dict[str, Value] = dict(job.state)
+        # A copy: the kept state changes only when the round is finished.
+        self.state = {key: copy_to(v, torch.device("cpu")) for key, v in job.state.items()}
         self.scratch: dict[str, Any] = {}
         self._plugins, self._streams = plugins, streams
         self._pipeline = Pipeline(plugins, device, self.rng)

@@ -73,16 +73,14 @@ def _refuse_unknown(
             _refuse_unknown(hints[key], value, (*path, key), where)
 
 
-def _path(
-    loc: Sequence[str | int], options: Mapping[str, Any], missing: bool
-) -> tuple[str, ...]:
+def _path(loc: Sequence[str | int], options: Mapping[str, Any], missing: bool) -> tuple[str, ...]:
     """Return pydantic's place of an error without the names of union members and the like."""
     path: list[str] = []
     at: Any = options
     for part in loc:
-        if (isinstance(at, Mapping) and part in at) or (isinstance(at, (list, tuple)) and isinstance(part, int)):
+        try:
             at = at[part]
-        else:
+        except (KeyError, IndexError, TypeError):
             continue
         path.append(str(part))
     return (*path, str(loc[-1])) if missing else tuple(path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -19,6 +20,7 @@ from .errors import ConfigError, PluginError, did_you_mean
 from .hookspecs import AT_MOST_ONE, REQUIRED_ANY, SINGLE, DiscoveryHooks, RunHooks
 
 GROUP = "fedbench"
+BUNDLED = "fedbench-toolkit"
 
 RUN_HOOKS = tuple(n for n in vars(RunHooks) if not n.startswith("_"))
 
@@ -183,12 +185,19 @@ def check_plugin_class(name: str, cls: object) -> None:
 
 
 def discover() -> Registry:
-    """Load every package of the entry-point group, one by one, and return the registry."""
+    """Load every package of the entry-point group, one by one, and return the registry.
+
+    With ``FEDBENCH_PLUGINS=name,name`` only those packages are loaded, beside the bundled ones.
+    """
     registry = Registry()
+    only = os.environ.get("FEDBENCH_PLUGINS")
+    wanted = {BUNDLED, *(n.strip() for n in only.split(","))} if only is not None else None
     points = sorted(metadata.entry_points(group=GROUP), key=lambda p: p.name)
     for point in points:
         package = point.dist.name if point.dist else point.value
         version = point.dist.version if point.dist else ""
+        if wanted is not None and package not in wanted:
+            continue
         try:
             registry.add(point.load(), package, version)
         except Exception as error:  # one broken package must not break the others

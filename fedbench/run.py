@@ -328,7 +328,7 @@ class Run:
 
         def results() -> Iterator[ClientResult]:
             for result in workers.run(payload, jobs):
-                if result.state:
+                if result.state or result.client in self._clients:
                     self._clients.stage(result.client, result.state, number)
                 up.update({key: nbytes(value) for key, value in result.uploads.items()})
                 light = {k: v for k, v in result.uploads.items() if k != "weights"}
@@ -342,7 +342,9 @@ class Run:
         if len(reports) < len(jobs):
             for _ in stream:  # an aggregator that needs no weights may not read them
                 pass
-        state = replace(state, round=number, weights=_finite(weights, number))
+        state = replace(
+            state, round=number, weights=_finite(weights, f"after aggregation in round {number}")
+        )
         metrics = _client_metrics(reports)
         for plugin, call in plugins.calls("server_update"):
             update = call(ctx=ctx, state=state, reports=reports)
@@ -373,7 +375,7 @@ class Run:
                 f"plugin {plugin!r}: the model has no weight {unknown[0]!r}"
                 f"{did_you_mean(unknown[0], state.weights)}"
             )
-        new = {name: value.detach().to("cpu", copy=True) for name, value in update.weights.items()}
+        new = _finite(update.weights, f"after {plugin!r} changed it in round {state.round}")
         return ServerState(
             state.round, {**state.weights, **new}, Payload(entries, "the server's state")
         )
@@ -510,12 +512,10 @@ def _checked(clients: Sequence[int], num_clients: int) -> list[int]:
     return chosen
 
 
-def _finite(weights: Weights, number: int) -> Weights:
+def _finite(weights: Weights, when: str) -> Weights:
     for name, value in weights.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise NonFiniteError(
-                f"weight {name!r} is not finite after aggregation in round {number}"
-            )
+            raise NonFiniteError(f"weight {name!r} is not finite {when}")
     return {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
 
 

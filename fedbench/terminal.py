@@ -25,7 +25,9 @@ from .types import Dataset, RoundResult
 
 def console() -> Console:
     """Return a console for standard output, wide enough for tables off a terminal."""
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    width = None if sys.stdout.isatty() else 120
+    # No markup: a type like dict[str, int] or an error's text is printed as it is.
+    return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
@@ -299,11 +301,14 @@ def print_plugins(registry: Registry) -> None:
             if kind == "plugin":
                 about = ", ".join(entry.hooks)
             if kind == "card":
-                about = configs.load_card(registry, entry.name).title
+                try:
+                    about = configs.load_card(registry, entry.name).title
+                except ConfigError as error:
+                    about = str(error)
             table.add_row(entry.name, f"{entry.package} {entry.version}", about)
         out.print(table)
     for package, why in registry.failures.items():
-        out.print(f"[bold red]not loaded[/]: {package}: {why}")
+        out.print(f"not loaded: {package}: {why}", style="bold red")
 
 
 def print_plugin(registry: Registry, name: str) -> None:
@@ -319,7 +324,7 @@ def print_plugin(registry: Registry, name: str) -> None:
     out = console()
     for kind in kinds:
         entry = registry.get(kind, name)
-        out.print(f"[bold]{name}[/]: {kind} of {entry.package} {entry.version}")
+        out.print(f"{name}: {kind} of {entry.package} {entry.version}", style="bold")
         if kind == "card":
             card = configs.load_card(registry, name)
             out.print(f"{card.title} (version {card.version}, {card.hash})")

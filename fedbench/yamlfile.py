@@ -16,14 +16,17 @@ KeyPath: TypeAlias = tuple[str, ...]
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads ``1e-3`` as a number, as YAML 1.2 does, and dates as plain text."""
+    """SafeLoader with YAML 1.2's scalars: ``1e-3`` is a number; ``off``, ``no``, dates are text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - a class attribute of PyYAML
-        first: [(tag, regex) for tag, regex in pairs if not tag.endswith(":timestamp")]
+        first: [(tag, regex) for tag, regex in pairs if not tag.endswith((":timestamp", ":bool"))]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
 
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),

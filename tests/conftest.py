@@ -1,8 +1,13 @@
-"""A tiny data set and model under their own names: real rounds in milliseconds."""
+"""A tiny data set and model under their own names: real rounds in milliseconds.
+
+Test modules reach it all through fixtures (`--import-mode=importlib` makes no module importable):
+``tiny_config(registry, method, ...)`` resolves a config, ``run_tiny(method, ...)`` runs it, and
+``add(name=PluginClass)`` registers a test's own plugins first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +15,7 @@ from typing import Annotated, Any
 
 import pytest
 import torch
+from hypothesis import settings
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -17,7 +23,12 @@ from fedbench import config as configs
 from fedbench.config import RunConfig
 from fedbench.hookspecs import hookimpl
 from fedbench.plugins import Registry, discover
+from fedbench.run import Run
 from fedbench.types import Dataset, Examples
+
+# The same examples on every machine; a busy one is slow now and then.
+settings.register_profile("fedbench", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("fedbench")
 
 CLASSES = ("circle", "square", "star")
 DOMAINS = ("ink", "chalk")
@@ -103,7 +114,7 @@ def registry(installed: Registry) -> Registry:
     return Registry({k: list(v) for k, v in installed.entries.items()}, dict(installed.failures))
 
 
-def tiny_config(
+def make_config(
     registry: Registry,
     method: str = "fedavg",
     *,
@@ -124,3 +135,35 @@ def tiny_config(
         **given,
     }
     return configs.resolve(registry, file=configs.Document(data, "test"))
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Callable[..., RunConfig]:
+    """`make_config`, for test modules."""
+    return make_config
+
+
+@pytest.fixture
+def add(registry: Registry) -> Callable[..., None]:
+    """Register run plugins in ``registry`` under the given names: ``add(spy=Spy)``."""
+
+    def register(**plugins: type) -> None:
+        def register_plugins() -> Mapping[str, type]:
+            return plugins
+
+        module = SimpleNamespace(register_plugins=hookimpl(register_plugins))
+        registry.add(module, "tests")
+
+    return register
+
+
+@pytest.fixture
+def run_tiny(registry: Registry) -> Callable[..., Run]:
+    """Run a method on the tiny data set to its end; arguments as in `make_config`."""
+
+    def finished(method: str = "fedavg", directory: Path | None = None, **given: Any) -> Run:
+        run = Run(make_config(registry, method, **given), directory, registry=registry)
+        run.run()
+        return run
+
+    return finished

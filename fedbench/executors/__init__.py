@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 from ..hookspecs import hookimpl
 from .inline import Inline
+from .pool import Pool
 
 
 @hookimpl
 def register_executors() -> Mapping[str, type]:
     """Return the bundled executors."""
-    return {"inline": Inline}
+    return {"inline": Inline, "pool": Pool}

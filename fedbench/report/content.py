@@ -19,6 +19,7 @@ PAIRED = (
     "batch order"
 )
 NONE = "-"
+TESTS = {"t": "paired t-test", "wilcoxon": "Wilcoxon signed-rank test"}
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,11 @@ def column_title(group: Group, column: str) -> str:
     return "mean over domains" if column == MEAN and len(group.columns) > 1 else column
 
 
+def plural(seeds: int) -> str:
+    """Return ``1 seed``, ``2 seeds``."""
+    return f"{seeds} seed{'' if seeds == 1 else 's'}"
+
+
 def seeds(group: Group) -> list[int]:
     """Return the seeds of the group's runs."""
     return sorted({record.seed for record in group.records})
@@ -158,7 +164,7 @@ def _entry(group: Group, variant: str, column: str) -> Entry:
     if cell.summary is None:
         return Entry(NONE, "", False, False)
     unsure = cell.adjusted_p is not None and not cell.significant
-    std = number(cell.summary.std, group) if len(cell.values) > 1 and cell.summary.std is not None else ""
+    std = "" if len(cell.values) == 1 else number(cell.summary.std, group)
     return Entry(number(cell.summary.mean, group), std, variant in group.best(column), unsure)
 
 
@@ -194,9 +200,8 @@ def _notes(analysis: Analysis, group: Group, compared: bool) -> list[str]:
         PAIRED,
     ]
     if compared:
-        test = {"t": "paired t-test", "wilcoxon": "Wilcoxon signed-rank test"}[analysis.test]
         notes.append(
-            f"difference to {group.reference} in the mean column: {test}, p corrected by Holm over "
+            f"difference to {group.reference} in the mean column: {TESTS[analysis.test]}, p corrected by Holm over "
             "the variants; wins, ties and losses count seeds x domains"
         )
     paired = [c.paired for cells in group.cells.values() for c in cells.values() if c.paired]
@@ -221,7 +226,7 @@ def headline(group: Group) -> str:
     assert summary is not None
     value = number(summary.mean, group) + (" %" if is_share(metric(group)) else "")
     over = "Best mean over domains" if len(group.columns) > 1 else "Best"
-    text = f"{over}: {' and '.join(best)}, {value}."
+    text = f"{over}: {' and '.join(best)}, {value} over {plural(summary.n)}."
     cells = {v: c[MEAN] for v, c in group.cells.items() if c[MEAN].adjusted_p is not None}
     if not cells:
         return text
@@ -260,3 +265,20 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = dict(value) if isinstance(value, Mapping) else value
     return flat
+
+
+@dataclass(frozen=True)
+class RankTable:
+    """Mean ranks over settings: rows of (variant, mean rank), best first, and the test in words."""
+
+    rows: Sequence[tuple[str, str]]
+    note: str
+
+
+def ranks(analysis: Analysis) -> RankTable | None:
+    """Return the mean ranks over settings; ``None`` for a single setting."""
+    found = analysis.ranks
+    if found is None:
+        return None
+    rows = [(name, f"{rank:.2f}") for name, rank in sorted(found.ranks.items(), key=lambda i: i[1])]
+    return RankTable(rows, found.note)

@@ -1,44 +1,28 @@
-"""The charts as Vega-Lite: one spec gives the interactive chart, the PNG and the SVG.
-
-Colours are CSS variables (``var(--ink)``): a page defines them for light, dark and print, files get
-them from `paper`. Series differ by colour (Okabe and Ito's set), dash and shape.
-"""
+"""Which charts a setting gets, and what they say: `figures` returns them in reading order."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..analysis import MEAN, Group
-from . import series
-from .content import is_share, metric, number, p_value
+from . import series, specs
+from .content import is_share, metric, p_value, plural
 from .series import Rows
+from .specs import Look, Spec, tip
 
-Spec = dict[str, Any]
-
-COLOURS = 7
-DASHES: tuple[list[int], ...] = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 3])
-SHAPES: tuple[str, ...] = (
-    "M-.8,0A.8,.8,0,1,1,.8,0A.8,.8,0,1,1,-.8,0Z",
-    "M-.7,-.7H.7V.7H-.7Z",
-    "M0,-.95L.85,.65H-.85Z",
-    "M0,-1L.8,0L0,1L-.8,0Z",
-    "M0,.95L-.85,-.65H.85Z",
-    "M-.3,-.9H.3V-.3H.9V.3H.3V.9H-.3V.3H-.9V-.3H-.3Z",
-)
-"""Circle, square, triangle up, diamond, triangle down, cross, in a square of -1 to 1."""
+LONG = 18
+"""Letters of a variant that fit beside a small chart."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart without its width.
+    """One chart of a figure.
 
     Args:
         title: what sets it apart in its figure; empty for the only one.
-        spec: the Vega-Lite spec; its data has a name of `Figure.data`.
+        spec: the Vega-Lite spec without width; its data has a name of `Figure.data`.
         wide: whether it takes the whole width.
     """
 
@@ -49,296 +33,326 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: panels over shared data.
+    """Panels over shared data.
 
     Args:
         name: for file names.
+        section: ``results``, ``classes`` or ``diagnostics``.
         title: the heading.
         caption: one sentence.
         panels: in order.
-        data: name -> rows.
-        legend: the series shown, in order; empty when colours don't tell series apart.
+        data: name -> rows; figures of one setting that share a name share the rows.
+        legend: the series shown; empty where colours don't tell series apart.
     """
 
     name: str
+    section: str
     title: str
     caption: str
     panels: Sequence[Panel]
     data: Mapping[str, Rows]
-    legend: Sequence[str] = field(default=())
+    legend: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Style:
-    """How a series looks."""
+def figures(group: Group) -> list[Figure]:
+    """Return every figure that the group's finished runs have numbers for."""
+    found: list[Figure | None] = []
+    if series.runs_of(group):
+        curves = series.curves(group)
+        found += [
+            _rounds(group, curves),
+            _cost(group, curves[MEAN], "b"),
+            _cost(group, curves[MEAN], "s"),
+            _domains(group),
+            _differences(group),
+            *_classes(group),
+        ]
+    found.append(_partition(group))
+    if series.runs_of(group):
+        losses, diagnostics = series.metric_names(group)
+        found += [
+            _metrics(group, "diagnostics", "Diagnostics over rounds", diagnostics),
+            _metrics(group, "losses", "Loss terms over rounds", losses),
+            _other_scores(group),
+        ]
+    return [figure for figure in found if figure is not None]
 
-    colour: str
-    dash: list[int]
-    shape: str
+
+def look(group: Group) -> Look:
+    """Return how the group's series look."""
+    return Look(list(group.variants), ".1%" if is_share(metric(group)) else ".4~g")
 
 
-def style(position: int) -> Style:
-    """Return the look of the series at a position; 210 of them differ."""
-    return Style(
-        f"var(--s{position % COLOURS})",
-        DASHES[position % len(DASHES)],
-        SHAPES[position % len(SHAPES)],
+def _name(group: Group) -> str:
+    return "Accuracy" if metric(group) == "accuracy" else metric(group)
+
+
+def _seeds(group: Group) -> str:
+    counts = sorted({len(runs) for runs in series.finished(group).values()})
+    return plural(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+
+
+def _mean_of(group: Group) -> str:
+    band = ", band: one standard deviation over seeds"
+    several = any(len(runs) > 1 for runs in series.finished(group).values())
+    return f"mean of {_seeds(group)}{band if several else ''}"
+
+
+def _wide(group: Group) -> bool:
+    """Whether names are too long to stand beside a small chart."""
+    return max(map(len, group.variants)) > LONG
+
+
+def _title(group: Group, column: str) -> str:
+    if len(group.columns) == 1:
+        return ""
+    return "mean over domains" if column == MEAN else column
+
+
+def _shown(group: Group, rows: Rows) -> list[str]:
+    present = {row["v"] for row in rows}
+    return [variant for variant in group.variants if variant in present]
+
+
+def _rounds(group: Group, curves: Mapping[str, Rows]) -> Figure:
+    how = look(group)
+    panels, data = [], {}
+    for place, column in enumerate(group.columns):
+        rows, wide = curves[column], column == MEAN
+        name = f"curves-{place}"
+        data[name] = rows
+        spec = specs.lines(
+            how,
+            rows,
+            name,
+            y_title=_name(group).lower(),
+            form=how.form,
+            height=300 if wide else 170,
+        )
+        panels.append(Panel(_title(group, column), spec, wide))
+    title = f"{_name(group)} over rounds"
+    caption = f"Test data after each round: {_mean_of(group)}."
+    legend = _shown(group, curves[MEAN])
+    return Figure("rounds", "results", title, caption, panels, data, legend)
+
+
+def _cost(group: Group, rows: Rows, key: str) -> Figure:
+    """Return the mean over bytes (``b``) or seconds (``s``) so far; rows as those of `_rounds`."""
+    name, axis, caption = {
+        "b": (
+            "bytes",
+            "bytes sent so far",
+            "All uploads and broadcasts so far, without compression",
+        ),
+        "s": (
+            "seconds",
+            "seconds so far",
+            "Wall-clock time of the rounds so far, comparable on one machine only",
+        ),
+    }[key]
+    how = look(group)
+    spec = specs.lines(
+        how,
+        rows,
+        "curves-0",
+        x=key,
+        x_title=axis,
+        y_title=_name(group).lower(),
+        form=how.form,
+        height=240,
+    )
+    return Figure(
+        name,
+        "results",
+        f"{_name(group)} over {name}",
+        f"{caption}: {_mean_of(group)}.",
+        [Panel("", spec, True)],
+        {"curves-0": rows},
+        _shown(group, rows),
     )
 
 
-class Maker:
-    """Makes the figures of one setting."""
+def _domains(group: Group) -> Figure:
+    bars: Rows = []
+    dots: Rows = []
+    for column in group.columns:
+        for variant, cells in group.cells.items():
+            cell = cells[column]
+            if cell.summary is None:
+                continue
+            here = {"v": variant, "d": column}
+            interval = _interval(cell.summary.low, cell.summary.high)
+            bars.append({**here, "m": cell.summary.mean, "n": len(cell.values), **interval})
+            dots += [{**here, "m": value, "seed": seed} for seed, value in cell.values.items()]
+    ends = [row[key] for row in (*bars, *dots) for key in ("m", "lo", "hi") if key in row]
+    top, bottom = max(0.0, *ends), min(0.0, *ends)
+    if is_share(metric(group)):
+        top, bottom = min(1.0, top), 0.0
+    spec = specs.bars(
+        look(group),
+        group.columns,
+        bars,
+        "bars",
+        "dots",
+        y_title=_name(group).lower(),
+        ends=(bottom, top),
+    )
+    return Figure(
+        "domains",
+        "results",
+        f"{_name(group)} by domain" if len(group.columns) > 1 else f"{_name(group)} by variant",
+        f"Bars: mean over seeds, {group.rule}; lines: 95 % interval of the mean, cut at the "
+        "axis; dots: single seeds.",
+        [Panel("", spec, True)],
+        {"bars": bars, "dots": dots},
+        _shown(group, bars),
+    )
 
-    def __init__(self, group: Group) -> None:
-        self.group = group
-        self.names = list(group.variants)
-        self.share = is_share(metric(group))
-        self.what = metric(group)
-        self.seeds = max((len(c[MEAN].values) for c in group.cells.values()), default=0)
 
-    def all(self) -> list[Figure]:
-        """Return every figure that the runs have numbers for."""
-        if not series.runs_of(self.group):
-            return [f for f in [self.partition()] if f]
-        curves = series.curves(self.group)
-        figures = [
-            self.rounds(curves),
-            self.cost("bytes", "b", "bytes sent so far", curves[MEAN]),
-            self.cost("seconds", "s", "seconds so far", curves[MEAN]),
-            self.domains(),
-            self.differences(),
-            *self.classes(),
-            self.partition(),
-            *self.metrics(),
-        ]
-        return [figure for figure in figures if figure is not None]
+def _interval(low: float | None, high: float | None) -> dict[str, float]:
+    return {} if low is None or high is None else {"lo": low, "hi": high}
 
-    def rounds(self, curves: Mapping[str, Rows]) -> Figure:
-        """Accuracy over rounds: the mean, and every domain."""
-        panels, data = [], {}
-        for position, (column, rows) in enumerate(curves.items()):
-            name = "curves" if column == MEAN else f"curves-{position}"
+
+def _differences(group: Group) -> Figure | None:
+    factor, unit = (100, "percentage points") if is_share(metric(group)) else (1, metric(group))
+    panels, data = [], {}
+    for place, column in enumerate(group.columns):
+        rows: Rows = []
+        for variant, cells in group.cells.items():
+            cell = cells[column]
+            if cell.paired is None:
+                continue
+            paired = cell.paired
+            interval = _interval(paired.low, paired.high)
+            rows.append(
+                {
+                    "v": variant,
+                    "m": factor * paired.difference,
+                    **{key: factor * value for key, value in interval.items()},
+                    "n": paired.n,
+                    "p": p_value(cell.adjusted_p),
+                    "clear": cell.significant,
+                }
+            )
+        if rows:
+            name = f"differences-{place}"
             data[name] = rows
-            wide = column == MEAN
-            several = len(curves) > 1
-            title = ("mean over domains" if wide else column) if several else ""
-            panels.append(Panel(title, self._lines(rows, name, "r", "round", wide=wide), wide))
-        return Figure(
-            "rounds",
-            f"{self._name()} over rounds",
-            f"Mean of {self._seeds()}; {BAND}.",
-            panels,
-            data,
-            self._shown(curves[MEAN]),
-        )
+            spec = specs.forest(look(group), rows, name, f"difference, {unit}")
+            panels.append(Panel(_title(group, column), spec, column == MEAN or _wide(group)))
+    if not panels:
+        return None
+    side = "left" if group.higher_is_better else "right"
+    caption = (
+        f"Variant minus {group.reference}, with the 95 % interval of the paired difference: "
+        f"{side} of zero is worse than {group.reference}; filled marks are significant at 5 % "
+        "after Holm's correction."
+    )
+    title = f"Paired difference to {group.reference}"
+    return Figure("differences", "results", title, caption, panels, data)
 
-    def cost(self, name: str, key: str, title: str, rows: Rows) -> Figure | None:
-        """Accuracy over what it cost so far."""
-        rows = [row for row in rows if key in row]
-        if not rows:
-            return None
-        how = {
-            "bytes": "Uploads and broadcasts of all clients together, without compression",
-            "seconds": "Wall-clock time of the rounds, which depends on the machine",
-        }[name]
-        spec = self._lines(rows, "curves", key, title, wide=True)
-        return Figure(
+
+def _classes(group: Group) -> list[Figure]:
+    found = []
+    for number, ((inference, name), domains) in enumerate(series.class_scores(group).items()):
+        values = [row["m"] for rows in domains.values() for row in rows]
+        ends = (0.0, 1.0) if is_share(name) else (min(values), max(values))
+        form = ".1%" if is_share(name) else ".4~g"
+        text = "format(100 * datum.m, '.0f')" if is_share(name) else "format(datum.m, '.2~g')"
+        classes = list(dict.fromkeys(row["c"] for rows in domains.values() for row in rows))
+        tips = [tip("v", "variant"), tip("c", "class"), tip("m", name, form)]
+        panels, data = [], {}
+        for place, (domain, rows) in enumerate(domains.items()):
+            key = f"classes-{number}-{place}"
+            data[key] = rows
+            y = {"field": "v", "sort": list(group.variants), "title": None}
+            spec = specs.heat(key, rows, y, classes, tips, domain=ends, text=text, step=26)
+            panels.append(Panel(domain if len(domains) > 1 else "", spec, _wide(group)))
+        rule = "" if inference == "classifier" else f", {inference} inference"
+        title = f"{name.replace('_', ' ').capitalize()}{rule}"
+        unit = "percent, " if is_share(name) else ""
+        caption = f"{unit}{group.rule}, mean of {_seeds(group)}; darker is lower."
+        caption = caption[0].upper() + caption[1:]
+        suffix = "" if number == 0 else f"-{number + 1}"
+        found.append(Figure(f"classes{suffix}", "classes", title, caption, panels, data))
+    return found
+
+
+def _partition(group: Group, limit: int = 100) -> Figure | None:
+    found = series.partition(group, limit)
+    if found is None:
+        return None
+    seed, clients, domains = found
+    top = max(row["m"] for rows in domains.values() for row in rows)
+    classes = series.class_names(group)
+    tips = [tip("k", "client"), tip("c", "class"), tip("m", "examples", "d")]
+    panels, data = [], {}
+    for place, (domain, rows) in enumerate(domains.items()):
+        name = f"partition-{place}"
+        data[name] = rows
+        ids = sorted({row["k"] for row in rows})
+        step = 20 if len(ids) <= 16 else max(5, 320 / len(ids))
+        spec = specs.heat(
             name,
-            f"{self._name()} over {'bytes sent' if name == 'bytes' else 'seconds'}",
-            f"{how}; mean of {self._seeds()}, {BAND}.",
-            [Panel("", spec, True)],
-            {"curves": rows},
-            self._shown(rows),
+            rows,
+            {"field": "k", "sort": ids, "title": "client"},
+            classes,
+            tips,
+            domain=(0, top),
+            text="datum.m",
+            step=step,
         )
+        panels.append(Panel(domain if len(domains) > 1 else "", spec))
+    caption = (
+        f"Training examples by client, class and domain under seed {seed}; all variants share it. "
+        "Darker is fewer, empty is none."
+    )
+    if clients > limit:
+        caption += f" The first {limit} of {clients} clients."
+    return Figure("partition", "classes", "Partition", caption, panels, data)
 
-    def domains(self) -> Figure:
-        """Bars per domain with intervals, and each seed as a dot."""
-        bars: Rows = []
-        dots: Rows = []
-        for column in self.group.columns:
-            for variant in self.names:
-                cell = self.group.cells[variant][column]
-                if cell.summary is None:
-                    continue
-                summary = cell.summary
-                row = {"v": variant, "d": column, "m": series.short(summary.mean)}
-                row["n"] = len(cell.values)
-                if summary.low is not None and summary.high is not None:
-                    row |= {"lo": series.short(summary.low), "hi": series.short(summary.high)}
-                bars.append(row)
-                dots += [
-                    {"v": variant, "d": column, "m": series.short(value), "seed": seed}
-                    for seed, value in cell.values.items()
-                ]
-        ends = [r[k] for r in bars for k in ("m", "lo", "hi") if k in r] + [d["m"] for d in dots]
-        top, bottom = max(ends), min(0.0, *ends)
-        if self.share:
-            top, bottom = min(1.0, top * 1.02), 0.0
-        y = {
-            "field": "m",
-            "type": "quantitative",
-            "title": self._axis(),
-            "axis": self._format(),
-            "scale": {"domain": [bottom, top], "zero": True, "nice": False},
-        }
-        long = sum(map(len, self.group.columns)) > 60
-        domain = {
-            "field": "d",
-            "type": "nominal",
-            "sort": list(self.group.columns),
-            "title": None,
-            "axis": {"labelAngle": -35 if long else 0, "grid": False, "ticks": False},
-            "scale": {"paddingInner": 0.2, "paddingOuter": 0.1},
-        }
-        offset = {"field": "v", "sort": self.names, "scale": {"paddingInner": 0.1}}
-        where = {"x": domain, "xOffset": offset}
-        tips = [
-            tip("v", "variant"),
-            tip("d", "domain"),
-            tip("m", "mean", self._d3()),
-            tip("lo", "95 % from", self._d3()),
-            tip("hi", "to", self._d3()),
-            tip("n", "seeds"),
-        ]
-        layers = [
-            {
-                "mark": {"type": "bar", "clip": True, "opacity": 0.75},
-                "encoding": {**where, "y": y, "color": self._colour(), "tooltip": tips},
-            },
-            {
-                "mark": {"type": "rule", "clip": True, "strokeWidth": 1.5, "color": INK},
-                "encoding": {**where, "y": {**y, "field": "lo"}, "y2": {"field": "hi"}},
-            },
-            {
-                "data": {"name": "dots"},
-                "mark": {
-                    "type": "point",
-                    "clip": True,
-                    "filled": True,
-                    "size": 16,
-                    "color": INK,
-                    "opacity": 0.6,
-                },
-                "encoding": {
-                    **where,
-                    "y": y,
-                    "tooltip": [
-                        tip("v", "variant"),
-                        tip("seed", "seed"),
-                        tip("m", self.what, self._d3()),
-                    ],
-                },
-            },
-        ]
-        spec = {"data": {"name": "bars"}, "height": 260, "layer": layers}
-        over = " and domain" if len(self.group.columns) > 1 else ""
-        return Figure(
-            "domains",
-            f"{self._name()} by domain" if over else self._name(),
-            "Bars: mean over seeds by the accuracy rule; lines: 95 % interval of the mean; dots: "
-            "single seeds.",
-            [Panel("", spec, True)],
-            {"bars": bars, "dots": dots},
-            self._shown(bars),
+
+def _metrics(group: Group, name: str, title: str, names: Sequence[str]) -> Figure | None:
+    def pick(key: str) -> Callable[[Mapping[str, Any]], float | None]:
+        return lambda one: one["metrics"].get(key)
+
+    caption = f"As the plugins report them, loss terms with their weights: {_mean_of(group)}."
+    return _small(group, name, title, caption, {key: pick(key) for key in names})
+
+
+def _other_scores(group: Group) -> Figure | None:
+    def pick(inference: str, key: str) -> Callable[[Mapping[str, Any]], float | None]:
+        return lambda one: one["scores"].get(inference, {}).get(key, {}).get("mean")
+
+    picks = {
+        (key if inference == "classifier" else f"{key}, {inference} inference"): pick(
+            inference, key
         )
+        for inference, key in series.other_scores(group)
+    }
+    caption = f"Mean over domains: {_mean_of(group)}."
+    return _small(group, "scores", "Other test metrics over rounds", caption, picks)
 
-    def differences(self) -> Figure | None:
-        """Paired differences to the reference with their intervals, a panel for each column."""
-        group = self.group
-        data: dict[str, Rows] = {}
-        panels = []
-        for position, column in enumerate(group.columns):
-            rows: Rows = []
-            for variant in self.names:
-                cell = group.cells[variant][column]
-                paired = cell.paired
-                if paired is None:
-                    continue
-                row = {"v": variant, "m": series.short(paired.difference), "n": paired.n}
-                row |= {"p": p_value(cell.adjusted_p), "clear": cell.significant}
-                if paired.low is not None and paired.high is not None:
-                    row |= {"lo": series.short(paired.low), "hi": series.short(paired.high)}
-                    row["text"] = f"{number(paired.low, group, '+')} to " + number(
-                        paired.high, group, "+"
-                    )
-                rows.append(row)
-            if rows:
-                name = f"differences-{position}"
-                data[name] = rows
-                several = len(group.columns) > 1
-                title = ("mean over domains" if column == MEAN else column) if several else ""
-                panels.append(Panel(title, self._forest(name, rows), column == MEAN))
-        if not panels:
-            return None
-        return Figure(
-            "differences",
-            f"Paired difference to {group.reference}",
-            "Left of zero is worse than the reference, with the 95 % interval of the mean paired "
-            "difference; filled: significant at 5 % after Holm's correction."
-            if group.higher_is_better
-            else "Right of zero is worse than the reference, with the 95 % interval of the mean "
-            "paired difference; filled: significant at 5 % after Holm's correction.",
-            panels,
-            data,
-        )
 
-    def _forest(self, name: str, rows: Rows) -> Spec:
-        factor, unit = (100, "points") if self.share else (1, self.what)
-        scaled = [f"datum.{k} = datum.{k}" for k in ()]
-        assert not scaled
-        transform = [
-            {"calculate": f"{factor} * datum.{key}", "as": f"x{key}"} for key in ("m", "lo", "hi")
-        ]
-        x = {
-            "field": "xm",
-            "type": "quantitative",
-            "title": f"difference, {unit}",
-            "axis": {"format": "+~g"},
-            "scale": {"zero": True},
-        }
-        y = {
-            "field": "v",
-            "type": "nominal",
-            "sort": self.names,
-            "title": None,
-            "axis": {"grid": False, "ticks": False, "domain": False, "labelLimit": 150},
-        }
-        tips = [tip("v", "variant"), tip("xm", "difference", "+.2f"), tip("text", "95 %")]
-        tips += [tip("p", "p (Holm)"), tip("n", "seeds")]
-        colour = self._colour()
-        return {
-            "data": {"name": name},
-            "height": {"step": 24},
-            "transform": transform,
-            "layer": [
-                {
-                    "mark": {"type": "rule", "color": MUTED, "strokeDash": [3, 3]},
-                    "encoding": {"x": {"datum": 0}},
-                },
-                {
-                    "mark": {"type": "rule", "strokeWidth": 2},
-                    "encoding": {"x": {**x, "field": "xlo"}, "x2": {"field": "xhi"}, "y": y}
-                    | {"color": colour},
-                },
-                {
-                    "mark": {"type": "point", "size": 70, "strokeWidth": 2, "opacity": 1},
-                    "encoding": {
-                        "x": x,
-                        "y": y,
-                        "color": colour,
-                        "shape": self._shape(),
-                        "tooltip": tips,
-                        "fill": {
-                            "condition": {
-                                "test": "datum.clear",
-                                "field": "v",
-                                "type": "nominal",
-                                "scale": colour["scale"],
-                                "legend": None,
-                            },
-                            "value": PAGE,
-                        },
-                    },
-                },
-            ],
-        }
+def _small(
+    group: Group,
+    name: str,
+    title: str,
+    caption: str,
+    picks: Mapping[str, Callable[[Mapping[str, Any]], float | None]],
+) -> Figure | None:
+    """Return a small chart of each number over rounds; ``None`` when there is none."""
+    panels, data, legend = [], {}, set()
+    for place, (label, pick) in enumerate(picks.items()):
+        rows = series.over_rounds(group, pick)
+        if not rows:
+            continue
+        key = f"{name}-{place}"
+        data[key] = rows
+        legend |= {row["v"] for row in rows}
+        form = ".1%" if is_share(label.split(",")[0]) else ".4~g"
+        spec = specs.lines(look(group), rows, key, y_title="", form=form, height=170)
+        panels.append(Panel(label, spec))
+    if not panels:
+        return None
+    shown = [variant for variant in group.variants if variant in legend]
+    return Figure(name, "diagnostics", title, caption, panels, data, shown)

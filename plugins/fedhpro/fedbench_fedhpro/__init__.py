@@ -24,13 +24,9 @@ def register_plugins() -> Mapping[str, type]:
     }
 
 
-def _recipe(about: str, hpcl: Mapping[str, str]) -> Recipe:
-    plugins = ("fedavg", "class_batches", "recalibration", "hyper_prototypes", "cross_entropy")
-    parts: dict[str, Mapping[str, str]] = {name: {} for name in plugins} | {
-        "hpcl": dict(hpcl),
-        "hpal": {},
-    }
-    return Recipe(parts, about, SOURCE)
+def _recipe(about: str, **hpcl: str) -> Recipe:
+    parts = ("fedavg", "class_batches", "recalibration", "hyper_prototypes", "cross_entropy")
+    return Recipe({**{name: {} for name in parts}, "hpcl": hpcl, "hpal": {}}, about, SOURCE)
 
 
 @hookimpl
@@ -39,10 +35,12 @@ def register_recipes() -> Mapping[str, Recipe]:
     return {
         "fedhpro": _recipe(
             "hyper-prototypes that learn by gradient matching pull and separate the features",
-            {"reduction": "mean", "margin": "round"},
+            reduction="mean",
+            margin="round",
         ),
         "fedhpro-published": _recipe(
             "FedHPro with the settings of the released code, its faults mended",
-            {"reduction": "published", "margin": "off"},
+            reduction="published",
+            margin="off",
         ),
     }

@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedbench.context import EVAL_BATCH, ClientContext
 from fedbench.hookspecs import hookimpl
+from fedbench.types import forward
 
 SCRATCH = "class_batches"
-"""Scratch key: a list with one (features (n, d), labels (n,)) for each repeat."""
+"""Scratch key: for each repeat (features (n, d), labels (n,), weight (C, d), bias (C,)).
+
+Weight and bias are the received classifier's, so that an entry is what the closed forms take.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +28,7 @@ class ClassBatches:
     """Run real samples of each class through the received model, for gradients per class.
 
     Up to ``size`` examples of each class the client holds, in evaluation mode and without gradient;
-    all classes in one forward pass. Features are left in the client's scratch.
+    all classes in one forward pass. Features are left in the client's scratch, see `SCRATCH`.
     """
 
     size: Annotated[int, Field(ge=1, description="examples per class, at most")] = 100
@@ -40,7 +44,7 @@ class ClassBatches:
         return (yield)
 
     @torch.no_grad()
-    def _draw(self, ctx: ClientContext, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _draw(self, ctx: ClientContext, rng: torch.Generator) -> tuple[Tensor, ...]:
         inputs, labels = [], []
         for label in ctx.data.labels.unique():
             members = (ctx.data.labels == label).nonzero().flatten()
@@ -50,9 +54,10 @@ class ClassBatches:
             labels.append(ctx.data.labels[chosen])
         ctx.model.eval()
         batches = torch.cat(inputs).split(EVAL_BATCH)
-        features = torch.cat([ctx.model.features(x) for x in batches])  # type: ignore[operator]
+        features = torch.cat([forward(ctx.model, x).features for x in batches])
         ctx.model.train()
-        return features, torch.cat(labels).to(ctx.device)
+        layer = cast(nn.Linear, ctx.model.classifier)
+        return features, torch.cat(labels).to(ctx.device), layer.weight.clone(), layer.bias.clone()
 
 
 def augment(images: Tensor, rng: torch.Generator) -> Tensor:
@@ -92,9 +97,10 @@ def _crop(x: Tensor, u: Draw) -> Tensor:
 def _cutout(x: Tensor, u: Draw) -> Tensor:
     h, w = x.shape[2:]
     size_y, size_x = int(h * 0.5 + 0.5), int(w * 0.5 + 0.5)
-    y, left = int(u() * h) - size_y // 2, int(u() * w) - size_x // 2
+    top = int(u() * (h + 1 - size_y % 2)) - size_y // 2
+    left = int(u() * (w + 1 - size_x % 2)) - size_x // 2
     x = x.clone()
-    x[:, :, max(0, y) : max(0, y + size_y), max(0, left) : max(0, left + size_x)] = 0
+    x[:, :, max(0, top) : top + size_y, max(0, left) : left + size_x] = 0
     return x
 
 

@@ -16,8 +16,7 @@ from fedbench.hookspecs import hookimpl
 from fedbench.types import PerClass, Report, ServerState, ServerUpdate, Value, Weights
 
 from .class_batches import SCRATCH
-
-EPSILON = 1e-6
+from .matching import EPSILON, descend, mean_upload, one_minus_cosine, residual
 
 
 def class_gradients(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> PerClass:
@@ -36,9 +35,7 @@ def class_gradients(features: Tensor, labels: Tensor, weight: Tensor, bias: Tens
     Returns:
         one row (d,) for each class present.
     """
-    residual = F.softmax(features @ weight.T + bias, dim=1)
-    residual = residual - F.one_hot(labels, len(bias)).to(residual)
-    mean = PerClass.means(residual @ weight, labels)
+    mean = PerClass.means(residual(features, labels, weight, bias) @ weight, labels)
     return PerClass(mean.labels, mean.values / mean.counts[:, None], mean.counts)
 
 
@@ -51,30 +48,21 @@ def distance(induced: Tensor, target: Tensor, kind: str) -> Tensor:
     if kind == "mse":
         return (induced - target).square().sum(1)
     if kind == "cosine":
-        norms: Tensor = torch.linalg.vector_norm(induced, dim=1) * torch.linalg.vector_norm(
-            target, dim=1
-        )
-        return 1 - (induced * target).sum(1) / (norms + EPSILON)
+        return one_minus_cosine(induced, target)
     return (1 - induced * target / (induced.abs() * target.abs() + EPSILON)).sum(1)
-
-
-def _induced(
-    prototypes: Tensor, labels: Tensor, weight: Tensor, bias: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients (n, d) that prototypes (n, M, d) induce, and their probabilities."""
-    m = prototypes.shape[1]
-    probabilities = F.softmax(prototypes @ weight.T + bias, dim=2)
-    mean = probabilities.mean(dim=1) - F.one_hot(labels, len(bias)).to(probabilities)
-    return mean @ weight / m, probabilities
 
 
 def matching_loss(
     hyper_prototypes: Tensor, gradients: PerClass, weight: Tensor, bias: Tensor, kind: str
-) -> float:
-    """Return the sum over the reported classes of the matching distance."""
-    chosen = hyper_prototypes[gradients.labels]
-    induced, _ = _induced(chosen, gradients.labels, weight, bias)
-    return float(distance(induced, gradients.values, kind).sum())
+) -> Tensor:
+    """Return ``sum_c D(ghat_c, g_c)`` over the reported classes; arguments as in `match`.
+
+    ``ghat_c`` is the mean over class c's M hyper-prototypes of the gradient of their mean
+    cross-entropy, so that it has two factors 1/M.
+    """
+    chosen, labels = hyper_prototypes[gradients.labels], gradients.labels[:, None]
+    induced = residual(chosen, labels, weight, bias).mean(1) @ weight / chosen.shape[1]
+    return distance(induced, gradients.values, kind).sum()
 
 
 def match(
@@ -88,9 +76,7 @@ def match(
 ) -> Tensor:
     """Move hyper-prototypes so that the gradient they induce matches the clients' (FedHPro).
 
-    Plain SGD on ``sum_c D(ghat_c, g_c)``; ``ghat_c`` is the mean over class c's M hyper-prototypes
-    of the gradient of their mean cross-entropy (two factors 1/M). The gradient through ``ghat`` is
-    written out, since double backward costs several times more.
+    Plain SGD on `matching_loss`.
 
     Args:
         hyper_prototypes: (C, M, d).
@@ -104,25 +90,9 @@ def match(
     Returns:
         new hyper-prototypes (C, M, d).
     """
-    labels, target = gradients.labels, gradients.values
-    moved = hyper_prototypes[labels].clone()
-    m = moved.shape[1]
-    for _ in range(steps):
-        induced, p = _induced(moved, labels, weight, bias)
-        upstream = _distance_gradient(induced, target, distance)
-        along = (upstream @ weight.T)[:, None, :]
-        jacobian = p * (along - (p * along).sum(dim=2, keepdim=True))
-        moved -= lr / m**2 * (jacobian @ weight)
-    result = hyper_prototypes.clone()
-    result[labels] = moved
-    return result
-
-
-def _distance_gradient(induced: Tensor, target: Tensor, kind: str) -> Tensor:
-    leaf = induced.detach().requires_grad_()
-    with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(distance(leaf, target, kind).sum(), leaf)
-    return gradient
+    return descend(
+        hyper_prototypes, lambda s: matching_loss(s, gradients, weight, bias, distance), steps, lr
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,13 +120,10 @@ class HyperPrototypes:
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
-        layer = ctx.model.classifier
-        draws = [
-            class_gradients(z, y, layer.weight.detach(), layer.bias.detach())  # type: ignore[union-attr,operator]
-            for z, y in ctx.scratch[SCRATCH]
-        ]
-        ctx.upload("class_gradients", PerClass.concat(draws).average())
-        features, labels = ctx.scratch[SCRATCH][0]
+        draws = ctx.scratch[SCRATCH]
+        gradients = PerClass.concat(class_gradients(*draw) for draw in draws)
+        ctx.upload("class_gradients", gradients.average())
+        features, labels = draws[0][:2]
         means = PerClass.means(features, labels)
         anchors = ctx.payload.tensor("hyper_prototypes").mean(dim=1)[means.labels]
         cosine = F.cosine_similarity(means.values, anchors).mean()
@@ -165,15 +132,13 @@ class HyperPrototypes:
 
     @hookimpl
     def server_update(self, state: ServerState, reports: Sequence[Report]) -> ServerUpdate:
-        uploads = [r.uploads.per_class("class_gradients") for r in reports]
-        gradients = PerClass.concat(uploads).average()
+        problem = mean_upload(reports, "class_gradients"), *state.classifier
         before = state.entries.tensor("hyper_prototypes")
-        kind = self.matching_distance
-        after = match(before, gradients, *state.classifier, self.steps, self.lr, kind)
+        after = match(before, *problem, self.steps, self.lr, self.matching_distance)
         metrics = {
-            "matching_loss_before": matching_loss(before, gradients, *state.classifier, kind),
-            "matching_loss_after": matching_loss(after, gradients, *state.classifier, kind),
-            "movement": float((after - before)[gradients.labels].abs().mean()),
+            "matching_loss_before": matching_loss(before, *problem, self.matching_distance),
+            "matching_loss_after": matching_loss(after, *problem, self.matching_distance),
+            "movement": (after - before)[problem[0].labels].abs().mean(),
         }
-        named = {f"hyper_prototypes.{name}": value for name, value in metrics.items()}
+        named = {f"hyper_prototypes.{name}": float(value) for name, value in metrics.items()}
         return ServerUpdate(entries={"hyper_prototypes": after}, metrics=named)

@@ -19,8 +19,7 @@ from fedbench.hookspecs import hookimpl
 from fedbench.types import PerClass, Report, ServerState, ServerUpdate, Value, Weights
 
 from .class_batches import SCRATCH
-
-EPSILON = 1e-6
+from .matching import descend, mean_upload, one_minus_cosine, residual
 
 
 def classifier_gradients(
@@ -37,25 +36,11 @@ def classifier_gradients(
     Returns:
         rows (C, d) for the weight and (C,) for the bias, one for each class present.
     """
-    residual = F.softmax(features @ weight.T + bias, dim=1)
-    residual = residual - F.one_hot(labels, len(bias)).to(residual)
-    bias_rows = PerClass.means(residual, labels)
-    rows = [residual[labels == c].T @ features[labels == c] for c in bias_rows.labels]
-    counts = bias_rows.counts
-    return PerClass(bias_rows.labels, torch.stack(rows) / counts[:, None, None], counts), bias_rows
-
-
-def _one_minus_cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Return ``1 - a.b / (|a||b| + 1e-6)`` over the last dimension."""
-    norms: Tensor = torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(b, dim=-1)
-    return 1 - (a * b).sum(-1) / (norms + EPSILON)
-
-
-def _loss(z: Tensor, y: Tensor, dw: Tensor, db: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    residual = F.softmax(z @ weight.T + bias, dim=2)
-    residual = (residual - F.one_hot(y, len(bias)).to(z)[:, None, :]) / z.shape[1]
-    rows = _one_minus_cosine(residual.transpose(1, 2) @ z, dw).sum()
-    return rows + _one_minus_cosine(residual.sum(dim=1), db).sum()
+    errors = residual(features, labels, weight, bias)
+    rows = PerClass.means(errors, labels)
+    sums = [errors[labels == c].T @ features[labels == c] for c in rows.labels]
+    means = torch.stack(sums) / rows.counts[:, None, None]
+    return PerClass(rows.labels, means, rows.counts), rows
 
 
 def match_features(
@@ -85,18 +70,14 @@ def match_features(
         new features (C, F, d); classes without a gradient stay as they are.
     """
     labels = weight_gradients.labels
-    moved = features[labels].clone()
-    for _ in range(steps):
-        moved.requires_grad_()
-        with torch.enable_grad():
-            loss = _loss(
-                moved, labels, weight_gradients.values, bias_gradients.values, weight, bias
-            )
-            (gradient,) = torch.autograd.grad(loss, moved)
-        moved = moved.detach() - lr * gradient
-    result = features.clone()
-    result[labels] = moved
-    return result
+
+    def loss(moved: Tensor) -> Tensor:
+        z = moved[labels]
+        errors = residual(z, labels[:, None], weight, bias) / z.shape[1]
+        rows = one_minus_cosine(errors.mT @ z, weight_gradients.values)
+        return rows.sum() + one_minus_cosine(errors.sum(1), bias_gradients.values).sum()
+
+    return descend(features, loss, steps, lr)
 
 
 def train_classifier(
@@ -153,26 +134,21 @@ class Recalibration:
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
-        layer = ctx.model.classifier
-        draws = [
-            classifier_gradients(z, y, layer.weight.detach(), layer.bias.detach())  # type: ignore[union-attr,operator]
-            for z, y in ctx.scratch[SCRATCH]
-        ]
-        ctx.upload("classifier_weight_gradients", PerClass.concat(w for w, _ in draws).average())
-        ctx.upload("classifier_bias_gradients", PerClass.concat(b for _, b in draws).average())
+        weights, biases = zip(
+            *(classifier_gradients(*d) for d in ctx.scratch[SCRATCH]), strict=True
+        )
+        ctx.upload("classifier_weight_gradients", PerClass.concat(weights).average())
+        ctx.upload("classifier_bias_gradients", PerClass.concat(biases).average())
         return (yield)
 
     @hookimpl
     def server_update(
         self, ctx: ServerContext, state: ServerState, reports: Sequence[Report]
     ) -> ServerUpdate:
-        def mean(key: str) -> PerClass:
-            return PerClass.concat(r.uploads.per_class(key) for r in reports).average()
-
         features = match_features(
             state.entries.tensor("recalibration.features"),
-            mean("classifier_weight_gradients"),
-            mean("classifier_bias_gradients"),
+            mean_upload(reports, "classifier_weight_gradients"),
+            mean_upload(reports, "classifier_bias_gradients"),
             state.entries.tensor("recalibration.weight"),
             state.entries.tensor("recalibration.bias"),
             self.steps,

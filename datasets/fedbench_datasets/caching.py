@@ -1,0 +1,270 @@
+"""Decoded once: inputs as files that are mapped into memory, keyed by a checksum of the sources.
+
+``ROOT/.cache/NAME/KEY/`` holds ``train.bin`` and ``test.bin`` (the inputs, raw, C order), labels and
+domains as ``.npy``, and ``meta.json`` with types and shapes. KEY is a SHA-256 over the reader's
+version, the options, Pillow's version, and name, size and content of every source file. So as not
+to read the sources again at every start, ``NAME/stamps/`` remembers which key belongs to a list of
+names, sizes and modification times; a file that changes without changing either of the last two is
+not noticed (as with make or rsync).
+
+A folder appears under its key by one rename, when it is complete and on the disk: a half-written
+cache is never used. All of ``.cache`` may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from fedbench.store import default_data_root, write_atomic
+from fedbench.types import Dataset, Examples
+
+VERSION = 1
+"""Of the readers and the cache's form: raised when the same files would give other tensors."""
+
+SPLITS = ("train", "test")
+QUIET_SECONDS = 10.0
+
+
+class ReadError(ValueError):
+    """A source that is missing, damaged or not what was expected; the text names the file."""
+
+
+class Writer:
+    """Where decoded examples go, chunk by chunk, in the order in which they are added.
+
+    Args:
+        folder: an empty folder to write to.
+        name: the data set, for the message about progress.
+        expected: how many examples will come, if known.
+    """
+
+    def __init__(self, folder: Path, name: str, expected: int | None) -> None:
+        self._folder, self._name, self._expected = folder, name, expected
+        self._files: dict[str, IO[bytes]] = {}
+        self._kinds: dict[str, tuple[str, tuple[int, ...]]] = {}
+        self._labels: dict[str, list[npt.NDArray[np.int64]]] = {s: [] for s in SPLITS}
+        self._domains: dict[str, list[npt.NDArray[np.int64]]] = {s: [] for s in SPLITS}
+        self._done, self._said = 0, time.monotonic()
+
+    def add(
+        self, split: str, inputs: npt.NDArray[Any], labels: Sequence[int] | Any, domain: int = 0
+    ) -> None:
+        """Add inputs (n, ...) with labels (n,), all of one domain, to ``train`` or ``test``."""
+        kind = (str(inputs.dtype), tuple(inputs.shape[1:]))
+        if self._kinds.setdefault("all", kind) != kind:
+            raise ReadError(f"inputs of {kind} after inputs of {self._kinds['all']}")
+        if split not in self._files:
+            self._files[split] = (self._folder / f"{split}.bin").open("wb")
+        self._files[split].write(np.ascontiguousarray(inputs).data)
+        self._labels[split].append(np.asarray(labels, dtype=np.int64))
+        self._domains[split].append(np.full(len(inputs), domain, dtype=np.int64))
+        self._done += len(inputs)
+        if time.monotonic() - self._said > QUIET_SECONDS:
+            self._said = time.monotonic()
+            total = f" of {self._expected}" if self._expected else ""
+            print(f"{self._name}: decoded {self._done}{total}, once", file=sys.stderr, flush=True)
+
+    def finish(self, classes: Sequence[str], domains: Sequence[str], key: str) -> None:
+        """Write what belongs beside the inputs, and flush all of it to the disk."""
+        shapes = {}
+        for split in SPLITS:
+            labels = np.concatenate(self._labels[split] or [np.empty(0, np.int64)])
+            if split not in self._files or not len(labels):
+                raise ReadError(f"no {split} example in the files")
+            self._files.pop(split).close()
+            if split == "train":
+                counts = np.bincount(labels, minlength=len(classes))
+                if len(counts) > len(classes) or not counts.all():
+                    found = int((counts > 0).sum())
+                    raise ReadError(
+                        f"{found} classes in the training examples, expected {len(classes)}"
+                    )
+            np.save(self._folder / f"{split}.labels.npy", labels)
+            np.save(self._folder / f"{split}.domains.npy", np.concatenate(self._domains[split]))
+            shapes[split] = [len(labels), *self._kinds["all"][1]]
+        meta = {
+            "checksum": key,
+            "dtype": self._kinds["all"][0],
+            "shapes": shapes,
+            "classes": list(classes),
+            "domains": list(domains),
+        }
+        (self._folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        for path in self._folder.iterdir():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Close the files, after success or failure."""
+        for file in self._files.values():
+            file.close()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files on disk and how to decode them.
+
+    Args:
+        base: the folder that the files are named relative to.
+        files: every file that ``decode`` reads.
+        decode: adds the examples to a `Writer` and returns (classes, domains).
+        examples: how many there will be, if known.
+    """
+
+    base: Path
+    files: Sequence[Path]
+    decode: Callable[[Writer], tuple[Sequence[str], Sequence[str]]]
+    examples: int | None = None
+
+
+def load(source: Source, root: Path, name: str, options: Mapping[str, Any]) -> Dataset:
+    """Return the data set from the cache; decode it into the cache first where needed.
+
+    Two processes that need the same data at once decode it once. A ``root`` that can't be written
+    to is cached in the user's own folder instead.
+
+    Raises:
+        ReadError: when a source file can't be decoded.
+        OSError: when no cache can be written.
+    """
+    places = list(dict.fromkeys((root, default_data_root(), _own_folder())))
+    for parent in places:
+        folder = parent / ".cache" / name
+        if _writable(folder):
+            return _load(source, folder, name, options)
+        found = _open_stamped(folder, _stamp(source, options))
+        if found:
+            return found
+    raise PermissionError(f"no cache can be written in {' or '.join(map(str, places))}")
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        (folder / "stamps").mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK) and os.access(folder / "stamps", os.W_OK)
+
+
+def _own_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedbench"
+
+
+def _load(source: Source, folder: Path, name: str, options: Mapping[str, Any]) -> Dataset:
+    stamp = _stamp(source, options)
+    found = _open_stamped(folder, stamp)
+    if found:
+        return found
+    with FileLock(folder / ".lock"):
+        found = _open_stamped(folder, stamp)  # another process may just have made it
+        if found:
+            return found
+        key = _checksum(source, options)
+        if _open(folder / key) is None:
+            _decode(source, folder, name, key)
+            if _stamp(source, options) != stamp:
+                shutil.rmtree(folder / key)
+                raise ReadError(f"{source.base}: files changed while they were read")
+        write_atomic(folder / "stamps" / stamp, key.encode())
+        made = _open(folder / key)
+        assert made is not None
+        return made
+
+
+def _decode(source: Source, folder: Path, name: str, key: str) -> None:
+    """Decode into a temporary folder and rename it; the caller holds the lock."""
+    for stale in folder.glob("unfinished-*"):  # of a process that was killed
+        shutil.rmtree(stale)
+    target = folder / key
+    if target.exists():  # damaged, or it would have been opened
+        shutil.rmtree(target)
+    unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder))
+    writer = Writer(unfinished, name, source.examples)
+    try:
+        classes, domains = source.decode(writer)
+        writer.finish(classes, domains, key)
+        unfinished.chmod(0o755)
+        unfinished.rename(target)
+    finally:
+        writer.close()
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _open_stamped(folder: Path, stamp: str) -> Dataset | None:
+    try:
+        key = (folder / "stamps" / stamp).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return _open(folder / key) if len(key) == 64 and key.isalnum() else None
+
+
+def _open(folder: Path) -> Dataset | None:
+    """Map a finished cache into memory; ``None`` when there is none or it is damaged."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        splits = [_examples(folder, split, meta) for split in SPLITS]
+        return Dataset(tuple(meta["classes"]), tuple(meta["domains"]), *splits)
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+
+
+def _examples(folder: Path, split: str, meta: Mapping[str, Any]) -> Examples:
+    shape, dtype = tuple(meta["shapes"][split]), np.dtype(meta["dtype"])
+    path = folder / f"{split}.bin"
+    if path.stat().st_size != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{path} has the wrong size")
+    # "c": pages are shared with the file until written to; the file itself never changes.
+    inputs = torch.from_numpy(np.memmap(path, dtype, mode="c", shape=shape))
+
+    def column(what: str) -> Tensor:
+        values = np.load(folder / f"{split}.{what}.npy", allow_pickle=False)
+        if values.shape != shape[:1] or values.dtype != np.int64:
+            raise ValueError(f"{split}.{what} has the wrong shape")
+        return torch.from_numpy(values)
+
+    return Examples(inputs, column("labels"), column("domains"))
+
+
+def _names(source: Source) -> list[tuple[str, Path]]:
+    return sorted((os.path.relpath(p, source.base).replace(os.sep, "/"), p) for p in source.files)
+
+
+def _stamp(source: Source, options: Mapping[str, Any]) -> str:
+    digest = _begin(options)
+    digest.update(f"{source.base.resolve()}\n".encode())
+    for name, path in _names(source):
+        stat = path.stat()
+        digest.update(f"{name}\0{stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _checksum(source: Source, options: Mapping[str, Any]) -> str:
+    digest = _begin(options)
+    for name, path in _names(source):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{name}\0{path.stat().st_size} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def _begin(options: Mapping[str, Any]) -> Any:
+    about = {"version": VERSION, "pillow": PIL.__version__, "options": dict(options)}
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode() + b"\n")

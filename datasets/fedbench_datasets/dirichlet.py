@@ -1,0 +1,260 @@
+"""Partitions by Dirichlet draws: over the classes (`dirichlet`), over the sizes (`quantity`).
+
+Rules that repeat a draw until every client has enough stop after `DRAWS` random numbers and say
+what would work instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from torch import Tensor
+
+from fedbench.errors import ConfigError
+from fedbench.hookspecs import hookimpl
+from fedbench.types import Dataset
+
+from .partitions import Clients, Ints, MinSize, by_label, check_sizes, evenly, parts_of
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+
+Alpha = Annotated[
+    float, Field(ge=1e-6, description="concentration; smaller makes clients less alike")
+]
+
+DRAWS = 50_000_000
+"""Random numbers that a rule may draw before it gives up, some seconds' worth."""
+
+BLOCK = 1_000_000
+"""Random numbers drawn at once, to bound memory."""
+
+GROUP = 10
+"""Clients that the published form draws for together."""
+
+
+def dirichlet_rows(
+    alpha: float, shape: tuple[int, ...], rng: np.random.Generator, among: Bools | None = None
+) -> Floats:
+    """Draw Dir(alpha, ..., alpha) along the last axis of ``shape``.
+
+    Through logarithms of gamma variates, ``Gamma(a) = Gamma(a + 1) U^(1/a)``, so that a small
+    ``alpha`` does not end in 0/0.
+
+    Args:
+        alpha: the concentration, at least 1e-6.
+        shape: (..., k), k entries that sum to 1.
+        rng: the stream to draw from.
+        among: (..., k) the entries that take part, at least one of each k; the others are 0.
+    """
+    logs = np.log(rng.standard_gamma(alpha + 1, shape)) + np.log1p(-rng.random(shape)) / alpha
+    if among is not None:
+        logs = np.where(among, logs, -np.inf)
+    rows = np.exp(logs - logs.max(axis=-1, keepdims=True))
+    shares: Floats = rows / rows.sum(axis=-1, keepdims=True)
+    return shares
+
+
+def cut(totals: Ints, shares: Floats) -> Ints:
+    """Cut ``totals`` (...) into whole parts (..., k) in proportion to ``shares`` (..., k)."""
+    ends = np.cumsum(shares, axis=-1)
+    ends /= ends[..., -1:]  # exactly 1 from the last share that is not 0: what is 0 gets nothing
+    ends *= totals[..., None]
+    return np.diff(np.floor(ends).astype(np.int64), axis=-1, prepend=0)
+
+
+def quantity(
+    n: int, clients: int, alpha: float, min_size: int, rng: np.random.Generator
+) -> list[Tensor]:
+    """Give each client ``min_size`` of ``n`` random examples and share the rest by Dir(alpha)."""
+    rest = np.asarray(n - clients * min_size)
+    sizes = min_size + cut(rest, dirichlet_rows(alpha, (clients,), rng))
+    return parts_of(rng.permutation(np.arange(clients).repeat(sizes)), clients)
+
+
+@dataclass(frozen=True, eq=False)
+class Quantity:
+    """Clients of different sizes, Dirichlet, with one distribution of classes (quantity skew).
+
+    Sizes are ``N q``, ``q ~ Dir(alpha)`` (Li et al., ICDE 2022). Their code repeats the draw until
+    the smallest client is large enough, which never ends for many clients; here every client has
+    ``min_size`` examples and the rest is shared by ``q``.
+    """
+
+    clients: Clients = 10
+    alpha: Alpha = 0.5
+    min_size: MinSize = 10
+
+    @hookimpl
+    def partition(self, data: Dataset, rng: np.random.Generator) -> Sequence[Tensor]:
+        n = len(data.train)
+        check_sizes("quantity", n, self.clients, self.min_size)
+        return quantity(n, self.clients, self.alpha, self.min_size, rng)
+
+
+def dirichlet(
+    labels: Ints, clients: int, alpha: float, min_size: int, rng: np.random.Generator
+) -> list[Tensor]:
+    """Share each class among the clients by Dir(alpha); repeat until each has ``min_size``.
+
+    Args:
+        labels: (N,) each example's class.
+        clients: how many clients.
+        alpha: the concentration.
+        min_size: examples that each client has at least.
+        rng: the stream to draw from.
+
+    Raises:
+        ConfigError: when no draw gave every client enough, with the largest ``min_size`` that one
+            of these draws gave.
+    """
+    counts = np.bincount(labels)
+    counts = counts[counts > 0]
+    blocks = np.array_split(counts, min(len(counts), -(-len(counts) * clients // BLOCK)))
+    tries = int(np.clip(DRAWS // (len(counts) * clients), 10, 10_000))
+    best = 0
+    for _ in range(tries):
+        sizes = [cut(n, dirichlet_rows(alpha, (len(n), clients), rng)) for n in blocks]
+        smallest = int(sum(block.sum(axis=0) for block in sizes).min())
+        if smallest >= min_size:
+            break
+        best = max(best, smallest)
+    else:
+        ways = [f"min_size: {best}"] if best else []
+        ways += ["fewer clients", "a larger alpha", "form: published"]
+        raise ConfigError(
+            f"dirichlet.min_size: {min_size:,} is out of reach with alpha {alpha:g}: in {tries:,} "
+            f"draws the smallest of {clients:,} clients had {best:,} examples at most; try "
+            f"{', '.join(ways[:-1])} or {ways[-1]}"
+        )
+    owner = np.empty_like(labels)
+    ids = np.arange(clients)
+    owner[by_label(labels, rng)] = np.concatenate(
+        [np.tile(ids, len(block)).repeat(block.ravel()) for block in sizes]
+    )
+    return parts_of(owner, clients)
+
+
+def dirichlet_published(
+    labels: Ints, clients: int, alpha: float, rng: np.random.Generator
+) -> list[Tensor]:
+    """Partition as the released FedHPro code does; clients differ by one example at most.
+
+    1. The shuffled examples are cut into one stretch for every ten clients.
+    2. In a stretch, class by class, Dir(alpha) shares the class among the clients that are below
+       their even share. This is repeated until each has half the even share.
+    3. What the clients drew is put in a row, stretch by stretch and client by client, and cut again
+       into equal blocks, the final clients. A block may hold what two neighbours drew.
+
+    The code redraws for all clients and sets the full ones to zero, which is the same distribution,
+    refuses fewer than ten clients, and may end in 0/0; here none of that.
+
+    Args:
+        labels: (N,) each example's class, N at least ``clients``.
+        clients: how many clients.
+        alpha: the concentration.
+        rng: the stream to draw from.
+
+    Raises:
+        ConfigError: when step 2 finds no such draw.
+    """
+    n = len(labels)
+    groups = -(-clients // GROUP)
+    shuffled = rng.permutation(n)
+    starts = np.arange(groups) * GROUP * n // clients
+    group = np.arange(groups).repeat(np.diff(starts, append=n))
+    classes = int(labels.max()) + 1
+    kind = group * classes + labels[shuffled]  # examples of one stretch and class
+    counts = np.bincount(kind, minlength=groups * classes).reshape(groups, classes)
+    members = np.full(groups, GROUP)
+    members[-1] = clients - GROUP * (groups - 1)
+    shares = capped_shares(counts, members, alpha, rng)
+
+    order = shuffled[np.argsort(kind, kind="stable")]
+    drawn_by = np.tile(np.arange(GROUP), groups * classes).repeat(shares.ravel())
+    drawn_by += GROUP * group
+    row = order[np.argsort(drawn_by, kind="stable")]
+    owner = np.empty_like(labels)
+    owner[row] = evenly(n, clients)
+    return parts_of(owner, clients)
+
+
+def capped_shares(counts: Ints, members: Ints, alpha: float, rng: np.random.Generator) -> Ints:
+    """Draw step 2 of `dirichlet_published` for all stretches at once.
+
+    Args:
+        counts: (G, C) examples of each class in each stretch.
+        members: (G,) clients of each stretch, at most `GROUP`.
+        alpha: the concentration.
+        rng: the stream to draw from.
+
+    Returns:
+        (G, C, GROUP) how much of each class each client draws.
+
+    Raises:
+        ConfigError: when `DRAWS` random numbers gave some stretch no valid draw.
+    """
+    groups, classes = counts.shape
+    result = np.zeros((groups, classes, GROUP), np.int64)
+    pending = np.arange(groups)
+    budget = DRAWS
+    while len(pending):
+        # A few stretches are tried many times at once, since a step in NumPy costs much the same.
+        tried = pending.repeat(-(-256 // len(pending)))
+        budget -= len(tried) * classes * GROUP
+        if budget < 0:
+            raise ConfigError(
+                f"dirichlet.alpha: no draw with alpha {alpha:g} gave every client half the even "
+                f"share, for {len(pending)} of {groups} groups of {GROUP} clients; try a larger "
+                "alpha or form: plain"
+            )
+        total = counts[tried].sum(axis=1)
+        inside = np.arange(GROUP) < members[tried, None]
+        sizes = np.zeros((len(tried), GROUP), np.int64)
+        shares = np.zeros((len(tried), classes, GROUP), np.int64)
+        for label in range(classes):
+            below = inside & (sizes * members[tried, None] < total[:, None])
+            # All are full only when no example is left, and then it doesn't matter who gets none.
+            below |= inside & ~below.any(axis=1, keepdims=True)
+            shares[:, label] = cut(
+                counts[tried, label], dirichlet_rows(alpha, sizes.shape, rng, below)
+            )
+            sizes += shares[:, label]
+        enough = total // (2 * members[tried])
+        valid = np.where(inside, sizes >= enough[:, None], True).all(axis=1)
+        found, first = np.unique(tried[valid], return_index=True)
+        result[found] = shares[valid][first]
+        pending = np.setdiff1d(pending, found)
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class Dirichlet:
+    """Share each class among the clients in proportions drawn from Dir(alpha) (label skew).
+
+    ``plain`` draws class by class and starts again until every client has ``min_size`` examples
+    (Hsu et al., 2019; the minimum as in Li et al., ICDE 2022). ``published`` is the draw of the
+    released code of FedHPro (Wang et al., ICML 2026), see `dirichlet_published`: clients of equal
+    size.
+    """
+
+    clients: Clients = 10
+    alpha: Alpha = 0.5
+    min_size: MinSize = 10
+    form: Annotated[
+        Literal["plain", "published"],
+        Field(description="plain: as drawn; published: equal sizes, as FedHPro's code"),
+    ] = "plain"
+
+    @hookimpl
+    def partition(self, data: Dataset, rng: np.random.Generator) -> Sequence[Tensor]:
+        labels = data.train.labels.numpy()
+        check_sizes("dirichlet", len(labels), self.clients, self.min_size)
+        if self.form == "published":
+            return dirichlet_published(labels, self.clients, self.alpha, rng)
+        return dirichlet(labels, self.clients, self.alpha, self.min_size, rng)

@@ -1,0 +1,143 @@
+"""Anyone's images, from folders or from a CSV index, without writing a plugin."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from fedbench import options
+from fedbench.errors import ConfigError, did_you_mean
+from fedbench.types import Dataset
+
+from . import caching, pictures
+from .caching import ReadError, Source, Writer
+from .pictures import Fit, Item
+from .public_base import Resolution
+from .public_folders import lines
+
+SPLITS = {"train": "train", "test": "test", "val": "test", "valid": "test", "validation": "test"}
+"""Name of a folder, or of a split in an index, -> split. ``test`` is preferred where both are."""
+
+Split = dict[str, list[Item]]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFolder:
+    """Your own images: folders ``[domain/]train|test/class/*.jpg``, or a CSV index of them.
+
+    An index has the columns ``path`` (relative to the index), ``label``, ``split`` (train or test)
+    and, if there are several, ``domain``. Classes and domains are sorted by name. Without a ``test``
+    split, ``val`` is the test data.
+    """
+
+    name: ClassVar[str] = "image-folder"
+    embedded: ClassVar[bool] = False
+    licence: ClassVar[str] = "your own"
+    source: ClassVar[str] = "your own files"
+
+    path: Annotated[
+        str, Field(min_length=1, description="folder or .csv, absolute or below the data root")
+    ] = "image-folder"
+    resolution: Resolution = 64
+    fit: Annotated[
+        Fit, Field(description="stretch to a square, or crop the largest one in the middle")
+    ] = "stretch"
+
+    def load(self, root: Path) -> Dataset:
+        """Read or open the images; inputs are mapped from the cache under ``root``.
+
+        Raises:
+            ConfigError: in one line, naming the file or folder.
+        """
+        place = root / Path(self.path).expanduser()
+        try:
+            index = place.suffix.lower() == ".csv" and not place.is_dir()
+            source = self._from_index(place) if index else self._from_folders(place)
+            return caching.load(source, root, self.name, options.dump(self))
+        except ReadError as error:
+            raise ConfigError(f"{self.name}: {error}") from error
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise ConfigError(f"{self.name}: {where}{error.strerror or error}") from error
+
+    def _from_folders(self, base: Path) -> Source:
+        top = pictures.class_folders(base)
+        if {"train"} & set(top):
+            domains, places = [base.name], [base]
+        else:
+            domains, places = top, [base / name for name in top]
+        found = [_split_folders(place) for place in places]
+        classes = pictures.class_folders(found[0]["train"])
+        splits: list[Split] = []
+        for folders in found:
+            for folder in folders.values():
+                odd = sorted(set(pictures.class_folders(folder)) ^ set(classes))
+                if odd:
+                    raise ReadError(
+                        f"{folder}: other class folders than {found[0]['train']}: {', '.join(odd)}"
+                    )
+            splits.append({s: pictures.folder_items(f, classes) for s, f in folders.items()})
+        return self._source(base, [], domains, classes, splits)
+
+    def _from_index(self, index: Path) -> Source:
+        rows = csv.DictReader(lines(index))
+        header = [str(name) for name in rows.fieldnames or ()]
+        for column in ("path", "label", "split"):
+            if column not in header:
+                raise ReadError(f"{index}: no column {column!r}{did_you_mean(column, header)}")
+        table: list[tuple[str, str, str, Path]] = []
+        for number, row in enumerate(rows, 2):
+            split = SPLITS.get(str(row["split"]).lower())
+            if split is None or not row["path"] or not row["label"]:
+                raise ReadError(
+                    f"{index}:{number}: expected path, label, and train or test as split, found "
+                    f"{row['path']!r}, {row['label']!r}, {row['split']!r}"
+                )
+            path = index.parent / Path(row["path"])
+            if not path.is_file():
+                raise ReadError(f"{index}:{number}: {path}: no such file")
+            table.append((row.get("domain") or index.stem, split, row["label"], path))
+        names = {label for _, _, label, _ in table}
+        classes = sorted(names, key=lambda n: (0, int(n), n) if n.isdecimal() else (1, 0, n))
+        domains = sorted({domain for domain, _, _, _ in table})
+        splits: list[Split] = [{"train": [], "test": []} for _ in domains]
+        for domain, split, label, path in table:
+            splits[domains.index(domain)][split].append((path, classes.index(label)))
+        return self._source(index.parent, [index], domains, classes, splits)
+
+    def _source(
+        self,
+        base: Path,
+        tables: list[Path],
+        domains: Sequence[str],
+        classes: Sequence[str],
+        splits: Sequence[Split],
+    ) -> Source:
+        def decode(out: Writer) -> tuple[Sequence[str], Sequence[str]]:
+            for number, found in enumerate(splits):
+                for split, items in found.items():
+                    pictures.add_images(out, split, items, self.resolution, self.fit, number)
+            return classes, domains
+
+        images = [path for found in splits for items in found.values() for path, _ in items]
+        return Source(base, [*tables, *images], decode, len(images))
+
+
+def _split_folders(place: Path) -> dict[str, Path]:
+    """Return the split folders in ``place``: split -> folder."""
+    folders: dict[str, Path] = {}
+    for name, split in SPLITS.items():
+        if (place / name).is_dir():
+            folders.setdefault(split, place / name)
+    for split in ("train", "test"):
+        if split not in folders:
+            raise ReadError(
+                f"{place / split}: no such folder; expected {place}/{split}/<class>/*.jpg, with a "
+                "folder for each domain above it if there are several"
+            )
+    return folders

@@ -1,0 +1,296 @@
+"""How the training examples are divided among clients.
+
+A partition is computed as one array, the owner of each example. No example can then belong to two
+clients or be forgotten, whatever the rule. ``dirichlet`` and ``quantity`` have a module of
+their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedbench.errors import ConfigError, did_you_mean
+from fedbench.hookspecs import hookimpl
+from fedbench.types import Dataset
+
+Count = Annotated[int, Field(ge=0)]
+Clients = Annotated[int, Field(ge=1, description="how many clients")]
+MinSize = Annotated[int, Field(ge=1, description="examples that each client has at least")]
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+
+def parts_of(owner: Ints, clients: int) -> list[Tensor]:
+    """Return the examples of each client, ascending, from the owner of each example (N,)."""
+    order = torch.from_numpy(np.argsort(owner, kind="stable"))
+    return list(order.split(np.bincount(owner, minlength=clients).tolist()))
+
+
+def evenly(n: int, parts: int) -> Ints:
+    """Number ``n`` things in a row by the equal blocks they fall into; the first may be longer."""
+    sizes = np.full(parts, n // parts)
+    sizes[: n % parts] += 1
+    return np.arange(parts).repeat(sizes)
+
+
+def by_label(labels: Ints, rng: np.random.Generator) -> Ints:
+    """Return the indices that sort ``labels`` (N,), in random order within a label."""
+    shuffled = rng.permutation(len(labels))
+    return shuffled[np.argsort(labels[shuffled], kind="stable")]
+
+
+def check_sizes(plugin: str, examples: int, clients: int, min_size: int = 1) -> None:
+    """Check that there are enough examples for every client.
+
+    Raises:
+        ConfigError: that names the plugin, and what would work.
+    """
+    if clients * min_size <= examples:
+        return
+    ways = [f"clients: {examples // min_size}"] if examples >= min_size else []
+    if 1 <= examples // clients < min_size:
+        ways.append(f"min_size: {examples // clients}")
+    raise ConfigError(
+        f"{plugin}.clients: {clients:,} clients with at least {min_size:,} each need "
+        f"{clients * min_size:,} training examples; there are {examples:,}"
+        + (f", enough for {' or '.join(ways)}" if ways else "")
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Iid:
+    """Divide the examples evenly at random: the same distribution on every client."""
+
+    clients: Clients = 10
+
+    @hookimpl
+    def partition(self, data: Dataset, rng: np.random.Generator) -> Sequence[Tensor]:
+        check_sizes("iid", len(data.train), self.clients)
+        owner = rng.permutation(evenly(len(data.train), self.clients))
+        return parts_of(owner, self.clients)
+
+
+@dataclass(frozen=True, eq=False)
+class Domains:
+    """Each client draws from one domain (domain shift); no example is given twice.
+
+    A client gets ``examples``, or ``fraction`` of its domain; with neither, the clients of a domain
+    share all of it evenly. Clients are numbered domain by domain. The protocol of FPL (Huang et
+    al., CVPR 2023).
+    """
+
+    clients_per_domain: Annotated[
+        Annotated[int, Field(ge=1)] | dict[str, Count],
+        Field(description="clients of each domain, or domain -> clients"),
+    ] = 2
+    examples: Annotated[
+        Annotated[int, Field(ge=1)] | None, Field(description="examples of each client")
+    ] = None
+    fraction: Annotated[
+        Annotated[float, Field(gt=0, le=1)] | None,
+        Field(description="share of its domain that each client gets"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.examples is not None and self.fraction is not None:
+            raise ValueError("give examples or fraction, not both")
+
+    @hookimpl
+    def partition(self, data: Dataset, rng: np.random.Generator) -> Sequence[Tensor]:
+        counts = self.clients_per_domain
+        if isinstance(counts, int):
+            counts = dict.fromkeys(data.domains, counts)
+        for name in counts:
+            if name not in data.domains:
+                raise ConfigError(
+                    f"domains.clients_per_domain: no domain {name!r}"
+                    f"{did_you_mean(name, data.domains)}"
+                )
+        parts: list[Tensor] = []
+        for number, domain in enumerate(data.domains):
+            members = (data.train.domains == number).nonzero().flatten()
+            shuffled = members[torch.from_numpy(rng.permutation(len(members)))]
+            clients = counts.get(domain, 0)
+            if clients:
+                size = self._size(domain, len(members), clients)
+                parts += [shuffled[i * size : (i + 1) * size] for i in range(clients)]
+        return parts
+
+    def _size(self, domain: str, available: int, clients: int) -> int:
+        size = self.examples or available // clients
+        if self.fraction is not None:
+            size = max(1, int(self.fraction * available))
+        if size * clients > available or size == 0:
+            raise ConfigError(
+                f"domains: {domain} has {available} training examples, too few for {clients} "
+                f"clients with {max(size, 1)} each"
+            )
+        return size
+
+
+def shards(labels: Ints, clients: int, each: int, rng: np.random.Generator) -> list[Tensor]:
+    """Sort by label, cut into ``clients * each`` equal shards, deal ``each`` to every client."""
+    dealt = rng.permutation(np.arange(clients).repeat(each))
+    owner = np.empty_like(labels)
+    owner[by_label(labels, rng)] = dealt[evenly(len(labels), len(dealt))]
+    return parts_of(owner, clients)
+
+
+@dataclass(frozen=True, eq=False)
+class Shards:
+    """Sort by label, cut into equal shards, and deal each client a few of them at random.
+
+    The pathological non-IID partition of McMahan et al. (AISTATS 2017): 100 clients, 200 shards of
+    300 MNIST digits, two for each client. Shard sizes differ by one where the cut is not even.
+    """
+
+    clients: Clients = 10
+    shards_per_client: Annotated[int, Field(ge=1, description="shards that each client gets")] = 2
+
+    @hookimpl
+    def partition(self, data: Dataset, rng: np.random.Generator) -> Sequence[Tensor]:
+        n, each = len(data.train), self.shards_per_client
+        if self.clients * each > n:
+            raise ConfigError(
+                f"shards: {self.clients:,} clients with shards_per_client: {each} cut "
+                f"{self.clients * each:,} shards from {n:,} training examples; at most "
+                f"clients: {n // each} can have {each} each"
+            )
+        return shards(data.train.labels.numpy(), self.clients, each, rng)
+
+
+def share_classes(labels: Ints, holders: Sequence[Ints], rng: np.random.Generator) -> Ints:
+    """Divide the examples of each class evenly among the clients that hold it; (N,) owners.
+
+    Args:
+        labels: (N,) each example's class.
+        holders: for each class, the clients that hold it; none for a class without examples.
+        rng: the stream to draw from.
+    """
+    order, start = by_label(labels, rng), 0
+    owner = np.empty_like(labels)
+    for n, clients in zip(np.bincount(labels, minlength=len(holders)), holders, strict=True):
+        if n:
+            owner[order[start : start + n]] = rng.permutation(clients)[evenly(n, len(clients))]
+        start += n
+    return owner
+
+
+def check_holders(plugin: str, data: Dataset, holders: Sequence[Ints]) -> None:
+    """Check that every class has an example for each client that holds it.
+
+    Raises:
+        ConfigError: that names the plugin and the class.
+    """
+    counts = data.train.labels.bincount(minlength=len(data.classes)).tolist()
+    for name, n, clients in zip(data.classes, counts, holders, strict=True):
+        if n < len(clients):
+            raise ConfigError(
+                f"{plugin}.clients: {len(clients):,} clients hold class {name!r}, which has {n:,} "
+                "training examples; use fewer clients"
+            )
+
+
+def choose_classes(
+    present: Ints, clients: int, k: int, rng: np.random.Generator
+) -> list[list[int]]:
+    """Choose ``k`` different classes for each client so that all are held equally often.
+
+    The number of clients that hold a class differs by one at most, so every class is held if
+    ``clients * k`` is at least the number of classes.
+
+    Args:
+        present: the classes to choose from, at least ``k``.
+        clients: how many clients.
+        k: classes of each client.
+        rng: the stream to draw from.
+
+    Returns:
+        for each client, its classes.
+    """
+    held = np.zeros(len(present))
+    chosen = []
+    for _ in range(clients):
+        # The least held first, at random among equals.
+        first = np.argpartition(held + rng.random(len(held)), k - 1)[:k]
+        held[first] += 1
+        chosen.append(present[first].tolist())
+    return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class ClassesPerClient:
+    """Each client holds ``classes`` classes; a class is divided evenly among its holders.
+
+    The quantity-based label imbalance ``#C = k`` of Li et al. (ICDE 2022). Classes are given out so
+    that the number of holders differs by one at most from class to class.
+    """
+
+    clients: Clients = 10
+    classes: Annotated[int, Field(ge=1, description="classes of each client")] = 2
+
+    @hookimpl
+    def partition(self, data: Dataset, rng: np.random.Generator) -> Sequence[Tensor]:
+        labels = data.train.labels.numpy()
+        present = np.unique(labels)
+        if self.classes > len(present):
+            raise ConfigError(
+                f"classes_per_client.classes: {self.classes} of the {len(present)} classes that "
+                "have training examples"
+            )
+        if self.clients * self.classes < len(present):
+            need = -(-len(present) // self.clients)
+            raise ConfigError(
+                f"classes_per_client: {self.clients} clients with {self.classes} each hold "
+                f"{self.clients * self.classes} of {len(present)} classes, and nobody the others; "
+                f"it takes classes: {need} or clients: {-(-len(present) // self.classes)}"
+            )
+        chosen = choose_classes(present, self.clients, self.classes, rng)
+        holders: list[list[int]] = [[] for _ in data.classes]
+        for client, classes in enumerate(chosen):
+            for label in classes:
+                holders[label].append(client)
+        arrays = [np.array(ids, dtype=np.int64) for ids in holders]
+        check_holders("classes_per_client", data, arrays)
+        return parts_of(share_classes(labels, arrays, rng), self.clients)
+
+
+@dataclass(frozen=True, eq=False)
+class Biased:
+    """Some clients hold one class each, the others hold all; a class is divided evenly.
+
+    The first ``one_class_clients`` ids have one class each, in random order and again from the
+    start when there are more of them than classes. Clients with all classes are much larger.
+    """
+
+    one_class_clients: Annotated[
+        int, Field(ge=0, description="clients with examples of one class")
+    ] = 5
+    all_class_clients: Annotated[
+        int, Field(ge=1, description="clients with examples of every class")
+    ] = 5
+
+    @hookimpl
+    def partition(self, data: Dataset, rng: np.random.Generator) -> Sequence[Tensor]:
+        labels = data.train.labels.numpy()
+        present = rng.permutation(np.unique(labels))
+        ids = np.arange(self.one_class_clients + self.all_class_clients)
+        classes = present[ids[: self.one_class_clients] % len(present)]
+        everyone = ids[self.one_class_clients :]
+        holders = [
+            np.concatenate([np.flatnonzero(classes == label), everyone])
+            if label in present
+            else ids[:0]
+            for label in range(len(data.classes))
+        ]
+        check_holders("biased", data, holders)
+        return parts_of(share_classes(labels, holders, rng), len(ids))

@@ -1,0 +1,84 @@
+"""What all data sets that are files on disk share: finding, caching, fetching, and their errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from fedbench import options
+from fedbench.errors import ConfigError
+from fedbench.store import default_data_root
+from fedbench.types import Dataset
+
+from . import caching, fetching
+from .caching import ReadError, Source
+from .fetching import Download, Report
+
+Resolution = Annotated[int, Field(ge=4, le=1024, description="pixels of each side, after resizing")]
+
+
+def in_train(number: int) -> bool:
+    """Say whether example ``number`` of a list trains: 8 of every 10 in a row do, then 2 test."""
+    return number % 10 <= 7
+
+
+@dataclass(frozen=True, eq=False)
+class Public:
+    """A data set of published files under ``ROOT/NAME``; subclasses say how to `open` them."""
+
+    name: ClassVar[str]
+    licence: ClassVar[str]
+    source: ClassVar[str]
+    embedded: ClassVar[bool] = False
+    downloads: ClassVar[tuple[Download, ...]] = ()
+    by_hand: ClassVar[str] = ""
+    """For files that may not or can't be downloaded plainly: where they are, how to lay them out;
+    ``{folder}`` stands for the data set's folder."""
+
+    def open(self, root: Path) -> Source:
+        """Find the files below ``root``.
+
+        Raises:
+            ReadError: when one is missing.
+        """
+        raise NotImplementedError
+
+    def load(self, root: Path) -> Dataset:
+        """Return the data set, from the cache when it is there; inputs are mapped from disk.
+
+        Raises:
+            ConfigError: when a file is missing, damaged or not what was expected, in one line.
+        """
+        try:
+            return caching.load(self.open(root), root, self.name, options.dump(self))
+        except ReadError as error:
+            raise ConfigError(f"{self.name}: {error}{self._hint(root)}") from error
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise ConfigError(f"{self.name}: {where}{error.strerror or error}") from error
+
+    def fetch(self, root: Path, report: Report) -> None:
+        """Download what may be downloaded into ``root``.
+
+        Raises:
+            ConfigError: when that fails, or when files have to be got by hand, saying how.
+        """
+        folder = root / self.name
+        fetching.fetch(self.downloads, folder, report)
+        if self.by_hand:
+            try:
+                self.open(root)
+            except ReadError as error:
+                how = self.by_hand.format(folder=folder)
+                raise ConfigError(f"{self.name}: {error}; {how}") from error
+
+    def _hint(self, root: Path) -> str:
+        flag = "" if root == default_data_root() else f" --data-root {root}"
+        does = "downloads it"
+        if self.by_hand:
+            does = "downloads what it may" if self.downloads else "says where to get it"
+            does += " and where to get the rest" if self.downloads else ""
+        return f"; `fedbench data{flag} fetch {self.name}` {does}"

@@ -1,0 +1,185 @@
+"""Public data sets of several domains: digits from four sources, Office-Caltech, PACS.
+
+Splits: where a set has none, its images are taken in torchvision's ``ImageFolder`` order (by class
+folder, then by file name), numbered over the whole domain, and numbers 0..7 of every ten train
+while 8 and 9 test; this is the Office-Caltech split of the FPL authors' code (Huang et al., CVPR
+2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from . import pictures, reading
+from .public_base import Public, Resolution, in_train
+from .caching import ReadError, Source, Writer
+from .fetching import Download
+from .pictures import Item
+from .public import DIGITS, MNIST_FILES, idx_files
+
+
+@dataclass(frozen=True, eq=False)
+class DigitsFull(Public):
+    """Digits in four domains, the originals: MNIST, USPS, SVHN, SYN, 32 x 32 RGB.
+
+    Files in ``ROOT/digits-full/``: ``MNIST/`` (or the data set ``mnist``'s folder) with four IDX
+    files; ``USPS/usps.bz2`` and ``usps.t.bz2``; ``SVHN/train_32x32.mat`` and ``test_32x32.mat``;
+    ``SYN/train/<0..9>/`` and ``SYN/test/<0..9>/`` (or ``val``) with images.
+    """
+
+    name: ClassVar[str] = "digits-full"
+    licence: ClassVar[str] = "MNIST CC BY-SA 3.0; SVHN non-commercial; USPS and SYN none stated"
+    source: ClassVar[str] = "MNIST, USPS, SVHN, and SYN (Ganin & Lempitsky, ICML 2015)"
+    domains: ClassVar[tuple[str, ...]] = ("mnist", "usps", "svhn", "syn")
+    classes: ClassVar[tuple[str, ...]] = DIGITS
+    downloads: ClassVar[tuple[Download, ...]] = (
+        *(Download(d.urls, f"MNIST/{d.path}", d.checksum) for d in MNIST_FILES),
+        *(
+            Download(
+                (f"https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass/{name}",),
+                f"USPS/{name}",
+                f"md5:{md5}",
+            )
+            for name, md5 in (
+                ("usps.bz2", "ec16c51db3855ca6c91edd34d0e9b197"),
+                ("usps.t.bz2", "8ea070ee2aca1ac39742fdd1ef5ed118"),
+            )
+        ),
+        *(
+            Download((f"http://ufldl.stanford.edu/housenumbers/{name}",), f"SVHN/{name}", md5)
+            for name, md5 in (
+                ("train_32x32.mat", "md5:e26dedcc434d2e4c54c9b2d4a06d8373"),
+                ("test_32x32.mat", "md5:eb5a983be6a315427106f1b164d9cef3"),
+            )
+        ),
+    )
+    by_hand: ClassVar[str] = (
+        "SYN is on its authors' drive (linked from http://yaroslav.ganin.net): put its images at "
+        "{folder}/SYN/train/<digit>/ and {folder}/SYN/test/<digit>/"
+    )
+
+    def open(self, root: Path) -> Source:
+        base = root / self.name
+        folders = [base / "MNIST", base / "MNIST" / "raw", base, root / "mnist"]
+        mnist = idx_files([*folders, root / "mnist" / "raw", root / "mnist" / "MNIST" / "raw"])
+        usps = [reading.find([base / "USPS", base], name) for name in ("usps.bz2", "usps.t.bz2")]
+        svhn = {
+            split: reading.find([base / "SVHN", base], f"{split}_32x32.mat")
+            for split in ("train", "test")
+        }
+        syn = {
+            "train": reading.find_folder([base / "SYN" / "train"]),
+            "test": reading.find_folder([base / "SYN" / "test", base / "SYN" / "val"]),
+        }
+        items = {
+            split: pictures.folder_items(folder, checked_digits(folder))
+            for split, folder in syn.items()
+        }
+
+        def decode(out: Writer) -> tuple[Sequence[str], Sequence[str]]:
+            for split in ("train", "test"):
+                grey, labels = reading.idx_pair(*mnist[split], 10)
+                pictures.add_arrays(out, split, grey, labels, 32, rgb=True, domain=0)
+                folder = usps[0 if split == "train" else 1].parent
+                grey, labels = reading.libsvm_digits(folder, split == "train")
+                pictures.add_arrays(out, split, grey, labels, 32, rgb=True, domain=1)
+                out.add(split, *reading.mat_digits(svhn[split]), domain=2)
+                pictures.add_images(out, split, items[split], 32, domain=3)
+            return self.classes, self.domains
+
+        files = [*(path for pair in mnist.values() for path in pair), *usps, *svhn.values()]
+        files += [path for found in items.values() for path, _ in found]
+        return Source(base, files, decode)
+
+
+def checked_digits(folder: Path) -> list[str]:
+    """Return the ten digits after checking that ``folder`` has a folder for each and no other."""
+    names = pictures.class_folders(folder, 10)
+    if names != list(DIGITS):
+        raise ReadError(f"{folder}: expected class folders 0 to 9, found {', '.join(names)}")
+    return names
+
+
+@dataclass(frozen=True, eq=False)
+class FolderDomains(Public):
+    """A folder of class folders for each domain, without a split of its own."""
+
+    domains: ClassVar[tuple[str, ...]]
+    count: ClassVar[int]
+    inner: ClassVar[tuple[str, ...]]
+
+    resolution: Resolution = 32
+
+    def open(self, root: Path) -> Source:
+        base = root / self.name
+        classes: list[str] = []
+        items: list[list[Item]] = []
+        for domain in self.domains:
+            folder = reading.find_folder([base / domain, *(base / i / domain for i in self.inner)])
+            found = pictures.class_folders(folder, self.count)
+            classes = classes or found
+            if found != classes:
+                odd = sorted(set(found) ^ set(classes))
+                raise ReadError(
+                    f"{folder}: other class folders than {self.domains[0]}: {', '.join(odd)}"
+                )
+            items.append(pictures.folder_items(folder, classes))
+
+        def decode(out: Writer) -> tuple[Sequence[str], Sequence[str]]:
+            for domain, found in enumerate(items):
+                for split in ("train", "test"):
+                    chosen = [
+                        item for n, item in enumerate(found) if in_train(n) == (split == "train")
+                    ]
+                    pictures.add_images(out, split, chosen, self.resolution, domain=domain)
+            return classes, self.domains
+
+        files = [path for found in items for path, _ in found]
+        return Source(base, files, decode, len(files))
+
+
+@dataclass(frozen=True, eq=False)
+class OfficeCaltech(FolderDomains):
+    """Office-Caltech-10 (Gong et al., CVPR 2012): ten classes of objects in four domains.
+
+    Files in ``ROOT/office-caltech/`` (or ``Office_Caltech_10/`` in it): folders ``caltech``,
+    ``amazon``, ``webcam``, ``dslr``, each with the same ten class folders of images. Split: see the
+    module; 8 of every 10 train.
+    """
+
+    name: ClassVar[str] = "office-caltech"
+    licence: ClassVar[str] = "none stated; research use"
+    source: ClassVar[str] = "Gong et al., CVPR 2012, from Office-31 and Caltech-256"
+    domains: ClassVar[tuple[str, ...]] = ("caltech", "amazon", "webcam", "dslr")
+    count: ClassVar[int] = 10
+    inner: ClassVar[tuple[str, ...]] = ("Office_Caltech_10", "office_caltech_10")
+    by_hand: ClassVar[str] = (
+        "its images are on personal drives only; find 'Office-Caltech-10' images (2,533), and put "
+        "them at {folder}/<caltech, amazon, webcam, dslr>/<class>/*.jpg"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Pacs(FolderDomains):
+    """PACS (Li et al., ICCV 2017): seven classes as photographs, art, cartoons and sketches.
+
+    Files in ``ROOT/pacs/`` (or ``PACS/`` or ``kfold/`` in it): folders ``art_painting``,
+    ``cartoon``, ``photo``, ``sketch``, each with the same seven class folders. Split: see the
+    module; 8 of every 10 train, not the authors' own lists.
+    """
+
+    name: ClassVar[str] = "pacs"
+    licence: ClassVar[str] = "none stated; research use"
+    source: ClassVar[str] = "Li et al., ICCV 2017"
+    domains: ClassVar[tuple[str, ...]] = ("art_painting", "cartoon", "photo", "sketch")
+    count: ClassVar[int] = 7
+    inner: ClassVar[tuple[str, ...]] = ("PACS", "kfold")
+    by_hand: ClassVar[str] = (
+        "its images are on its authors' drive (linked from their ICCV 2017 project page); put them "
+        "at {folder}/<art_painting, cartoon, photo, sketch>/<class>/*"
+    )
+
+    resolution: Resolution = 64

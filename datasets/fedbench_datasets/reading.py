@@ -1,0 +1,198 @@
+"""Readers of the original file formats: each gives arrays, or one line that names the file.
+
+What torchvision reads safely and from any such file is read by it: libsvm (USPS) here, image folders
+and images in `pictures`. IDX is read here because torchvision reads it only unpacked and asserts without a
+message, .mat by SciPy because torchvision's class accepts no file but the one with its checksum,
+CIFAR by `unpickling` because torchvision's class runs whatever a pickle names.
+"""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+import struct
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from torchvision.datasets import USPS
+
+from . import unpickling
+from .caching import ReadError
+
+U8 = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
+
+
+def find(folders: Sequence[Path], *names: str) -> Path:
+    """Return the first file that exists: any of ``names`` in the first folder, then the next.
+
+    Raises:
+        ReadError: when there is none.
+    """
+    for folder in folders:
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+    raise ReadError(f"{folders[0] / names[0]}: no such file")
+
+
+def find_folder(folders: Sequence[Path]) -> Path:
+    """Return the first folder that exists, upper and lower case alike; else raise ReadError."""
+    for wanted in folders:
+        if wanted.is_dir():
+            return wanted
+        near = wanted.parent.iterdir() if wanted.parent.is_dir() else ()
+        for path in sorted(near):
+            if path.name.lower() == wanted.name.lower() and path.is_dir():
+                return path
+    raise ReadError(f"{folders[0]}: no such folder")
+
+
+def idx(path: Path, dimensions: int) -> U8:
+    """Read an IDX file of unsigned bytes with that many dimensions, packed with gzip or not.
+
+    Raises:
+        ReadError: when it is damaged, truncated, too long or another kind of array.
+    """
+    data = _unpacked(path)
+    if len(data) < 4 or data[:2] != b"\0\0":
+        raise ReadError(f"{path}: is no IDX file")
+    kind, found = data[2], data[3]
+    if kind != 8 or found != dimensions:
+        raise ReadError(
+            f"{path}: expected an IDX file of bytes (type 8) in {dimensions} dimensions, found "
+            f"type {kind} in {found}"
+        )
+    start = 4 + 4 * dimensions
+    if len(data) < start:
+        raise ReadError(f"{path}: truncated, its header ends early")
+    shape = struct.unpack(f">{dimensions}I", data[4:start])
+    expected = start + int(np.prod(shape, dtype=object))
+    if len(data) != expected:
+        what = "truncated" if len(data) < expected else "too long"
+        raise ReadError(
+            f"{path}: {what}: expected {expected} bytes for {' x '.join(map(str, shape))}, found "
+            f"{len(data)}"
+        )
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+def _unpacked(path: Path) -> bytes:
+    raw = path.read_bytes()
+    if raw[:2] != b"\x1f\x8b":
+        return raw
+    try:
+        return gzip.decompress(raw)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ReadError(f"{path}: truncated or damaged gzip file ({error})") from error
+
+
+def idx_pair(images: Path, labels: Path, classes: int) -> tuple[U8, I64]:
+    """Read IDX images (n, height, width) and their labels (n,)."""
+    pictures, numbers = idx(images, 3), idx(labels, 1)
+    if len(pictures) != len(numbers):
+        raise ReadError(f"{labels}: {len(numbers)} labels for {len(pictures)} images in {images}")
+    return pictures, checked_labels(labels, numbers, classes)
+
+
+def checked_labels(path: Path, labels: Any, classes: int) -> I64:
+    """Return labels as int64 (n,) after checking that they are 0..classes-1, all of them present.
+
+    Raises:
+        ReadError: naming the file and what was found.
+    """
+    numbers = np.asarray(labels).reshape(-1).astype(np.int64)
+    present = np.unique(numbers)
+    if not len(present) or present[0] < 0 or present[-1] >= classes:
+        found = f"{present[0]} to {present[-1]}" if len(present) else "none"
+        raise ReadError(f"{path}: expected labels of {classes} classes, found {found}")
+    if len(present) != classes:
+        raise ReadError(f"{path}: expected examples of {classes} classes, found {len(present)}")
+    return numbers
+
+
+def libsvm_digits(folder: Path, train: bool) -> tuple[U8, I64]:
+    """Read ``usps.bz2`` or ``usps.t.bz2`` in ``folder``: images (n, 16, 16) and labels (n,)."""
+    path = folder / ("usps.bz2" if train else "usps.t.bz2")
+    try:
+        data = USPS(str(folder), train=train)
+    except (EOFError, OSError, ValueError, IndexError) as error:
+        raise ReadError(
+            f"{path}: truncated or damaged: expected bzip2 lines 'label index:value ...' of 256 "
+            f"values ({error})"
+        ) from error
+    return data.data, checked_labels(path, data.targets, 10)
+
+
+def mat_digits(path: Path) -> tuple[U8, I64]:
+    """Read SVHN's cropped digits: images (n, 3, 32, 32) and labels (n,), its label 10 as 0."""
+    from scipy.io import loadmat  # type: ignore[import-untyped]
+
+    try:
+        found = loadmat(path, variable_names=("X", "y"))
+    except Exception as error:  # SciPy fails in many ways on a damaged file
+        why = str(error).split("\n")[0]
+        raise ReadError(f"{path}: truncated or damaged .mat file ({why})") from error
+    images, labels = found.get("X"), found.get("y")
+    if (
+        images is None
+        or labels is None
+        or images.dtype != np.uint8
+        or images.ndim != 4
+        or images.shape[:3] != (32, 32, 3)
+        or labels.size != images.shape[3]
+    ):
+        raise ReadError(f"{path}: expected X (32, 32, 3, n) of bytes and y (n, 1)")
+    numbers = labels.reshape(-1).astype(np.int64)
+    numbers[numbers == 10] = 0
+    return images.transpose(3, 2, 0, 1), checked_labels(path, numbers, 10)
+
+
+def cifar(path: Path, folder: str, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Read pickled CIFAR batches by name, from a folder or from the original .tar.gz.
+
+    Args:
+        path: the unpacked folder, or the archive.
+        folder: the archive's inner folder.
+        names: which batches.
+
+    Raises:
+        ReadError: when one is missing or damaged, or holds more than arrays and containers.
+    """
+    found = {}
+    for name, where, data in _batches(path, folder, list(names)):
+        try:
+            value = unpickling.loads(data)
+        except unpickling.ForbiddenPickle as error:
+            raise ReadError(f"{where}: refused, not a data file: it {error}") from error
+        except pickle.UnpicklingError as error:
+            raise ReadError(f"{where}: truncated or {error}") from error
+        if not isinstance(value, dict):
+            raise ReadError(f"{where}: expected a pickled dict, found {type(value).__name__}")
+        found[name] = value
+    return found
+
+
+def _batches(path: Path, folder: str, names: list[str]) -> Iterator[tuple[str, str, bytes]]:
+    if path.is_dir():
+        for name in names:
+            yield name, str(path / name), find([path], name).read_bytes()
+        return
+    left = set(names)
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                name = member.name.removeprefix("./").removeprefix(f"{folder}/")
+                file: IO[bytes] | None = archive.extractfile(member) if name in left else None
+                if file is not None:
+                    left.remove(name)
+                    yield name, f"{path}: {member.name}", file.read()
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise ReadError(f"{path}: truncated or damaged archive ({error})") from error
+    if left:
+        raise ReadError(f"{path}: truncated, or another archive: no {folder}/{sorted(left)[0]}")

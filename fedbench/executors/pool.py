@@ -1,0 +1,287 @@
+"""Clients in parallel processes on this machine, with the same bits as one after the other.
+
+Workers are forked once the data is loaded, so data and plugins are shared without a copy and no
+plugin is pickled. Tensors travel through memory that was mapped before the fork; a pipe carries
+only their places. A worker that dies is replaced and its client runs again; one that loses its
+parent ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import mmap
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ..errors import FedbenchError
+from ..types import ClientJob, ClientResult, Payload, Value, flatten, nbytes, unflatten
+from .inline import InlineWorkers
+
+if TYPE_CHECKING:
+    from ..run import Runtime
+
+ATTEMPTS = 3
+"""How often a client may lose its worker before the run ends."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Run clients in parallel processes, one thread each; on one core or a GPU, in turn."""
+
+    workers: Annotated[
+        Annotated[int, Field(ge=1)] | None, Field(description="processes; default one a core")
+    ] = None
+
+    def open(self, runtime: Runtime) -> PoolWorkers | InlineWorkers:
+        """Start the workers of a run."""
+        count = min(self.workers or _cores(), len(runtime.parts))
+        usable = sys.platform.startswith("linux") and runtime.device.type == "cpu"
+        if not usable or (self.workers is None and count == 1):
+            return InlineWorkers(runtime)
+        return PoolWorkers(runtime, count)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class WorkerDied(FedbenchError):
+    """A worker process ended without an answer, several times for one client."""
+
+
+class Buffer:
+    """Memory that parent and children share, since it is mapped before the fork."""
+
+    def __init__(self, size: int) -> None:
+        self._map = mmap.mmap(-1, size)
+        self._size = size
+
+    def put(self, values: Mapping[str, Value]) -> list[Any]:
+        """Write ``values`` and return what `get` needs to find them; the rest goes in line."""
+        places: list[Any] = []
+        offset = 0
+        for name, tensor in flatten(values).items():
+            plain = tensor.contiguous()
+            kind, shape = str(plain.dtype).removeprefix("torch."), list(plain.shape)
+            size = plain.numel() * plain.element_size()
+            if size == 0 or offset + size > self._size:
+                raw = bytes(plain.reshape(-1).view(torch.uint8).numpy()) if size else b""
+                places.append((name, kind, shape, None, raw))
+                continue
+            self._view(kind, shape, offset).copy_(plain)
+            places.append((name, kind, shape, offset, None))
+            offset = math.ceil((offset + size) / 64) * 64
+        return places
+
+    def get(self, places: Sequence[Any], copy: bool) -> dict[str, Value]:
+        """Read what `put` wrote; without ``copy`` the tensors lie in the shared memory."""
+        flat = {}
+        for name, kind, shape, offset, raw in places:
+            if offset is not None:
+                view = self._view(kind, shape, offset)
+                flat[name] = view.clone() if copy else view
+            elif raw:
+                found = torch.frombuffer(bytearray(raw), dtype=getattr(torch, kind))
+                flat[name] = found.reshape(shape)
+            else:
+                flat[name] = torch.empty(shape, dtype=getattr(torch, kind))
+        return unflatten(flat)
+
+    def _view(self, kind: str, shape: Sequence[int], offset: int) -> Tensor:
+        dtype = getattr(torch, kind)
+        count = math.prod(shape)
+        return torch.frombuffer(self._map, dtype=dtype, count=count, offset=offset).reshape(shape)
+
+
+class Worker:
+    """One forked process, its pipe and its buffer."""
+
+    def __init__(self, runtime: Runtime, payload: Buffer, size: int, others: list[Worker]) -> None:
+        self.buffer = Buffer(size)
+        self.pipe, child = multiprocessing.Pipe()
+        self.job: ClientJob | None = None
+        parent = os.getpid()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            for other in (self, *others):
+                other.pipe.close()
+            _serve(runtime, payload, self.buffer, child, parent)
+        child.close()
+
+    def give(self, job: ClientJob, payload: Sequence[Any]) -> None:
+        """Hand the worker a job."""
+        self.job = job
+        self.pipe.send((job.round, job.client, self.buffer.put(job.state), payload))
+
+    def end(self) -> None:
+        """Stop the process and wait for it."""
+        self.pipe.close()
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+def _serve(
+    runtime: Runtime, payload: Buffer, buffer: Buffer, pipe: Connection, parent: int
+) -> NoReturn:
+    """Answer jobs until the parent is gone. Runs in the child and never returns."""
+    status = 1
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _die_with(parent)
+        torch.set_num_threads(1)
+        while True:
+            number, client, state, places = pipe.recv()
+            job = ClientJob(number, client, buffer.get(state, copy=True))
+            try:
+                result = runtime.run_client(job, payload.get(places, copy=False))
+                pipe.send(("done", _answer(result, buffer)))
+            except Exception as error:
+                pipe.send(("error", _portable(error)))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _die_with(parent: int) -> None:
+    """Ask Linux to end this process when its parent ends, whatever ends it."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def _answer(result: ClientResult, buffer: Buffer) -> Any:
+    values = {f"u{key}": value for key, value in result.uploads.items()}
+    values |= {f"s{key}": value for key, value in result.state.items()}
+    return result.client, result.examples, dict(result.metrics), result.seconds, buffer.put(values)
+
+
+def _portable(error: Exception) -> tuple[bytes | None, str, list[str]]:
+    """Return an exception as bytes when it can be rebuilt, else as text, and its notes."""
+    notes = list(getattr(error, "__notes__", []))
+    try:
+        data = pickle.dumps(error)
+        pickle.loads(data)
+    except Exception:  # an exception class that can't be rebuilt is reported by its text
+        return None, f"{type(error).__name__}: {error}", notes
+    return data, str(error), notes
+
+
+class PoolWorkers:
+    """See `Pool`."""
+
+    def __init__(self, runtime: Runtime, count: int) -> None:
+        self._runtime, self._count = runtime, count
+        weights = nbytes(runtime.initial)
+        self._size = max(64 << 20, 4 * weights)
+        self._payload = Buffer(self._size)
+        self._workers: list[Worker] = []
+        for _ in range(count):
+            self._start()
+
+    def _start(self) -> Worker:
+        worker = Worker(self._runtime, self._payload, self._size, self._workers)
+        self._workers.append(worker)
+        return worker
+
+    def run(
+        self, payload: Mapping[str, Value], jobs: Sequence[ClientJob]
+    ) -> Iterator[ClientResult]:
+        """Yield the results in client-id order, with few of them waiting at any time.
+
+        Within a window of the next clients, larger ones start first.
+        """
+        places = self._payload.put(payload)
+        sizes = {job.client: len(self._runtime.parts[job.client]) for job in jobs}
+        waiting = sorted(jobs, key=lambda job: job.client)
+        order = [job.client for job in waiting]
+        ready: dict[int, ClientResult] = {}
+        attempts: dict[int, int] = {}
+        delivered = 0
+        while delivered < len(order):
+            window = set(order[delivered : delivered + 4 * self._count])
+            for worker in [w for w in self._workers if w.job is None]:
+                open_jobs = [job for job in waiting if job.client in window]
+                if not open_jobs:
+                    break
+                job = max(open_jobs, key=lambda j: sizes[j.client])
+                waiting.remove(job)
+                worker.give(job, places)
+            self._collect(ready, waiting, attempts)
+            while delivered < len(order) and order[delivered] in ready:
+                yield ready.pop(order[delivered])
+                delivered += 1
+
+    def _collect(
+        self,
+        ready: dict[int, ClientResult],
+        waiting: list[ClientJob],
+        attempts: dict[int, int],
+    ) -> None:
+        """Wait until a worker answers or dies; take its result, or put its job back."""
+        busy = {worker.pipe: worker for worker in self._workers if worker.job is not None}
+        for pipe in wait(list(busy)):
+            worker = busy[pipe]  # type: ignore[index]
+            job = worker.job
+            assert job is not None
+            try:
+                kind, data = worker.pipe.recv()
+            except (EOFError, ConnectionResetError, OSError):
+                self._replace(worker, job, attempts)
+                waiting.append(job)
+                continue
+            worker.job = None
+            if kind == "error":
+                _raise(data)
+            client, examples, metrics, seconds, places = data
+            values = worker.buffer.get(places, copy=True)
+            uploads = {key[1:]: value for key, value in values.items() if key[0] == "u"}
+            state = {key[1:]: value for key, value in values.items() if key[0] == "s"}
+            where = f"the uploads of client {client}"
+            ready[client] = ClientResult(
+                client, examples, Payload(uploads, where), metrics, state, seconds
+            )
+
+    def _replace(self, worker: Worker, job: ClientJob, attempts: dict[int, int]) -> None:
+        self._workers.remove(worker)
+        worker.end()
+        attempts[job.client] = attempts.get(job.client, 0) + 1
+        if attempts[job.client] >= ATTEMPTS:
+            raise WorkerDied(
+                f"round {job.round}, client {job.client}: its worker process died "
+                f"{ATTEMPTS} times; is there enough memory?"
+            )
+        self._start()
+
+    def close(self) -> None:
+        """Stop every worker."""
+        for worker in self._workers:
+            worker.end()
+        self._workers = []
+
+
+def _raise(data: tuple[bytes | None, str, list[str]]) -> NoReturn:
+    raw, text, notes = data
+    error = pickle.loads(raw) if raw is not None else RuntimeError(text)
+    for note in notes:
+        if note not in getattr(error, "__notes__", []):
+            error.add_note(note)
+    raise error

@@ -1,0 +1,124 @@
+"""The numbers as files for other programs: CSV in long form, and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..analysis import MEAN, Analysis, Group
+from ..records import Record
+from ..store import json_ready, to_json
+from .content import PAIRED, unpaired_seeds
+from .series import class_names
+
+COLUMNS = (
+    "setting",
+    "variant",
+    "seed",
+    "round",
+    "inference",
+    "metric",
+    "domain",
+    "class",
+    "value",
+)
+
+
+def rounds_csv(analysis: Analysis) -> str:
+    """Return every number of every round, one a line, failed and unfinished runs too.
+
+    ``domain`` is ``mean`` for the mean over domains. Rows without ``inference`` are of the round:
+    the plugins' metrics by their names, ``bytes_up.KEY``, ``bytes_down.KEY`` and ``seconds``.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for group in analysis.groups:
+        classes = class_names(group)
+        for record in group.records:
+            head = (group.label, record.variant, record.seed)
+            for one in record.rounds:
+                for row in _round(one, classes):
+                    writer.writerow((*head, one["round"], *row))
+    return text.getvalue()
+
+
+def _round(one: Mapping[str, Any], classes: list[str]) -> Iterator[tuple[Any, ...]]:
+    for inference, metrics in one["scores"].items():
+        for metric, scores in metrics.items():
+            if scores["mean"] is not None:
+                yield inference, metric, MEAN, "", scores["mean"]
+            for domain, value in scores["domains"].items():
+                if not isinstance(value, list):
+                    yield inference, metric, domain, "", value
+                    continue
+                for number, part in enumerate(value):
+                    name = classes[number] if number < len(classes) else number
+                    yield inference, metric, domain, name, part
+    for metric, value in one["metrics"].items():
+        yield "", metric, "", "", value
+    for way in ("bytes_up", "bytes_down"):
+        for key, value in one[way].items():
+            yield "", f"{way}.{key}", "", "", value
+    yield "", "seconds", "", "", one["seconds"]
+
+
+def summary_json(analysis: Analysis) -> bytes:
+    """Return the whole analysis and what each run is; numbers that are not finite become null."""
+    data = {
+        "protocol": PAIRED,
+        "reference": analysis.reference,
+        "test": analysis.test,
+        "correction": "holm",
+        "settings": [_group(group) for group in analysis.groups],
+        "ranks": json_ready(analysis.ranks),
+    }
+    return to_json(_finite(data))
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "label": group.label,
+        "setting": group.setting,
+        "rule": group.rule,
+        "higher_is_better": group.higher_is_better,
+        "reference": group.reference,
+        "not_paired": unpaired_seeds(group),
+        "variants": {
+            variant: {
+                "wins_ties_losses": group.wins.get(variant),
+                "columns": {
+                    column: {**json_ready(cell), "significant": cell.significant}
+                    for column, cell in cells.items()
+                },
+            }
+            for variant, cells in group.cells.items()
+        },
+        "runs": [_run(record) for record in group.records],
+    }
+
+
+def _run(record: Record) -> dict[str, Any]:
+    result = dict(record.result or {})
+    return {
+        "path": str(record.path),
+        "variant": record.variant,
+        "seed": record.seed,
+        "status": record.status,
+        "error": record.error,
+        "rounds": len(record.rounds),
+        "config_hash": record.config.hash,
+        "result": result or None,
+        "environment": record.environment,
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,294 @@
+"""The report as one HTML page that needs no network: text, tables, data and scripts in one file.
+
+Jinja escapes all text; data goes in as JSON with ``<`` escaped; a content security policy keeps the
+page from loading anything or evaluating strings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from ..analysis import MEAN, Analysis, Group
+from ..records import Record
+from ..store import versions
+from ..terminal import duration, size
+from . import content, draw, series, specs
+from .figures import Figure, look
+
+HERE = Path(__file__).parent
+SECTIONS = {
+    "results": "Charts",
+    "classes": "Classes and partition",
+    "diagnostics": "Diagnostics",
+}
+
+
+def page(analysis: Analysis, figures: Sequence[Sequence[Figure]]) -> str:
+    """Return the page; ``figures`` are those of each group."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["breakable"] = breakable
+    groups = [
+        _group(analysis, group, f"s{number}", found)
+        for number, (group, found) in enumerate(zip(analysis.groups, figures, strict=True), 1)
+    ]
+    return environment.get_template("page.html.jinja").render(
+        title=_title(analysis),
+        groups=groups,
+        ranks=content.ranks(analysis),
+        data=_script_json(_data(figures)),
+        css=(HERE / "page.css").read_text(encoding="utf-8"),
+        script=(HERE / "page.js").read_text(encoding="utf-8"),
+        vega=draw.javascript(),
+        version=versions()["fedbench-toolkit"],
+        date=date.today().isoformat(),
+    )
+
+
+def breakable(text: str) -> Markup:
+    """Return a name, escaped, that may break after its separators."""
+    return Markup(re.sub(r"([:=._,/-])", r"\1<wbr>", str(escape(text))))
+
+
+def _title(analysis: Analysis) -> str:
+    variants = list(dict.fromkeys(v for group in analysis.groups for v in group.variants))
+    shown = _listed(variants)
+    if len(shown) > 60:
+        shown = f"{len(variants)} variants"
+    data = dict.fromkeys(str(group.setting["data"]["name"]) for group in analysis.groups)
+    return f"{shown} on {_listed(list(data))}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _data(figures: Sequence[Sequence[Figure]]) -> dict[str, Any]:
+    """Return what the page's script draws: charts, and each data set once."""
+    charts: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    for number, found in enumerate(figures, 1):
+        for figure in found:
+            names = [f"s{number}/{name}" for name in figure.data]
+            data |= dict(zip(names, figure.data.values(), strict=True))
+            for place, panel in enumerate(figure.panels):
+                mine = [name for name in names if _uses(panel.spec, name.split("/")[1])]
+                spec = _with_toggle(panel.spec) if figure.legend else panel.spec
+                charts[f"s{number}-{figure.name}-{place}"] = {"spec": spec, "data": mine}
+    return {"config": specs.CONFIG, "charts": charts, "data": data}
+
+
+def _uses(spec: Mapping[str, Any], name: str) -> bool:
+    layers = (spec, *spec.get("layer", ()))
+    return any(layer.get("data", {}).get("name") == name for layer in layers)
+
+
+def _with_toggle(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the spec with a parameter ``hidden``: names of series to leave out."""
+    keep = {"filter": "indexof(hidden, datum.v) < 0"}
+    return {
+        **spec,
+        "params": [{"name": "hidden", "value": []}],
+        "transform": [keep, *spec.get("transform", ())],
+    }
+
+
+def _script_json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _group(
+    analysis: Analysis, group: Group, key: str, figures: Sequence[Figure]
+) -> dict[str, Any]:
+    table = content.table(analysis, group)
+    present = {figure.section for figure in figures}
+    return {
+        "id": key,
+        "label": group.label,
+        "headline": content.headline(group),
+        "facts": _facts(analysis, group),
+        "table": table,
+        "unsure": content.has_unsure(table),
+        "sections": [(name, text) for name, text in SECTIONS.items() if name in present],
+        "figures": [_figure(group, key, figure) for figure in figures],
+        "failed": [_failed(r) for r in group.records if r.status != "finished"],
+        "costs": _costs(group),
+        "configs": _differences(group, _configs(group)),
+        "environments": _differences(group, [_environment(r) for r in group.records]),
+        "digests": [_digest(group, record) for record in group.records],
+    }
+
+
+def _facts(analysis: Analysis, group: Group) -> Iterator[tuple[str, str]]:
+    setting = group.setting
+    yield "data", _choice(setting["data"])
+    yield "model", _choice(setting["model"])
+    yield "rounds", str(setting["rounds"])
+    chosen = [_choice({"name": name, **given}) for name, given in setting["plugins"].items()]
+    yield "partition and client sampling", "; ".join(chosen) or content.NONE
+    if "card" in setting["card"]:
+        yield "card", " ".join(map(str, setting["card"].values()))
+    yield "accuracy rule", group.rule
+    seeds = content.seeds(group)
+    run = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    yield "seeds", f"{seeds[0]} to {seeds[-1]}" if run else ", ".join(map(str, seeds))
+    if group.reference:
+        yield "reference", group.reference
+        yield "test", content.TESTS[analysis.test] + ", Holm's correction"
+
+
+def _choice(choice: Mapping[str, Any]) -> str:
+    options = _options({k: v for k, v in choice.items() if k != "name"})
+    return f"{choice['name']} ({options})" if options else str(choice["name"])
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_text(value)}" for name, value in options.items())
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _figure(group: Group, key: str, figure: Figure) -> dict[str, Any]:
+    colour, dash, shape = (c["scale"] for c in (look(group).colour, look(group).dash, look(group).shape))
+    places = [colour["domain"].index(name) for name in figure.legend]
+    return {
+        "id": f"{key}-{figure.name}",
+        "section": figure.section,
+        "title": figure.title,
+        "caption": figure.caption,
+        "panels": [
+            {"id": f"{key}-{figure.name}-{n}", "title": panel.title, "wide": panel.wide}
+            for n, panel in enumerate(figure.panels)
+        ],
+        "two": sum(not panel.wide for panel in figure.panels) in (2, 4),
+        "legend": [
+            {
+                "name": colour["domain"][n],
+                "colour": colour["range"][n],
+                "dash": ",".join(map(str, dash["range"][n])),
+                "shape": shape["range"][n],
+            }
+            for n in places
+        ],
+    }
+
+
+def _failed(record: Record) -> dict[str, Any]:
+    return {
+        "status": record.status,
+        "variant": record.variant,
+        "seed": record.seed,
+        "rounds": f"{len(record.rounds)} of {record.config.rounds}",
+        "error": record.error,
+    }
+
+
+def _costs(group: Group) -> dict[str, Any]:
+    """Return bytes per round by key and direction, and seconds per run."""
+    finished = series.finished(group)
+    keys: dict[tuple[str, str], None] = {}
+    for runs in finished.values():
+        for run in runs:
+            for way in ("up", "down"):
+                keys |= dict.fromkeys((way, key) for key in (run.result or {})["bytes"][way])
+    rows = []
+    for variant, runs in finished.items():
+        sent = [(run.result or {})["bytes"] for run in runs]
+        cells = [
+            size(fmean(one[way][key] for one in sent)) if all(key in one[way] for one in sent) else "-"
+            for way, key in keys
+        ]
+        seconds = fmean(float((run.result or {})["seconds"]) for run in runs)
+        rows.append((variant, [duration(seconds), *cells]))
+    return {"columns": ["time a run", *(f"{way}: {key}" for way, key in keys)], "rows": rows}
+
+
+def _configs(group: Group) -> list[dict[str, Any]]:
+    """Return the runs' configs, flat; a plugin that some lack and others share is one value."""
+    configs = [dict(record.config.to_dict()) for record in group.records]
+    plugins = [config.pop("plugins") for config in configs]
+    flat = [content.flatten(config) for config in configs]
+    for name in dict.fromkeys(name for one in plugins for name in one):
+        given = [one[name] for one in plugins if name in one]
+        whole = len(given) < len(plugins) and all(options == given[0] for options in given)
+        for values, one in zip(flat, plugins, strict=True):
+            if name in one:
+                text = _options(one[name]) or "no options"
+                values |= {name: text} if whole else content.flatten({name: one[name] or "in use"})
+    return flat
+
+
+def _environment(record: Record) -> dict[str, Any]:
+    return {k: v for k, v in content.flatten(record.environment).items() if k != "config_hash"}
+
+
+def _differences(group: Group, values_of: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Split the flat values of runs into those all share and those that differ, by variant."""
+    flat = list(zip(group.records, values_of, strict=True))
+    keys = dict.fromkeys(key for _, values in flat for key in values)
+    base = group.reference or group.variants[-1]
+    shared, differing = [], []
+    for key in keys:
+        texts = {_text(values[key]) if key in values else content.NONE for _, values in flat}
+        if len(texts) == 1:
+            shared.append((key, texts.pop()))
+            continue
+        by_variant = {
+            variant: _by_seed([(r.seed, v.get(key, ...)) for r, v in flat if r.variant == variant])
+            for variant in group.variants
+        }
+        cells = [{"text": text, "other": text != by_variant[base]} for text in by_variant.values()]
+        differing.append({"key": key, "cells": cells})
+    return {"columns": group.variants, "base": base, "shared": shared, "differing": differing}
+
+
+def _by_seed(found: Sequence[tuple[int, Any]]) -> str:
+    """Return one variant's values of a key: the value, or each with its seeds."""
+    seeds: dict[str, list[int]] = {}
+    for seed, value in found:
+        seeds.setdefault(content.NONE if value is ... else _text(value), []).append(seed)
+    if len(seeds) == 1:
+        return next(iter(seeds))
+    if all(text == str(seed) for text, (seed, *_) in seeds.items()):
+        return ", ".join(seeds)
+    return "; ".join(
+        f"{text} (seed{'s' if len(which) > 1 else ''} {', '.join(map(str, which))})"
+        for text, which in seeds.items()
+    )
+
+
+def _digest(group: Group, record: Record) -> dict[str, Any]:
+    result = record.result or {}
+    mean = result.get("accuracy", {}).get(MEAN)
+    return {
+        "variant": record.variant,
+        "seed": record.seed,
+        "status": record.status,
+        "mean": content.NONE if mean is None else content.number(mean, group),
+        "config": record.config.hash,
+        "weights": result.get("weights_sha256", ""),
+        "metrics": result.get("metrics_sha256", ""),
+        "path": str(record.path),
+    }

@@ -1,0 +1,130 @@
+"""The summary on the command line: rich on a terminal, plain ASCII off it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from ..analysis import Analysis, Group
+from .content import Entry, Table, has_unsure, headline, ranks, table
+
+FAINT, STRONG = "dim", "bold"
+WIDE = 10_000
+"""Columns off a terminal: lines are never wrapped there."""
+
+
+class Printer:
+    """Prints to one console, with signs that its encoding has.
+
+    Args:
+        console: where to; default standard output.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.out = console or Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+        self.rich = self.out.is_terminal and self.out.encoding.startswith("utf")
+        self.signs = ("±", "≈") if self.rich else ("+-", "~")
+
+    def text(self, text: str, style: str = "") -> None:
+        """Print a line; brackets in it are no markup."""
+        plain = text if self.rich else _ascii(text)
+        self.out.print(Text(plain, style=style), soft_wrap=not self.rich)
+
+    def grid(self, title: str, head: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
+        """Print a table whose first column is text and the others numbers."""
+        shape = box.SIMPLE_HEAD if self.rich else box.MARKDOWN
+        if title:
+            self.text(title, STRONG)
+        for columns in self._fitting(head, rows):
+            grid = Grid(box=shape, pad_edge=False, show_edge=False)
+            for place in columns:
+                side = "left" if place == 0 else "right"
+                grid.add_column(Text(head[place]), justify=side, no_wrap=place > 0)  # type: ignore[arg-type]
+            for row in rows:
+                grid.add_row(*(row[place] for place in columns))
+            self.out.print(grid)
+        self.out.print()
+
+    def _fitting(self, head: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[list[int]]:
+        """Split the columns so that each part, led by the first column, fits the terminal."""
+        widths = [
+            max(len(head[n]), *(row[n].cell_len for row in rows)) + 2 for n in range(len(head))
+        ]
+        parts = [[0]]
+        used = widths[0]
+        for place in range(1, len(head)):
+            if used + widths[place] > self.out.width and len(parts[-1]) > 1:
+                parts.append([0])
+                used = widths[0]
+            parts[-1].append(place)
+            used += widths[place]
+        return parts
+
+    def entry(self, entry: Entry, any_unsure: bool) -> Text:
+        """Return a cell: mean and deviation, best in bold, the sign for "not significant"."""
+        text = f"{entry.mean} {self.signs[0]} {entry.std}" if entry.std else entry.mean
+        if entry.best and not self.rich:
+            text = f"*{text}"
+        found = Text(text, style=STRONG if entry.best else "")
+        if any_unsure:
+            found.append(f" {self.signs[1]}" if entry.unsure else "  ")
+        return found
+
+
+def print_analysis(analysis: Analysis, console: Console | None = None) -> None:
+    """Print every setting's summary, what is not finished, and the ranks over settings."""
+    printer = Printer(console)
+    for group in analysis.groups:
+        _print_group(printer, group, table(analysis, group))
+    order = ranks(analysis)
+    if order:
+        rows = [[Text(cell) for cell in row] for row in order.rows]
+        printer.grid("mean ranks over settings (1 is best)", ["variant", "mean rank"], rows)
+        printer.text(order.note)
+
+
+def _print_group(printer: Printer, group: Group, content: Table) -> None:
+    unsure = has_unsure(content)
+    rows = [
+        [_name(row.variant), Text(row.seeds), *(printer.entry(e, unsure) for e in row.entries)]
+        for row in content.rows
+    ]
+    printer.grid(content.label, ["variant", "seeds", *content.columns], rows)
+    if content.versus:
+        lines = [
+            [_name(row.variant), *map(Text, row.versus)]
+            for row in content.rows
+            if row.variant != content.reference
+        ]
+        title = f"compared with {content.reference}, {content.columns[0]}"
+        printer.grid(title, ["variant", *content.versus], lines)
+    printer.text(headline(group))
+    for note in content.notes:
+        printer.text(note, "bold red" if note.startswith("WARNING") else FAINT)
+    best = "bold" if printer.rich else "*"
+    printer.text(f"{best}: best of its column", FAINT)
+    if unsure:
+        sign = printer.signs[1]
+        printer.text(f"{sign}: not significantly different from {content.reference}", FAINT)
+    for record in group.records:
+        if record.status == "finished":
+            continue
+        why = record.error or f"{len(record.rounds)} of {record.config.rounds} rounds done"
+        what = f"{record.status}: {record.variant}, seed {record.seed}: {why.splitlines()[-1]}"
+        printer.text(what, "red" if record.status == "failed" else "yellow")
+    printer.out.print()
+
+
+def _name(variant: str) -> Text:
+    return Text(variant, overflow="fold")
+
+
+def _ascii(text: str) -> str:
+    signs = {"±": "+-", "≈": "~", "×": "x", "–": "-"}
+    plain = "".join(signs.get(letter, letter) for letter in text)
+    return plain.encode("ascii", "backslashreplace").decode()

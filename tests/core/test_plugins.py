@@ -1,0 +1,505 @@
+"""Rules that plugins keep, each with the text that tells an author how to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from fedbench import plugins as module
+from fedbench.errors import ConfigError, PluginError
+from fedbench.hookspecs import DiscoveryHooks, RunHooks, hookimpl
+from fedbench.plugins import RUN_HOOKS, RunPlugins, check_plugin_class, discover
+from fedbench.types import ServerUpdate
+
+
+def exactly(text: str) -> str:
+    """Match ``text`` and nothing more, apart from the note that a client's turn adds."""
+    return rf"^{re.escape(text)}(\nin round \d+, client \d+)?$"
+
+
+# --- one class at a time -------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class NotFrozen:
+    @hookimpl
+    def round_end(self, result): ...
+
+
+@dataclass(frozen=True)
+class ByValue:
+    @hookimpl
+    def round_end(self, result): ...
+
+
+class NoDataclass:
+    @hookimpl
+    def round_end(self, result): ...
+
+
+@dataclass(frozen=True, eq=False)
+class UnknownHook:
+    @hookimpl
+    def aggregat(self, results): ...
+
+
+@dataclass(frozen=True, eq=False)
+class UnknownSpecname:
+    @hookimpl(specname="round_ends")
+    def observe(self, result): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Defaulted:
+    @hookimpl
+    def round_end(self, result, directory=None): ...
+
+
+@dataclass(frozen=True, eq=False)
+class UnknownArgument:
+    @hookimpl
+    def server_update(self, ctx, state, report): ...
+
+
+@dataclass(frozen=True, eq=False)
+class WrapsList:
+    @hookimpl(wrapper=True)
+    def broadcast(self):
+        return (yield)
+
+
+@dataclass(frozen=True, eq=False)
+class OldWrapper:
+    @hookimpl(hookwrapper=True)
+    def client_update(self, ctx):
+        yield
+
+
+@dataclass(frozen=True, eq=False)
+class NoHook:
+    def round_end(self, result): ...
+
+
+OPTIONS_ONLY = (
+    "must be @dataclass(frozen=True, eq=False): plugins hold options only; what lasts between "
+    "rounds belongs in the server's or client's state"
+)
+
+
+@pytest.mark.parametrize(
+    ("cls", "text"),
+    [
+        (NotFrozen, f"'x' (NotFrozen) {OPTIONS_ONLY}"),
+        (ByValue, f"'x' (ByValue) {OPTIONS_ONLY}"),
+        (NoDataclass, f"'x' must be a dataclass of options, got {NoDataclass!r}"),
+        (UnknownHook, "plugin 'x' implements unknown hook 'aggregat' (did you mean 'aggregate'?)"),
+        (
+            UnknownSpecname,
+            "plugin 'x' implements unknown hook 'round_ends' (did you mean 'round_end'?)",
+        ),
+        (
+            Defaulted,
+            "plugin 'x': argument 'directory' of round_end has a default; hooks never pass such "
+            "an argument, so remove the default",
+        ),
+        (
+            UnknownArgument,
+            "plugin 'x': server_update has no argument 'report' (did you mean 'reports'?)",
+        ),
+        (
+            WrapsList,
+            "plugin 'x' wraps 'broadcast'; only aggregate, client_update, partition, "
+            "select_clients can be wrapped",
+        ),
+        (OldWrapper, "plugin 'x': client_update uses hookwrapper; use wrapper=True"),
+        (NoHook, "plugin 'x' implements no hook; mark methods with @hookimpl"),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_a_class_that_breaks_a_rule_is_refused_when_it_registers(registry, add, cls, text):
+    before = registry.names("plugin")
+    with pytest.raises(PluginError, match=exactly(text)):
+        add(x=cls)
+    assert registry.names("plugin") == before
+
+
+@pytest.mark.parametrize("name", ["seed", "rounds", "plugins", "accuracy"])
+def test_a_plugin_cannot_have_the_name_of_a_config_key(name):
+    text = f"a plugin can't be called {name!r}: that is a top-level config key"
+    with pytest.raises(PluginError, match=exactly(text)):
+        check_plugin_class(name, Observer)
+
+
+def test_data_sets_models_and_metrics_are_dataclasses_of_options_too(registry):
+    module = SimpleNamespace(register_models=hookimpl(lambda: {"net": ByValue}))
+    with pytest.raises(PluginError, match=r"'net' \(ByValue\) must be @dataclass\(frozen=True"):
+        registry.add(module, "other")
+
+
+def test_an_unknown_discovery_hook_is_refused(registry):
+    module = SimpleNamespace(register_pluggins=hookimpl(lambda: {}))
+    with pytest.raises(PluginError, match="unknown hook 'register_pluggins'"):
+        registry.add(module, "other")
+
+
+def test_every_hook_is_documented():
+    hooks = {**vars(RunHooks), **vars(DiscoveryHooks)}
+    for name, hook in hooks.items():
+        if not name.startswith("_"):
+            assert hook.__doc__, name
+
+
+# --- the plugins of one run ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Observer:
+    @hookimpl
+    def round_end(self, result): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """The least that a run needs."""
+
+    @hookimpl
+    def partition(self): ...
+
+    @hookimpl
+    def select_clients(self): ...
+
+    @hookimpl
+    def client_update(self): ...
+
+    @hookimpl
+    def aggregate(self):
+        return "base"
+
+    @hookimpl
+    def local_loss(self):
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregator:
+    @hookimpl
+    def aggregate(self): ...
+
+
+@dataclass(frozen=True, eq=False)
+class NoAggregator:
+    @hookimpl
+    def partition(self): ...
+
+    @hookimpl
+    def select_clients(self): ...
+
+    @hookimpl
+    def client_update(self): ...
+
+    @hookimpl
+    def local_loss(self): ...
+
+
+@dataclass(frozen=True, eq=False)
+class NeedsBase:
+    requires: ClassVar[tuple[str, ...]] = ("base",)
+
+    @hookimpl
+    def round_end(self): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Personal:
+    @hookimpl
+    def personal_models(self): ...
+
+
+def test_no_base_implementation_of_a_single_hook():
+    text = "no plugin implements 'aggregate'; a run needs exactly one"
+    with pytest.raises(ConfigError, match=exactly(text)):
+        RunPlugins([("rest", NoAggregator())])
+
+
+def test_two_base_implementations_are_named_in_yaml_order():
+    text = "2 plugins implement 'aggregate': base, again; a run needs exactly one"
+    with pytest.raises(ConfigError, match=exactly(text)):
+        RunPlugins([("base", Base()), ("again", Aggregator())])
+
+
+def test_a_wrapper_is_no_base_implementation():
+    text = "no plugin implements 'aggregate'; a run needs exactly one"
+    with pytest.raises(ConfigError, match=exactly(text)):
+        RunPlugins([("rest", NoAggregator()), ("wrap", Tag())])
+
+
+def test_a_run_needs_a_loss(registry, tiny_config):
+    text = "no plugin implements 'local_loss'; `fedbench plugins` lists which ones do"
+    config = tiny_config(registry).to_dict()
+    del config["plugins"]["cross_entropy"]
+    plugins = [(name, registry.get("plugin", name).value()) for name in config["plugins"]]
+    with pytest.raises(ConfigError, match=exactly(text)):
+        RunPlugins(plugins)
+
+
+def test_only_one_plugin_gives_personal_models():
+    text = "one and two both implement 'personal_models'; keep one"
+    with pytest.raises(ConfigError) as caught:
+        RunPlugins([("base", Base()), ("one", Personal()), ("two", Personal())])
+    assert sorted(str(caught.value).split()) == sorted(text.split())
+
+
+def test_a_required_plugin_that_is_missing():
+    with pytest.raises(ConfigError, match=exactly("plugin 'late' needs 'base' in this run")):
+        RunPlugins([("other", Base()), ("late", NeedsBase())])
+
+
+def test_a_required_plugin_comes_first():
+    with pytest.raises(ConfigError, match=exactly("plugin 'late' needs 'base' before it")):
+        RunPlugins([("late", NeedsBase()), ("base", Base())])
+    RunPlugins([("base", Base()), ("late", NeedsBase())])
+
+
+CALLS: list[str] = []
+
+
+@dataclass(frozen=True, eq=False)
+class Tag:
+    """Says when it is called."""
+
+    tag: str = "tag"
+
+    @hookimpl(wrapper=True)
+    def aggregate(self) -> Iterator[Any]:
+        CALLS.append(f"{self.tag} before")
+        result = yield
+        CALLS.append(f"{self.tag} after")
+        return f"{self.tag}({result})"
+
+    @hookimpl
+    def broadcast(self):
+        return {self.tag: self.tag}
+
+
+def test_yaml_order_is_calling_order_and_the_first_wrapper_is_the_outermost():
+    CALLS.clear()
+    plugins = RunPlugins([("a", Tag("a")), ("base", Base()), ("c", Tag("c"))])
+    assert plugins.hook.aggregate(ctx=None, state=None, results=None) == "a(c(base))"
+    assert CALLS == ["a before", "c before", "c after", "a after"]
+    assert list(plugins.collect("broadcast", ctx=None, state=None)) == ["a", "c"]
+    assert [name for name, _ in plugins.calls("broadcast")] == ["a", "c"]
+
+
+def test_a_list_hook_returns_a_mapping():
+    @dataclass(frozen=True, eq=False)
+    class Forgot:
+        @hookimpl
+        def broadcast(self): ...
+
+    plugins = RunPlugins([("base", Base()), ("forgot", Forgot())])
+    text = "plugin 'forgot': broadcast returned NoneType; return a mapping, {} for nothing"
+    with pytest.raises(PluginError, match=exactly(text)):
+        plugins.collect("broadcast", ctx=None, state=None)
+
+
+# --- two plugins, one key ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Broadcasts:
+    @hookimpl
+    def broadcast(self):
+        return {"shared": torch.zeros(1)}
+
+
+@dataclass(frozen=True, eq=False)
+class Keeps:
+    @hookimpl
+    def init_server(self):
+        return {"shared": torch.zeros(1)}
+
+
+@dataclass(frozen=True, eq=False)
+class Writes:
+    @hookimpl
+    def server_update(self):
+        return ServerUpdate(entries={"shared": torch.zeros(1)})
+
+
+@dataclass(frozen=True, eq=False)
+class Loses:
+    @hookimpl
+    def local_loss(self, output):
+        return {"shared": output.logits.mean() * 0}
+
+
+@dataclass(frozen=True, eq=False)
+class Uploads:
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx):
+        result = yield
+        ctx.upload("shared", torch.zeros(1))
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class Measures:
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx):
+        result = yield
+        ctx.metric("shared", 1.0)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuresOnServer:
+    @hookimpl
+    def server_update(self):
+        return ServerUpdate(metrics={"shared": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "text"),
+    [
+        (Broadcasts, Broadcasts, "plugins 'one' and 'two' both give 'shared'"),
+        (Keeps, Keeps, "plugins 'one' and 'two' both give 'shared'"),
+        (Keeps, Writes, "plugin 'two' writes 'shared', which belongs to 'one'"),
+        (Writes, Writes, "plugin 'two' writes 'shared', which belongs to 'one'"),
+        (Loses, Loses, "plugins 'one' and 'two' both give loss term 'shared'"),
+        (Uploads, Uploads, "two plugins upload 'shared' in round 1, client 0"),
+        (Measures, Measures, "metric 'shared' is reported twice in round 1, client 0"),
+        (Measures, MeasuresOnServer, "plugin 'two': metric 'shared' is reported already"),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_two_plugins_cannot_use_one_key(add, run_tiny, one, two, text):
+    add(one=one, two=two)
+    run_tiny(rounds=1, extra={"one": {}})
+    with pytest.raises(PluginError, match=exactly(text)):
+        run_tiny(rounds=1, extra={"one": {}, "two": {}})
+
+
+# --- packages ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Point:
+    """An entry point of a package that is not installed."""
+
+    package: str
+    load: Callable[[], object]
+
+    @property
+    def name(self) -> str:
+        return self.package
+
+    @property
+    def value(self) -> str:
+        return f"{self.package}.plugin"
+
+    @property
+    def dist(self) -> Any:
+        return SimpleNamespace(name=self.package, version="1.0")
+
+
+def offers(**plugins: type) -> object:
+    return SimpleNamespace(register_plugins=hookimpl(lambda: plugins))
+
+
+def broken() -> object:
+    raise ImportError("no module named 'left_pad'\nand more")
+
+
+@pytest.fixture
+def packages(monkeypatch):
+    """Pretend that packages are installed beside the bundled ones."""
+    real = list(module.metadata.entry_points(group="fedbench"))
+
+    def install(*points: Point) -> None:
+        monkeypatch.setattr(module.metadata, "entry_points", lambda group: [*points, *real])
+
+    return install
+
+
+WHY = "not loaded: broken (broken.plugin): ImportError: no module named 'left_pad'"
+
+
+def test_a_broken_package_leaves_the_others_working(packages, tiny_config, installed):
+    packages(Point("broken", broken), Point("fine", lambda: offers(watch=Observer)))
+    registry = discover()
+    assert registry.get("plugin", "watch").package == "fine"
+    assert registry.get("plugin", "sgd").package == "fedbench-toolkit"
+    assert registry.get("recipe", "fedavg")
+    assert list(registry.failures) == ["broken (broken.plugin)"]
+
+
+def test_a_broken_package_is_named_only_when_something_unknown_is_asked_for(packages):
+    packages(Point("broken", broken))
+    registry = discover()
+    text = f"no plugin 'sgdd' (did you mean 'sgd'?); {WHY}"
+    with pytest.raises(ConfigError, match=exactly(text)):
+        registry.get("plugin", "sgdd")
+
+
+def test_a_package_that_breaks_a_rule_counts_as_broken(packages):
+    packages(Point("rude", lambda: offers(watch=Observer, seed=Observer)))
+    registry = discover()
+    assert "watch" not in registry.names("plugin")
+    assert registry.failures == {
+        "rude (rude.plugin)": "PluginError: a plugin can't be called 'seed': that is a top-level "
+        "config key"
+    }
+
+
+def test_two_packages_with_one_name_are_an_error_only_when_it_is_used(packages):
+    packages(
+        Point("ours", lambda: offers(watch=Observer, mine=Observer)),
+        Point("theirs", lambda: offers(watch=Observer)),
+    )
+    registry = discover()
+    assert registry.get("plugin", "mine").package == "ours"
+    assert [e.package for e in registry.all("plugin") if e.name == "watch"] == ["ours", "theirs"]
+    text = (
+        "plugin 'watch' is provided by ours and theirs; uninstall one or limit the packages "
+        "with FEDBENCH_PLUGINS"
+    )
+    with pytest.raises(ConfigError, match=exactly(text)):
+        registry.get("plugin", "watch")
+
+
+def test_the_packages_can_be_limited(packages, monkeypatch):
+    packages(
+        Point("ours", lambda: offers(watch=Observer)),
+        Point("theirs", lambda: offers(watch=Observer)),
+        Point("broken", broken),
+    )
+    monkeypatch.setenv("FEDBENCH_PLUGINS", "ours, unheard-of")
+    registry = discover()
+    assert registry.get("plugin", "watch").package == "ours"
+    assert registry.get("plugin", "sgd").package == "fedbench-toolkit"
+    assert not registry.failures
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "text"),
+    [
+        ("dataset", "digitz", "no data set 'digitz' (did you mean 'digits'?)"),
+        ("recipe", "fedavgg", "no method 'fedavgg' (did you mean 'fedavg'?)"),
+        ("model", "resnet", "no model 'resnet' (did you mean 'resnet10'?)"),
+        ("metric", "accuracies", "no metric 'accuracies' (did you mean 'accuracy'?)"),
+    ],
+)
+def test_an_unknown_name_names_the_nearest(installed, kind, name, text):
+    with pytest.raises(ConfigError, match=exactly(text)):
+        installed.get(kind, name)
+
+
+def test_hooks_are_listed_in_the_order_of_a_round(installed):
+    assert installed.get("plugin", "fedavg").hooks == ["broadcast", "client_update", "aggregate"]
+    assert RUN_HOOKS[-1] == "round_end"
