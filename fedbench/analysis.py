@@ -7,7 +7,7 @@ client sampling and batch order, so differences are taken seed by seed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from . import statistics
@@ -16,7 +16,7 @@ from .errors import ConfigError, did_you_mean
 from .evaluation import accuracy_text
 from .options import build
 from .plugins import Registry
-from .records import Record, by_setting, setting_labels
+from .records import Record, by_setting, setting_labels, without_shared
 from .statistics import Paired, Ranks, Summary
 
 MEAN = "mean"
@@ -133,7 +133,10 @@ def analyse(
     if not records:
         raise ConfigError("there is no run to report")
     order = list(variants or dict.fromkeys(r.variant for r in records))
-    chosen = reference or order[-1]
+    shorter = without_shared((*order, *(r.variant for r in records)))
+    records = [replace(r, variant=shorter[r.variant]) for r in records]
+    order = [shorter[v] for v in order]
+    chosen = shorter.get(reference, reference) if reference else order[-1]
     if chosen not in order:
         raise ConfigError(
             f"the reference {chosen!r} is no variant here{did_you_mean(chosen, order)}"

@@ -445,6 +445,7 @@ def data(ctx: click.Context, data_root: Path | None) -> None:
     \b
     fedbench data
     fedbench data show digits --out sheets          counts and a PNG of each domain
+    fedbench data fetch mnist                       download its files
     """
     from .store import default_data_root
 
@@ -473,3 +474,22 @@ def data_show(ctx: click.Context, name: str, out: Path) -> None:
     from .plugins import discover
 
     terminal.show_dataset(discover(), name, ctx.obj, out)
+
+
+@data.command("fetch")
+@click.argument("name")
+@click.pass_context
+def data_fetch(ctx: click.Context, name: str) -> None:
+    """Download the files of data set NAME, checked against their published checksums.
+
+    A download that was interrupted goes on where it stopped. For data that may not be downloaded
+    plainly it says where to get the files and where to put them.
+
+    \b
+    fedbench data fetch mnist
+    fedbench data --data-root /big/disk fetch sun397
+    """
+    from . import fetch
+    from .plugins import discover
+
+    click.echo(fetch.fetch(discover(), name, ctx.obj))

@@ -245,7 +245,7 @@ class ClientContext:
         """Report a number; the round shows its mean over clients, weighted by examples."""
         if name in self._metrics:
             raise PluginError(f"metric {name!r} is reported twice in {self.where}")
-        self._metrics[name] = float(value)
+        self._metrics[name] = float(value.detach() if isinstance(value, Tensor) else value)
 
     def result(self, seconds: float) -> ClientResult:
         """Close the turn and return what travels and what the client keeps, sealed."""

@@ -93,6 +93,8 @@ def over_domains(domains: Mapping[str, float | list[float]], higher_is_better: b
     numbers = [v for v in domains.values() if isinstance(v, (int, float))]
     if len(numbers) != len(domains) or not numbers:
         return Scores(domains)
+    if not all(map(math.isfinite, numbers)):  # a diverged model: its loss says no more than that
+        return Scores(domains, math.nan, math.nan, math.nan)
     worst = min(numbers) if higher_is_better else max(numbers)
     return Scores(domains, statistics.fmean(numbers), worst, statistics.pstdev(numbers))
 

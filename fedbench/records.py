@@ -141,6 +141,20 @@ def find(paths: Iterable[Path]) -> list[Path]:
     return sorted(found)
 
 
+def without_shared(variants: Iterable[str]) -> dict[str, str]:
+    """Return shorter names: changes that every variant has say nothing about their differences.
+
+    ``fedavg:sgd.lr=1, fedhpro:sgd.lr=1`` become ``fedavg, fedhpro``. A single one stays whole.
+    """
+    names = list(dict.fromkeys(variants))
+    parts = [name.split(":") for name in names]
+    shared = set(parts[0][1:]).intersection(*(p[1:] for p in parts)) if len(parts) > 1 else set()
+    return {
+        name: ":".join((p[0], *(change for change in p[1:] if change not in shared)))
+        for name, p in zip(names, parts, strict=True)
+    }
+
+
 def by_setting(records: Iterable[Record]) -> list[list[Record]]:
     """Group records into comparable ones, in order of appearance."""
     groups: dict[str, list[Record]] = {}

@@ -7,7 +7,7 @@ Test modules reach it all through fixtures (`--import-mode=importlib` makes no m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -121,16 +121,26 @@ def make_config(
     rounds: int = 2,
     seed: int = 0,
     extra: Mapping[str, Any] | None = None,
+    without: Sequence[str] = (),
     **given: Any,
 ) -> RunConfig:
-    """Resolve ``method`` on the tiny data set; ``extra`` plugins come last."""
-    plugins = {**PIECES, **registry.get("recipe", method).value.plugins, **(extra or {})}
+    """Resolve ``method`` on the tiny data set, in this process.
+
+    ``extra`` plugins come last or change the options of those there are; ``without`` leaves out.
+    """
+    layers = (PIECES, registry.get("recipe", method).value.plugins, extra or {})
+    plugins: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        for name, options in layer.items():
+            plugins[name] = {**plugins.get(name, {}), **options}
+    plugins = {name: options for name, options in plugins.items() if name not in without}
     data = {
         "method": method,
         "data": "tiny",
         "model": "tiny_model",
         "rounds": rounds,
         "seed": seed,
+        "executor": "inline",
         "plugins": plugins,
         **given,
     }

@@ -8,19 +8,58 @@ from importlib.resources.abc import Traversable
 
 from fedbench.hookspecs import hookimpl
 
-from . import embedded, partitions, transforms
+from . import (
+    dirichlet,
+    embedded,
+    image_folder,
+    modifiers,
+    partitions,
+    public,
+    public_domains,
+    public_folders,
+    public_text,
+    transforms,
+)
 
 
 @hookimpl
 def register_datasets() -> Mapping[str, type]:
     """Return the bundled data sets."""
-    return {"digits": embedded.Digits}
+    files = (
+        *(public.Mnist, public.FashionMnist, public.Cifar10, public.Cifar100),
+        *(public_domains.DigitsFull, public_domains.OfficeCaltech, public_domains.Pacs),
+        *(public_folders.TinyImagenet, public_folders.Ham10000, public_folders.Sun397),
+        *(public_text.AgNews, image_folder.ImageFolder),
+    )
+    return {"digits": embedded.Digits, **{cls.name: cls for cls in files}}
+
+
+@hookimpl
+def register_models() -> Mapping[str, type]:
+    """Return the model for texts; those for images are among the baselines."""
+    return {"text_embedding": public_text.TextEmbedding}
 
 
 @hookimpl
 def register_plugins() -> Mapping[str, type]:
-    """Return the bundled partitions and transforms."""
-    return {"domains": partitions.Domains, "normalize": transforms.Normalize}
+    """Return the bundled partitions, modifiers of the data, and transforms."""
+    return {
+        "domains": partitions.Domains,
+        "iid": partitions.Iid,
+        "shards": partitions.Shards,
+        "classes_per_client": partitions.ClassesPerClient,
+        "biased": partitions.Biased,
+        "dirichlet": dirichlet.Dirichlet,
+        "quantity": dirichlet.Quantity,
+        "long_tail": modifiers.LongTail,
+        "label_noise": modifiers.LabelNoise,
+        "feature_noise": modifiers.FeatureNoise,
+        "crop": transforms.Crop,
+        "flip": transforms.Flip,
+        "colour_jitter": transforms.ColourJitter,
+        "cutout": transforms.Cutout,
+        "normalize": transforms.Normalize,
+    }
 
 
 @hookimpl

@@ -1,7 +1,7 @@
 """Decoded once: inputs as files that are mapped into memory, keyed by a checksum of the sources.
 
-``ROOT/.cache/NAME/KEY/`` holds ``train.bin`` and ``test.bin`` (the inputs, raw, C order), labels and
-domains as ``.npy``, and ``meta.json`` with types and shapes. KEY is a SHA-256 over the reader's
+``ROOT/.cache/NAME/KEY/`` holds ``train.bin`` and ``test.bin`` (the inputs, raw, C order), labels
+and domains as ``.npy``, and ``meta.json`` with types and shapes. KEY is a SHA-256 over the readers'
 version, the options, Pillow's version, and name, size and content of every source file. So as not
 to read the sources again at every start, ``NAME/stamps/`` remembers which key belongs to a list of
 names, sizes and modification times; a file that changes without changing either of the last two is
@@ -45,6 +45,11 @@ QUIET_SECONDS = 10.0
 
 class ReadError(ValueError):
     """A source that is missing, damaged or not what was expected; the text names the file."""
+
+
+def why(error: BaseException) -> str:
+    """Return the first line of an error's text, for the inside of one of ours."""
+    return (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(" :.")
 
 
 class Writer:
@@ -253,7 +258,7 @@ def _stamp(source: Source, options: Mapping[str, Any]) -> str:
     for name, path in _names(source):
         stat = path.stat()
         digest.update(f"{name}\0{stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 def _checksum(source: Source, options: Mapping[str, Any]) -> str:
@@ -262,7 +267,7 @@ def _checksum(source: Source, options: Mapping[str, Any]) -> str:
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         digest.update(f"{name}\0{path.stat().st_size} {content}\n".encode())
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 def _begin(options: Mapping[str, Any]) -> Any:

@@ -28,7 +28,7 @@ Alpha = Annotated[
     float, Field(ge=1e-6, description="concentration; smaller makes clients less alike")
 ]
 
-DRAWS = 50_000_000
+DRAWS = 40_000_000
 """Random numbers that a rule may draw before it gives up, some seconds' worth."""
 
 BLOCK = 1_000_000
@@ -60,12 +60,17 @@ def dirichlet_rows(
     return shares
 
 
-def cut(totals: Ints, shares: Floats) -> Ints:
-    """Cut ``totals`` (...) into whole parts (..., k) in proportion to ``shares`` (..., k)."""
+def cut(totals: Ints, shares: Floats, rng: np.random.Generator) -> Ints:
+    """Cut ``totals`` (...) into whole parts (..., k) in proportion to ``shares`` (..., k).
+
+    Each part is its share rounded up or down, right on average: to always round the running sum
+    down would leave too little to the first of many clients. What has no share gets nothing.
+    """
     ends = np.cumsum(shares, axis=-1)
-    ends /= ends[..., -1:]  # exactly 1 from the last share that is not 0: what is 0 gets nothing
-    ends *= totals[..., None]
-    return np.diff(np.floor(ends).astype(np.int64), axis=-1, prepend=0)
+    ends *= (totals / ends[..., -1])[..., None]
+    ends += rng.random(totals.shape)[..., None]
+    whole = np.minimum(np.floor(ends).astype(np.int64), totals[..., None])
+    return np.diff(whole, axis=-1, prepend=0)
 
 
 def quantity(
@@ -73,7 +78,7 @@ def quantity(
 ) -> list[Tensor]:
     """Give each client ``min_size`` of ``n`` random examples and share the rest by Dir(alpha)."""
     rest = np.asarray(n - clients * min_size)
-    sizes = min_size + cut(rest, dirichlet_rows(alpha, (clients,), rng))
+    sizes = min_size + cut(rest, dirichlet_rows(alpha, (clients,), rng), rng)
     return parts_of(rng.permutation(np.arange(clients).repeat(sizes)), clients)
 
 
@@ -116,10 +121,10 @@ def dirichlet(
     counts = np.bincount(labels)
     counts = counts[counts > 0]
     blocks = np.array_split(counts, min(len(counts), -(-len(counts) * clients // BLOCK)))
-    tries = int(np.clip(DRAWS // (len(counts) * clients), 10, 10_000))
+    tries = int(np.clip(DRAWS // (len(counts) * clients), 3, 10_000))
     best = 0
     for _ in range(tries):
-        sizes = [cut(n, dirichlet_rows(alpha, (len(n), clients), rng)) for n in blocks]
+        sizes = [cut(n, dirichlet_rows(alpha, (len(n), clients), rng), rng) for n in blocks]
         smallest = int(sum(block.sum(axis=0) for block in sizes).min())
         if smallest >= min_size:
             break
@@ -202,33 +207,32 @@ def capped_shares(counts: Ints, members: Ints, alpha: float, rng: np.random.Gene
     groups, classes = counts.shape
     result = np.zeros((groups, classes, GROUP), np.int64)
     pending = np.arange(groups)
-    budget = DRAWS
+    limit = max(1, BLOCK // (classes * GROUP))
+    budget = max(DRAWS, 3 * result.size)
     while len(pending):
+        tried = pending[:limit]
         # A few stretches are tried many times at once, since a step in NumPy costs much the same.
-        tried = pending.repeat(-(-256 // len(pending)))
+        tried = tried.repeat(max(1, min(limit, 256) // len(tried)))
         budget -= len(tried) * classes * GROUP
         if budget < 0:
             raise ConfigError(
-                f"dirichlet.alpha: no draw with alpha {alpha:g} gave every client half the even "
-                f"share, for {len(pending)} of {groups} groups of {GROUP} clients; try a larger "
-                "alpha or form: plain"
+                f"dirichlet.alpha: no draw with alpha {alpha:g} gave each of "
+                f"{members[pending[0]]} clients half their even share; try a larger alpha or "
+                "form: plain"
             )
-        total = counts[tried].sum(axis=1)
         inside = np.arange(GROUP) < members[tried, None]
+        totals, even = counts[tried].sum(axis=1), members[tried, None]
         sizes = np.zeros((len(tried), GROUP), np.int64)
-        shares = np.zeros((len(tried), classes, GROUP), np.int64)
-        for label in range(classes):
-            below = inside & (sizes * members[tried, None] < total[:, None])
+        shares = np.zeros((classes, len(tried), GROUP), np.int64)
+        for label, n in enumerate(np.ascontiguousarray(counts[tried].T)):
+            below = inside & (sizes * even < totals[:, None])
             # All are full only when no example is left, and then it doesn't matter who gets none.
             below |= inside & ~below.any(axis=1, keepdims=True)
-            shares[:, label] = cut(
-                counts[tried, label], dirichlet_rows(alpha, sizes.shape, rng, below)
-            )
-            sizes += shares[:, label]
-        enough = total // (2 * members[tried])
-        valid = np.where(inside, sizes >= enough[:, None], True).all(axis=1)
+            shares[label] = cut(n, dirichlet_rows(alpha, sizes.shape, rng, below), rng)
+            sizes += shares[label]
+        valid = (~inside | (sizes >= totals[:, None] // (2 * even))).all(axis=1)
         found, first = np.unique(tried[valid], return_index=True)
-        result[found] = shares[valid][first]
+        result[found] = shares[:, valid][:, first].swapaxes(0, 1)
         pending = np.setdiff1d(pending, found)
     return result
 

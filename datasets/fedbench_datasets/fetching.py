@@ -1,8 +1,8 @@
 """Downloads: resumed where they stopped, checked, and moved into place when they are complete.
 
 A file grows as ``NAME.part``; ``NAME.part.json`` remembers which version of which address it is, so
-that a later call goes on only with the same one (``Range`` with ``If-Range``). An archive is unpacked
-beside its place and renamed, then removed.
+that a later call goes on only with the same one (``Range`` with ``If-Range``). An archive is
+unpacked beside its place and renamed, then removed.
 """
 
 from __future__ import annotations

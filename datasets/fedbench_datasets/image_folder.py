@@ -28,11 +28,11 @@ Split = dict[str, list[Item]]
 
 @dataclass(frozen=True, eq=False)
 class ImageFolder:
-    """Your own images: folders ``[domain/]train|test/class/*.jpg``, or a CSV index of them.
+    """Your own images, from folders or from a CSV index.
 
-    An index has the columns ``path`` (relative to the index), ``label``, ``split`` (train or test)
-    and, if there are several, ``domain``. Classes and domains are sorted by name. Without a ``test``
-    split, ``val`` is the test data.
+    Folders are ``[domain/]train/class/*.jpg`` and ``[domain/]test/class/*.jpg``. An index has the
+    columns ``path`` (relative to the index), ``label``, ``split`` (train or test) and, if there are
+    several, ``domain``. Classes and domains are sorted by name. Without ``test``, ``val`` tests.
     """
 
     name: ClassVar[str] = "image-folder"

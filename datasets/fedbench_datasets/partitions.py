@@ -1,8 +1,8 @@
 """How the training examples are divided among clients.
 
 A partition is computed as one array, the owner of each example. No example can then belong to two
-clients or be forgotten, whatever the rule. ``dirichlet`` and ``quantity`` have a module of
-their own.
+clients or be forgotten, whatever the rule (but for ``domains``, which may use a part of the data).
+``dirichlet`` and ``quantity`` have a module of their own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ Clients = Annotated[int, Field(ge=1, description="how many clients")]
 MinSize = Annotated[int, Field(ge=1, description="examples that each client has at least")]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
-Floats: TypeAlias = npt.NDArray[np.float64]
 
 
 def parts_of(owner: Ints, clients: int) -> list[Tensor]:
@@ -185,8 +184,14 @@ def share_classes(labels: Ints, holders: Sequence[Ints], rng: np.random.Generato
     return owner
 
 
-def check_holders(plugin: str, data: Dataset, holders: Sequence[Ints]) -> None:
+def check_holders(plugin: str, data: Dataset, holders: Sequence[Ints], works: str) -> None:
     """Check that every class has an example for each client that holds it.
+
+    Args:
+        plugin: its name, for the error.
+        data: the data set.
+        holders: for each class, the clients that hold it.
+        works: options that would work, for the error.
 
     Raises:
         ConfigError: that names the plugin and the class.
@@ -195,8 +200,8 @@ def check_holders(plugin: str, data: Dataset, holders: Sequence[Ints]) -> None:
     for name, n, clients in zip(data.classes, counts, holders, strict=True):
         if n < len(clients):
             raise ConfigError(
-                f"{plugin}.clients: {len(clients):,} clients hold class {name!r}, which has {n:,} "
-                "training examples; use fewer clients"
+                f"{plugin}: {len(clients):,} clients would hold class {name!r}, which has {n:,} "
+                f"training examples; use {works}"
             )
 
 
@@ -244,8 +249,8 @@ class ClassesPerClient:
         present = np.unique(labels)
         if self.classes > len(present):
             raise ConfigError(
-                f"classes_per_client.classes: {self.classes} of the {len(present)} classes that "
-                "have training examples"
+                f"classes_per_client.classes: {self.classes} is more than the {len(present)} "
+                "classes that have training examples"
             )
         if self.clients * self.classes < len(present):
             need = -(-len(present) // self.clients)
@@ -260,7 +265,8 @@ class ClassesPerClient:
             for label in classes:
                 holders[label].append(client)
         arrays = [np.array(ids, dtype=np.int64) for ids in holders]
-        check_holders("classes_per_client", data, arrays)
+        most = int(np.bincount(labels)[present].min()) * len(present) // self.classes
+        check_holders("classes_per_client", data, arrays, f"clients: {most} at most")
         return parts_of(share_classes(labels, arrays, rng), self.clients)
 
 
@@ -292,5 +298,7 @@ class Biased:
             else ids[:0]
             for label in range(len(data.classes))
         ]
-        check_holders("biased", data, holders)
+        most = int(np.bincount(labels)[present].min()) - -(-len(classes) // len(present))
+        works = f"all_class_clients: {most} at most" if most > 0 else "fewer one_class_clients"
+        check_holders("biased", data, holders, works)
         return parts_of(share_classes(labels, holders, rng), len(ids))

@@ -15,10 +15,9 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset, pil_loader
+from PIL import Image, UnidentifiedImageError
 
-from .caching import ReadError, Writer
+from .caching import ReadError, Writer, why
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -53,6 +52,8 @@ def folder_items(folder: Path, classes: Sequence[str]) -> list[Item]:
     Raises:
         ReadError: for a class without an image.
     """
+    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset  # slow to import
+
     numbers = {name: n for n, name in enumerate(classes)}
     found = make_dataset(str(folder), numbers, extensions=IMG_EXTENSIONS, allow_empty=True)
     missing = sorted(set(range(len(classes))) - {label for _, label in found})
@@ -73,13 +74,16 @@ def image(path: Path, resolution: int, fit: Fit = "stretch") -> U8:
     Raises:
         ReadError: when it can't be read.
     """
+    from torchvision.datasets.folder import pil_loader
+
     try:
         picture = pil_loader(path)
     except FileNotFoundError:
         raise ReadError(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        raise ReadError(f"{path}: truncated or damaged image (of no known format)") from None
     except Exception as error:  # Pillow fails in many ways on a damaged file
-        why = str(error).replace(f" {str(path)!r}", "").split("\n")[0]
-        raise ReadError(f"{path}: truncated or damaged image ({why})") from error
+        raise ReadError(f"{path}: truncated or damaged image ({why(error)})") from error
     return _resized(picture, resolution, fit).transpose(2, 0, 1)
 
 

@@ -16,9 +16,9 @@ import numpy as np
 from pydantic import Field
 
 from . import pictures, reading
-from .public_base import Public, Resolution
 from .caching import ReadError, Source, Writer
 from .fetching import Download
+from .public_base import Public, Resolution
 
 DIGITS = tuple("0123456789")
 IDX_PARTS = {"train": "train", "test": "t10k"}
@@ -79,7 +79,7 @@ class Mnist(Public):
     resolution: Resolution = 28
     rgb: Annotated[bool, Field(description="three equal channels instead of one")] = False
 
-    def open(self, root: Path) -> Source:
+    def _open(self, root: Path) -> Source:
         base = root / self.name
         files = idx_files([base, base / "raw", base / self.inner / "raw"])
 
@@ -147,7 +147,7 @@ class Cifar10(Public):
     labels: ClassVar[str] = "labels"
     count: ClassVar[int] = 10
 
-    def open(self, root: Path) -> Source:
+    def _open(self, root: Path) -> Source:
         base = root / self.name
         names = [self.meta[0], *(name for batch in self.batches.values() for name in batch)]
         folder = base / self.inner

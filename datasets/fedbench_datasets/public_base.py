@@ -27,7 +27,7 @@ def in_train(number: int) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Public:
-    """A data set of published files under ``ROOT/NAME``; subclasses say how to `open` them."""
+    """A data set of published files under ``ROOT/NAME``; subclasses find them in `_open`."""
 
     name: ClassVar[str]
     licence: ClassVar[str]
@@ -38,7 +38,7 @@ class Public:
     """For files that may not or can't be downloaded plainly: where they are, how to lay them out;
     ``{folder}`` stands for the data set's folder."""
 
-    def open(self, root: Path) -> Source:
+    def _open(self, root: Path) -> Source:
         """Find the files below ``root``.
 
         Raises:
@@ -53,7 +53,7 @@ class Public:
             ConfigError: when a file is missing, damaged or not what was expected, in one line.
         """
         try:
-            return caching.load(self.open(root), root, self.name, options.dump(self))
+            return caching.load(self._open(root), root, self.name, options.dump(self))
         except ReadError as error:
             raise ConfigError(f"{self.name}: {error}{self._hint(root)}") from error
         except OSError as error:
@@ -67,10 +67,11 @@ class Public:
             ConfigError: when that fails, or when files have to be got by hand, saying how.
         """
         folder = root / self.name
-        fetching.fetch(self.downloads, folder, report)
+        if self.downloads:
+            fetching.fetch(self.downloads, folder, report)
         if self.by_hand:
             try:
-                self.open(root)
+                self._open(root)
             except ReadError as error:
                 how = self.by_hand.format(folder=folder)
                 raise ConfigError(f"{self.name}: {error}; {how}") from error
@@ -80,5 +81,5 @@ class Public:
         does = "downloads it"
         if self.by_hand:
             does = "downloads what it may" if self.downloads else "says where to get it"
-            does += " and where to get the rest" if self.downloads else ""
+            does += " and says where to get the rest" if self.downloads else ""
         return f"; `fedbench data{flag} fetch {self.name}` {does}"

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from . import pictures, reading
-from .public_base import Public, Resolution, in_train
 from .caching import ReadError, Source, Writer
 from .fetching import Download
 from .pictures import Item
 from .public import DIGITS, MNIST_FILES, idx_files
+from .public_base import Public, Resolution, in_train
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class DigitsFull(Public):
         "{folder}/SYN/train/<digit>/ and {folder}/SYN/test/<digit>/"
     )
 
-    def open(self, root: Path) -> Source:
+    def _open(self, root: Path) -> Source:
         base = root / self.name
         folders = [base / "MNIST", base / "MNIST" / "raw", base, root / "mnist"]
         mnist = idx_files([*folders, root / "mnist" / "raw", root / "mnist" / "MNIST" / "raw"])
@@ -113,7 +113,7 @@ class FolderDomains(Public):
 
     resolution: Resolution = 32
 
-    def open(self, root: Path) -> Source:
+    def _open(self, root: Path) -> Source:
         base = root / self.name
         classes: list[str] = []
         items: list[list[Item]] = []

@@ -75,7 +75,7 @@ class TinyImagenet(Public):
 
     resolution: Resolution = 64
 
-    def open(self, root: Path) -> Source:
+    def _open(self, root: Path) -> Source:
         base = root / self.name / "tiny-imagenet-200"
         names, notes = (
             reading.find([base], name) for name in ("wnids.txt", "val/val_annotations.txt")
@@ -128,7 +128,7 @@ class Ham10000(Public):
 
     resolution: Resolution = 64
 
-    def open(self, root: Path) -> Source:
+    def _open(self, root: Path) -> Source:
         base = root / self.name
         stem = "HAM10000_metadata"
         table = reading.find([base], f"{stem}.csv", f"{stem}.tab", stem)
@@ -195,7 +195,7 @@ class Sun397(Public):
         Field(description="which of the authors' ten splits, 50 + 50 images a class"),
     ] = None
 
-    def open(self, root: Path) -> Source:
+    def _open(self, root: Path) -> Source:
         base = root / self.name
         table = reading.find([base / "SUN397"], "ClassName.txt")
         names = [line.strip() for line in lines(table)]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from fedbench.errors import ConfigError
 
 from . import reading
-from .caching import ReadError, Source, Writer
+from .caching import ReadError, Source, Writer, why
 from .fetching import Download
 from .public_base import Public
 
@@ -65,9 +65,11 @@ def read_csv(path: Path, classes: int) -> list[Text]:
         ReadError: naming file and line.
     """
     texts: list[Text] = []
+    if not _ends_whole(path):
+        raise ReadError(f"{path}: truncated: its last row has no closing quote")
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.reader(file, strict=True)
+            rows = csv.reader(file)
             for row in rows:
                 if len(row) < 3 or not row[0].isdecimal() or not 1 <= int(row[0]) <= classes:
                     raise ReadError(
@@ -76,17 +78,25 @@ def read_csv(path: Path, classes: int) -> list[Text]:
                     )
                 texts.append((int(row[0]) - 1, words(" ".join(row[1:]))))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ReadError(f"{path}: truncated or damaged ({error})") from error
+        raise ReadError(f"{path}: truncated or damaged ({why(error)})") from error
     reading.checked_labels(path, [label for label, _ in texts], classes)
     return texts
+
+
+def _ends_whole(path: Path) -> bool:
+    """Say whether a file whose fields are quoted also ends with a quote."""
+    with path.open("rb") as file:
+        quoted = file.read(1) == b'"'
+        file.seek(max(0, path.stat().st_size - 16))
+        return not quoted or file.read().rstrip().endswith(b'"')
 
 
 @dataclass(frozen=True, eq=False)
 class AgNews(Public):
     """AG's News: 127,600 news texts on four topics (120,000 to train), as token ids.
 
-    Files in ``ROOT/ag-news/`` (or ``ag_news_csv/`` in it): ``train.csv`` and ``test.csv``. Inputs are
-    int64 (N, length); the vocabulary comes from the training texts. Its model: ``text_embedding``.
+    Files in ``ROOT/ag-news/`` (or ``ag_news_csv/`` in it): ``train.csv`` and ``test.csv``. Inputs
+    are int64 (N, length); the vocabulary comes from the training texts. Model: ``text_embedding``.
     """
 
     name: ClassVar[str] = "ag-news"
@@ -114,7 +124,7 @@ class AgNews(Public):
     ] = 20_000
     length: Annotated[int, Field(ge=1, le=1000, description="words kept of each text")] = 64
 
-    def open(self, root: Path) -> Source:
+    def _open(self, root: Path) -> Source:
         base = root / self.name
         files = {
             split: reading.find([base, base / "ag_news_csv"], f"{split}.csv")

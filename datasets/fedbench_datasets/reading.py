@@ -1,9 +1,9 @@
 """Readers of the original file formats: each gives arrays, or one line that names the file.
 
-What torchvision reads safely and from any such file is read by it: libsvm (USPS) here, image folders
-and images in `pictures`. IDX is read here because torchvision reads it only unpacked and asserts without a
-message, .mat by SciPy because torchvision's class accepts no file but the one with its checksum,
-CIFAR by `unpickling` because torchvision's class runs whatever a pickle names.
+What torchvision reads safely and from any such file is read by it: libsvm (USPS) here, image
+folders and images in `pictures`. IDX is read here because torchvision reads it only unpacked and
+asserts without a message, .mat by SciPy because torchvision's class accepts no file but the one
+with its checksum, CIFAR by `unpickling` because torchvision's class runs whatever a pickle names.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from torchvision.datasets import USPS
 
 from . import unpickling
-from .caching import ReadError
+from .caching import ReadError, why
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -89,7 +88,7 @@ def _unpacked(path: Path) -> bytes:
     try:
         return gzip.decompress(raw)
     except (EOFError, OSError, zlib.error) as error:
-        raise ReadError(f"{path}: truncated or damaged gzip file ({error})") from error
+        raise ReadError(f"{path}: truncated or damaged gzip file ({why(error)})") from error
 
 
 def idx_pair(images: Path, labels: Path, classes: int) -> tuple[U8, I64]:
@@ -118,26 +117,27 @@ def checked_labels(path: Path, labels: Any, classes: int) -> I64:
 
 def libsvm_digits(folder: Path, train: bool) -> tuple[U8, I64]:
     """Read ``usps.bz2`` or ``usps.t.bz2`` in ``folder``: images (n, 16, 16) and labels (n,)."""
+    from torchvision.datasets import USPS  # slow to import
+
     path = folder / ("usps.bz2" if train else "usps.t.bz2")
     try:
         data = USPS(str(folder), train=train)
     except (EOFError, OSError, ValueError, IndexError) as error:
         raise ReadError(
             f"{path}: truncated or damaged: expected bzip2 lines 'label index:value ...' of 256 "
-            f"values ({error})"
+            f"values ({why(error)})"
         ) from error
     return data.data, checked_labels(path, data.targets, 10)
 
 
 def mat_digits(path: Path) -> tuple[U8, I64]:
     """Read SVHN's cropped digits: images (n, 3, 32, 32) and labels (n,), its label 10 as 0."""
-    from scipy.io import loadmat  # type: ignore[import-untyped]
+    from scipy.io import loadmat
 
     try:
         found = loadmat(path, variable_names=("X", "y"))
     except Exception as error:  # SciPy fails in many ways on a damaged file
-        why = str(error).split("\n")[0]
-        raise ReadError(f"{path}: truncated or damaged .mat file ({why})") from error
+        raise ReadError(f"{path}: truncated or damaged .mat file ({why(error)})") from error
     images, labels = found.get("X"), found.get("y")
     if (
         images is None
@@ -171,7 +171,7 @@ def cifar(path: Path, folder: str, names: Iterable[str]) -> dict[str, dict[str, 
         except unpickling.ForbiddenPickle as error:
             raise ReadError(f"{where}: refused, not a data file: it {error}") from error
         except pickle.UnpicklingError as error:
-            raise ReadError(f"{where}: truncated or {error}") from error
+            raise ReadError(f"{where}: truncated or {why(error)}") from error
         if not isinstance(value, dict):
             raise ReadError(f"{where}: expected a pickled dict, found {type(value).__name__}")
         found[name] = value
@@ -193,6 +193,6 @@ def _batches(path: Path, folder: str, names: list[str]) -> Iterator[tuple[str, s
                     left.remove(name)
                     yield name, f"{path}: {member.name}", file.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise ReadError(f"{path}: truncated or damaged archive ({error})") from error
+        raise ReadError(f"{path}: truncated or damaged archive ({why(error)})") from error
     if left:
         raise ReadError(f"{path}: truncated, or another archive: no {folder}/{sorted(left)[0]}")

@@ -1,12 +1,13 @@
 """What a summary table says, as text: every renderer prints the same cells.
 
-Marks are left to the renderers: `Entry.best` is bold or starred, `Entry.unsure` carries the sign for
-"not significantly different from the reference".
+Marks are left to the renderers: `Entry.best` is bold or starred, `Entry.unsure` carries the sign
+for "not significantly different from the reference".
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +104,21 @@ def number(value: float, group: Group, sign: str = "") -> str:
     return f"{value:{sign}.4f}"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return ``a, b and c``."""
+    return " and ".join((*([", ".join(names[:-1])] if len(names) > 1 else []), names[-1]))
+
+
+def sentence(text: str) -> str:
+    """Return ``text`` with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def minus(text: str) -> str:
+    """Return numbers in ``text`` with a real minus sign, as wide as a plus sign."""
+    return re.sub(r"-(?=\d)", "\u2212", text)
+
+
 def p_value(p: float | None) -> str:
     """Return p with three decimals, ``< 0.001`` below that."""
     if p is None:
@@ -143,7 +159,7 @@ def table(analysis: Analysis, group: Group) -> Table:
 
 def _versus_titles(group: Group) -> tuple[str, ...]:
     what = "points" if is_share(metric(group)) else metric(group)
-    return (f"difference ({what})", "95 % interval", "p (Holm)", "effect size", "wins/ties/losses")
+    return (f"difference ({what})", "95 % interval", "p (Holm)", "effect d_z", "wins/ties/losses")
 
 
 def _row(group: Group, variant: str, versus: bool) -> Row:
@@ -164,7 +180,7 @@ def _entry(group: Group, variant: str, column: str) -> Entry:
     if cell.summary is None:
         return Entry(NONE, "", False, False)
     unsure = cell.adjusted_p is not None and not cell.significant
-    std = "" if len(cell.values) == 1 else number(cell.summary.std, group)
+    std = "" if cell.summary.std is None else number(cell.summary.std, group)
     return Entry(number(cell.summary.mean, group), std, variant in group.best(column), unsure)
 
 
@@ -173,7 +189,7 @@ def _versus(group: Group, variant: str, cell: Cell) -> tuple[str, ...]:
         return ("reference", "", "", "", "")
     wins = "/".join(map(str, group.wins[variant])) if variant in group.wins else NONE
     paired = cell.paired
-    if paired is None:
+    if paired is None or paired.difference is None:
         return (NONE, NONE, NONE, NONE, wins)
     interval = NONE
     if paired.low is not None and paired.high is not None:
@@ -201,15 +217,28 @@ def _notes(analysis: Analysis, group: Group, compared: bool) -> list[str]:
     ]
     if compared:
         notes.append(
-            f"difference to {group.reference} in the mean column: {TESTS[analysis.test]}, p corrected by Holm over "
-            "the variants; wins, ties and losses count seeds x domains"
+            f"difference to {group.reference} in the mean: {TESTS[analysis.test]}, p corrected by "
+            "Holm over the variants; d_z is the mean difference over the standard deviation of the "
+            "differences; wins, ties and losses count seeds x domains"
         )
-    paired = [c.paired for cells in group.cells.values() for c in cells.values() if c.paired]
-    notes += dict.fromkeys(p.note for p in paired if p.note)
+    notes += _pair_notes(group)
     broken = unpaired_seeds(group)
     if broken:
         notes.append(f"WARNING: not paired in {'; '.join(broken)}")
     return notes
+
+
+def _pair_notes(group: Group) -> list[str]:
+    """Return the notes of the pairs' means, each once, with the variants that it is about."""
+    pairs = {v: c[MEAN].paired for v, c in group.cells.items() if c[MEAN].paired}
+    about: dict[str, list[str]] = {}
+    for variant, paired in pairs.items():
+        for note in filter(None, paired.note.split("; ") if paired else ()):
+            about.setdefault(note, []).append(variant)
+    return [
+        note if len(variants) == len(pairs) else f"{', '.join(variants)}: {note}"
+        for note, variants in about.items()
+    ]
 
 
 def has_unsure(content: Table) -> bool:
@@ -226,17 +255,15 @@ def headline(group: Group) -> str:
     assert summary is not None
     value = number(summary.mean, group) + (" %" if is_share(metric(group)) else "")
     over = "Best mean over domains" if len(group.columns) > 1 else "Best"
-    text = f"{over}: {' and '.join(best)}, {value} over {plural(summary.n)}."
+    text = f"{over}: {listed(best)}, {value} over {plural(summary.n)}."
     cells = {v: c[MEAN] for v, c in group.cells.items() if c[MEAN].adjusted_p is not None}
     if not cells:
         return text
     clear = [v for v, c in cells.items() if c.significant]
     unclear = [v for v in cells if v not in clear]
-    if clear:
-        text += f" Significantly different from {group.reference}: {', '.join(clear)}."
-    if unclear:
-        text += f" Not significantly different from {group.reference}: {', '.join(unclear)}."
-    return text
+    parts = [f"significant for {listed(clear)}"] if clear else []
+    parts += [f"not significant for {listed(unclear)}"] if unclear else []
+    return f"{text} The difference to {group.reference} is {', '.join(parts)}."
 
 
 def unpaired_seeds(group: Group) -> list[str]:

@@ -62,7 +62,7 @@ def paper(figure: Figure) -> Spec:
     rest: list[Spec] = [{"concat": small, "columns": COLUMNS, "spacing": 24}] if small else []
     plain = coloured({"vconcat": [*wide, *rest], "config": {**specs.CONFIG, "font": FONT}})
     plain["config"]["background"] = PAPER["page"]
-    if figure.legend:
+    if figure.legend and not figure.labelled:
         _legend(plain["vconcat"], list(figure.legend))
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
@@ -74,16 +74,20 @@ def paper(figure: Figure) -> Spec:
 
 def _sized(panel: Panel, width: int) -> Spec:
     title = {"title": panel.title} if panel.title else {}
-    return {**panel.spec, **title, "width": width}
+    # A shape in the legend would take the place of the line that shows the dash.
+    resolve = {"legend": {"shape": "independent"}}
+    return {**panel.spec, **title, "width": width, "resolve": resolve}
 
 
 def _legend(panels: list[Spec], shown: list[str]) -> None:
-    """Let the first panel show colour, dash and shape of the series; concat shares the scales."""
+    """Let the first panel show the series, lines by colour and dash; concat shares the scales."""
     first = panels[0]["concat"][0] if "concat" in panels[0] else panels[0]
     letters = max(map(len, shown))
     columns = max(1, min(len(shown), WIDE // (7 * letters + 40)))
-    legend = {"title": None, "values": shown, "columns": columns, "symbolOpacity": 1}
+    legend: Spec = {"title": None, "values": shown, "columns": columns, "symbolOpacity": 1}
+    if any("strokeDash" in layer["encoding"] for layer in first["layer"]):
+        legend |= {"symbolType": "stroke", "symbolSize": 400, "rowPadding": 0}
     for layer in first["layer"]:
-        for channel in ("color", "strokeDash", "shape"):
+        for channel in ("color", "strokeDash"):
             if "scale" in layer["encoding"].get(channel, {}):
                 layer["encoding"][channel]["legend"] = legend

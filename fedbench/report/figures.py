@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..analysis import MEAN, Group
 from . import series, specs
-from .content import is_share, metric, p_value, plural
+from .content import is_share, metric, p_value, plural, sentence
 from .series import Rows
 from .specs import Look, Spec, tip
 
@@ -43,6 +44,7 @@ class Figure:
         panels: in order.
         data: name -> rows; figures of one setting that share a name share the rows.
         legend: the series shown; empty where colours don't tell series apart.
+        labelled: whether an axis names the series, so that a file needs no legend.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Figure:
     panels: Sequence[Panel]
     data: Mapping[str, Rows]
     legend: Sequence[str] = ()
+    labelled: bool = False
 
 
 def figures(group: Group) -> list[Figure]:
@@ -187,7 +190,7 @@ def _domains(group: Group) -> Figure:
     ends = [row[key] for row in (*bars, *dots) for key in ("m", "lo", "hi") if key in row]
     top, bottom = max(0.0, *ends), min(0.0, *ends)
     if is_share(metric(group)):
-        top, bottom = min(1.0, top), 0.0
+        top, bottom = min(1.0, math.ceil(10 * top) / 10), 0.0
     spec = specs.bars(
         look(group),
         group.columns,
@@ -220,9 +223,9 @@ def _differences(group: Group) -> Figure | None:
         rows: Rows = []
         for variant, cells in group.cells.items():
             cell = cells[column]
-            if cell.paired is None:
-                continue
             paired = cell.paired
+            if paired is None or paired.difference is None:
+                continue
             interval = _interval(paired.low, paired.high)
             rows.append(
                 {
@@ -248,7 +251,8 @@ def _differences(group: Group) -> Figure | None:
         "after Holm's correction."
     )
     title = f"Paired difference to {group.reference}"
-    return Figure("differences", "results", title, caption, panels, data)
+    shown = _shown(group, [row for rows in data.values() for row in rows])
+    return Figure("differences", "results", title, caption, panels, data, shown, labelled=True)
 
 
 def _classes(group: Group) -> list[Figure]:
@@ -265,15 +269,15 @@ def _classes(group: Group) -> list[Figure]:
             key = f"classes-{number}-{place}"
             data[key] = rows
             y = {"field": "v", "sort": list(group.variants), "title": None}
-            spec = specs.heat(key, rows, y, classes, tips, domain=ends, text=text, step=26)
+            high = 26 * len({row["v"] for row in rows})
+            spec = specs.heat(key, rows, y, classes, tips, domain=ends, text=text, height=high)
             panels.append(Panel(domain if len(domains) > 1 else "", spec, _wide(group)))
         rule = "" if inference == "classifier" else f", {inference} inference"
         title = f"{name.replace('_', ' ').capitalize()}{rule}"
         unit = "percent, " if is_share(name) else ""
         caption = f"{unit}{group.rule}, mean of {_seeds(group)}; darker is lower."
-        caption = caption[0].upper() + caption[1:]
         suffix = "" if number == 0 else f"-{number + 1}"
-        found.append(Figure(f"classes{suffix}", "classes", title, caption, panels, data))
+        found.append(Figure(f"classes{suffix}", "classes", title, sentence(caption), panels, data))
     return found
 
 
@@ -290,7 +294,6 @@ def _partition(group: Group, limit: int = 100) -> Figure | None:
         name = f"partition-{place}"
         data[name] = rows
         ids = sorted({row["k"] for row in rows})
-        step = 20 if len(ids) <= 16 else max(5, 320 / len(ids))
         spec = specs.heat(
             name,
             rows,
@@ -299,7 +302,7 @@ def _partition(group: Group, limit: int = 100) -> Figure | None:
             tips,
             domain=(0, top),
             text="datum.m",
-            step=step,
+            height=20 * len(ids) if len(ids) <= 16 else max(320, 5 * len(ids)),
         )
         panels.append(Panel(domain if len(domains) > 1 else "", spec))
     caption = (

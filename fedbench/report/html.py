@@ -41,7 +41,8 @@ def page(analysis: Analysis, figures: Sequence[Sequence[Figure]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["breakable"] = breakable
+    environment.filters |= {"breakable": breakable, "minus": content.minus}
+    environment.filters["sentence"] = content.sentence
     groups = [
         _group(analysis, group, f"s{number}", found)
         for number, (group, found) in enumerate(zip(analysis.groups, figures, strict=True), 1)
@@ -60,23 +61,17 @@ def page(analysis: Analysis, figures: Sequence[Sequence[Figure]]) -> str:
 
 
 def breakable(text: str) -> Markup:
-    """Return a name, escaped, that may break after its separators."""
-    return Markup(re.sub(r"([:=._,/-])", r"\1<wbr>", str(escape(text))))
+    """Return text, escaped, whose names may break after a separator but not within a number."""
+    return Markup(re.sub(r"([:_,/]|\.(?!\d))(?=\w)", r"\1<wbr>", str(escape(text))))
 
 
 def _title(analysis: Analysis) -> str:
     variants = list(dict.fromkeys(v for group in analysis.groups for v in group.variants))
-    shown = _listed(variants)
+    shown = content.listed(variants)
     if len(shown) > 60:
         shown = f"{len(variants)} variants"
     data = dict.fromkeys(str(group.setting["data"]["name"]) for group in analysis.groups)
-    return f"{shown} on {_listed(list(data))}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    if len(names) == 1:
-        return names[0]
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{shown} on {content.listed(list(data))}"
 
 
 def _data(figures: Sequence[Sequence[Figure]]) -> dict[str, Any]:
@@ -113,9 +108,7 @@ def _script_json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def _group(
-    analysis: Analysis, group: Group, key: str, figures: Sequence[Figure]
-) -> dict[str, Any]:
+def _group(analysis: Analysis, group: Group, key: str, figures: Sequence[Figure]) -> dict[str, Any]:
     table = content.table(analysis, group)
     present = {figure.section for figure in figures}
     return {
@@ -171,7 +164,8 @@ def _text(value: Any) -> str:
 
 
 def _figure(group: Group, key: str, figure: Figure) -> dict[str, Any]:
-    colour, dash, shape = (c["scale"] for c in (look(group).colour, look(group).dash, look(group).shape))
+    how = look(group)
+    colour, dash, shape = (c["scale"] for c in (how.colour, how.dash, how.shape))
     places = [colour["domain"].index(name) for name in figure.legend]
     return {
         "id": f"{key}-{figure.name}",
@@ -216,10 +210,8 @@ def _costs(group: Group) -> dict[str, Any]:
     rows = []
     for variant, runs in finished.items():
         sent = [(run.result or {})["bytes"] for run in runs]
-        cells = [
-            size(fmean(one[way][key] for one in sent)) if all(key in one[way] for one in sent) else "-"
-            for way, key in keys
-        ]
+        each = [[one[way][key] for one in sent if key in one[way]] for way, key in keys]
+        cells = [size(fmean(values)) if values else content.NONE for values in each]
         seconds = fmean(float((run.result or {})["seconds"]) for run in runs)
         rows.append((variant, [duration(seconds), *cells]))
     return {"columns": ["time a run", *(f"{way}: {key}" for way, key in keys)], "rows": rows}
@@ -255,23 +247,34 @@ def _differences(group: Group, values_of: Sequence[Mapping[str, Any]]) -> dict[s
         if len(texts) == 1:
             shared.append((key, texts.pop()))
             continue
-        by_variant = {
-            variant: _by_seed([(r.seed, v.get(key, ...)) for r, v in flat if r.variant == variant])
-            for variant in group.variants
-        }
-        cells = [{"text": text, "other": text != by_variant[base]} for text in by_variant.values()]
+        found: dict[str, dict[int, str]] = {variant: {} for variant in group.variants}
+        for record, values in flat:
+            text = _text(values[key]) if key in values else content.NONE
+            found[record.variant][record.seed] = text
+        cells = [
+            {"text": _by_seed(mine), "other": _differs(mine, found[base])}
+            for mine in found.values()
+        ]
         differing.append({"key": key, "cells": cells})
     return {"columns": group.variants, "base": base, "shared": shared, "differing": differing}
 
 
-def _by_seed(found: Sequence[tuple[int, Any]]) -> str:
+def _differs(mine: Mapping[int, str], base: Mapping[int, str]) -> bool:
+    """Whether values differ on a seed that both have; without one, whether they differ at all."""
+    shared = mine.keys() & base.keys()
+    if shared:
+        return any(mine[seed] != base[seed] for seed in shared)
+    return set(mine.values()) != set(base.values())
+
+
+def _by_seed(values: Mapping[int, str]) -> str:
     """Return one variant's values of a key: the value, or each with its seeds."""
     seeds: dict[str, list[int]] = {}
-    for seed, value in found:
-        seeds.setdefault(content.NONE if value is ... else _text(value), []).append(seed)
+    for seed, text in sorted(values.items()):
+        seeds.setdefault(text, []).append(seed)
     if len(seeds) == 1:
         return next(iter(seeds))
-    if all(text == str(seed) for text, (seed, *_) in seeds.items()):
+    if all(text == str(seed) for seed, text in values.items()):
         return ", ".join(seeds)
     return "; ".join(
         f"{text} (seed{'s' if len(which) > 1 else ''} {', '.join(map(str, which))})"

@@ -3,6 +3,7 @@
   "use strict";
   const report = JSON.parse(document.getElementById("report-data").textContent);
   const views = new Map(); // the element of a setting -> its charts
+  const printed = []; // all charts, with whether they take a page's width
   const hidden = new Map(); // the element of a setting -> names of hidden series
 
   async function draw(element) {
@@ -28,6 +29,7 @@
     );
     const group = element.closest("[data-group]");
     views.set(group, [...(views.get(group) ?? []), view]);
+    printed.push({ view, wide: element.closest(".wide, .panels:has(> :only-child)") !== null });
     element.dataset.drawn = "";
   }
 
@@ -51,7 +53,10 @@
   });
   addEventListener("beforeprint", () => {
     for (const part of document.querySelectorAll("details")) part.open = true;
+    // Charts are drawn anew for paper: shrunk ones would have unreadable letters.
+    for (const { view, wide } of printed) view.signal("width", wide ? 680 : 320).run();
   });
+  addEventListener("afterprint", () => dispatchEvent(new Event("resize")));
 
   (async () => {
     for (const element of document.querySelectorAll("[data-chart]")) await draw(element);

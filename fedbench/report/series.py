@@ -19,12 +19,10 @@ Round = Mapping[str, Any]
 
 
 def finished(group: Group) -> dict[str, list[Record]]:
-    """Return variant -> its finished runs by seed, one a seed; variants without one are left out."""
+    """Return variant -> its finished runs, one a seed; variants without one are left out."""
     found: dict[str, list[Record]] = {}
     for variant in group.variants:
-        runs = {
-            r.seed: r for r in group.records if r.variant == variant and r.status == "finished"
-        }
+        runs = {r.seed: r for r in group.records if r.variant == variant and r.status == "finished"}
         if runs:
             found[variant] = [runs[seed] for seed in sorted(runs)]
     return found
@@ -204,7 +202,8 @@ def _add_costs(group: Group, rows: Rows) -> None:
 
 def total_bytes(one: Round) -> int:
     """Return the bytes that a round sent, up and down, all clients together."""
-    return sum(one["bytes_up"].values()) + sum(one["bytes_down"].values())
+    total: int = sum(one["bytes_up"].values()) + sum(one["bytes_down"].values())
+    return total
 
 
 def _scores(one: Round, inference: str, metric: str) -> Mapping[str, Any]:

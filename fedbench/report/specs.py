@@ -1,7 +1,7 @@
 """Charts as Vega-Lite specs without data, width or theme: pure functions.
 
-Colours are CSS variables (``var(--ink)``): the page defines them for light, dark and print, files get
-them from `fedbench.report.draw`. Series differ by colour (Okabe and Ito's set), dash and shape.
+Colours are CSS variables (``var(--ink)``): the page defines them for light, dark and print, files
+get them from `fedbench.report.draw`. Series differ by colour (Okabe and Ito's set), dash and shape.
 Rows have the keys of `fedbench.report.series`.
 """
 
@@ -259,7 +259,7 @@ def forest(look: Look, rows: Rows, data: str, x_title: str) -> Spec:
     filled = {"test": "datum.clear", **look.colour}
     return {
         "data": {"name": data},
-        "height": {"step": 26},
+        "height": 12 + 26 * len(rows),
         "layer": [
             {
                 "mark": {"type": "rule", "color": MUTED, "strokeDash": [3, 3]},
@@ -289,12 +289,13 @@ def heat(
     *,
     domain: tuple[float, float],
     text: str,
-    step: float,
+    height: float,
 ) -> Spec:
-    """A cell for each class (``c``) and row of ``y``, darker for less; numbers while they fit.
+    """A cell for each class (``c``) and place of ``y``, darker for less; numbers while they fit.
 
     ``text`` is the expression of a cell's number.
     """
+    step = height / len({row[y["field"]] for row in rows})
     x: Spec = {
         "field": "c",
         "type": "nominal",
@@ -334,4 +335,4 @@ def heat(
                 },
             }
         )
-    return {"data": {"name": data}, "height": {"step": step}, "layer": layers}
+    return {"data": {"name": data}, "height": height, "layer": layers}

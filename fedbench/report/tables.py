@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from ..analysis import Analysis
-from .content import NONE, Entry, Row, Table, has_unsure, ranks, table
+from .content import NONE, Entry, Table, has_unsure, minus, ranks, sentence, table
 
 TEX = {
     "\\": r"\textbackslash{}",
@@ -22,17 +23,28 @@ TEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "''",
     "-": "{-}",
     "±": r"$\pm$",
     "≈": r"$\approx$",
+    "\u2212": "$-$",
 }
+PLAIN_LETTERS = "ßæøåœÆØÅŒ"
+"""What pdfLaTeX sets in any font encoding, besides ASCII and accented letters."""
 
 
 def tex(text: str) -> str:
-    """Return ``text`` as LaTeX sets it letter by letter."""
-    plain = " ".join(text.split())
-    return "".join(TEX.get(letter, letter) for letter in plain if letter.isprintable())
+    """Return ``text`` as LaTeX shows it; a letter that pdfLaTeX has not becomes ``U+4E2D``."""
+    return "".join(map(_tex_letter, " ".join(text.split())))
+
+
+def _tex_letter(letter: str) -> str:
+    if letter in TEX:
+        return TEX[letter]
+    base = unicodedata.normalize("NFD", letter)[0]
+    if letter in PLAIN_LETTERS or (letter.isprintable() and base.isascii()):
+        return letter
+    return rf"\texttt{{U+{ord(letter):04X}}}"
 
 
 def md(text: str) -> str:
@@ -40,36 +52,55 @@ def md(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", " ".join(text.split()))
 
 
+def _heads(content: Table) -> tuple[list[str], list[str]]:
+    return ["variant", "seeds", *content.columns], ["variant", *content.versus]
+
+
+def _versus(content: Table) -> list[list[str]]:
+    """Return the rows of the comparison with the reference; none without one."""
+    rows = [row for row in content.rows if row.variant != content.reference]
+    return [[row.variant, *row.versus] for row in rows] if content.versus else []
+
+
+def _captions(content: Table) -> tuple[str, str]:
+    """Return what stands at the table of means and at the comparison with the reference."""
+    marks = ["bold: best of its column"]
+    if has_unsure(content):
+        marks.append(
+            f"≈: difference to {content.reference} not significant at 5 % after Holm's correction"
+        )
+    trouble = [f"{row.variant}: {row.trouble}" for row in content.rows if row.trouble]
+    first, pairing, *rest = content.notes
+    return (
+        ". ".join(map(sentence, (content.label, first, *marks, *trouble))) + ".",
+        ". ".join(map(sentence, (content.label, *rest, pairing))) + ".",
+    )
+
+
 def markdown(analysis: Analysis) -> str:
     """Return the summary tables of all settings as Markdown."""
-    parts = ["# Comparison", ""]
+    parts = ["# Comparison"]
     for group in analysis.groups:
         content = table(analysis, group)
-        parts += [f"## {md(content.label)}", "", *_md_table(content), ""]
-        parts += [f"- {md(note)}" for note in _legend(content, bold="bold")]
-        parts += _md_runs(content)
-        parts.append("")
+        heads, versus_heads = _heads(content)
+        captions = _captions(content)
+        rows = [[md(row.variant), row.seeds, *map(_md_entry, row.entries)] for row in content.rows]
+        parts += [f"## {md(content.label)}", _md_grid(heads, rows), md(captions[0])]
+        versus = [list(map(md, row)) for row in _versus(content)]
+        if versus:
+            parts.append(_md_grid(versus_heads, versus))
+        parts.append(md(captions[1]))
     order = ranks(analysis)
     if order:
-        parts += ["## Mean ranks over settings", "", *_md_grid(["variant", "mean rank"], order.rows)]
-        parts += ["", f"- {md(order.note)}", ""]
-    return "\n".join(parts)
+        rows = [[md(name), rank] for name, rank in order.rows]
+        parts += ["## Mean ranks over settings", _md_grid(["variant", "mean rank"], rows)]
+        parts.append(md(order.note))
+    return "\n\n".join(parts) + "\n"
 
 
-def _md_table(content: Table) -> list[str]:
-    head = ["variant", "seeds", *content.columns, *content.versus]
-    rows = [
-        [row.variant, row.seeds, *map(_md_entry, row.entries), *row.versus] for row in content.rows
-    ]
-    safe = [[md(row[0]), row[1], *row[2 : 2 + len(content.columns)]] for row in rows]
-    rest = [[md(cell) for cell in row[2 + len(content.columns) :]] for row in rows]
-    return _md_grid(head, [a + b for a, b in zip(safe, rest, strict=True)], escaped=True)
-
-
-def _md_grid(head: Sequence[str], rows: Sequence[Sequence[str]], escaped: bool = False) -> list[str]:
-    shown = rows if escaped else [[md(cell) for cell in row] for row in rows]
-    lines = [[md(cell) for cell in head], ["---", *["---:"] * (len(head) - 1)], *shown]
-    return ["| " + " | ".join(line) + " |" for line in lines]
+def _md_grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [[md(head) for head in heads], ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _md_entry(entry: Entry) -> str:
@@ -77,77 +108,52 @@ def _md_entry(entry: Entry) -> str:
     return (f"**{text}**" if entry.best else text) + (" ≈" if entry.unsure else "")
 
 
-def _md_runs(content: Table) -> list[str]:
-    return [f"- {md(row.variant)}: {row.trouble}" for row in content.rows if row.trouble]
-
-
-def _legend(content: Table, bold: str) -> list[str]:
-    marks = [f"{bold}: best of its column"]
-    if has_unsure(content):
-        marks.append(
-            f"≈: difference to {content.reference} not significant at 5 % after Holm's correction"
-        )
-    return [*content.notes, *marks]
-
-
 def latex(analysis: Analysis) -> str:
     r"""Return the tables as LaTeX for ``\input``; the preamble needs ``\usepackage{booktabs}``."""
-    parts = [r"% needs \usepackage{booktabs} and, for lmodern's signs, \usepackage[T1]{fontenc}", ""]
+    parts = [r"% \usepackage{booktabs}"]
     for number, group in enumerate(analysis.groups, 1):
         content = table(analysis, group)
-        parts += [_tex_table(content, number), ""]
+        heads, versus_heads = _heads(content)
+        captions = _captions(content)
+        rows = [
+            [tex(row.variant), tex(row.seeds), *map(_tex_entry, row.entries)]
+            for row in content.rows
+        ]
+        parts.append(_tex_float(heads, rows, captions[0], f"means-{number}"))
+        versus = [[tex(name), *(tex(minus(c)) for c in cells)] for name, *cells in _versus(content)]
+        if versus:
+            parts.append(_tex_float(versus_heads, versus, captions[1], f"differences-{number}"))
     order = ranks(analysis)
     if order:
-        rows = [[tex(cell) for cell in row] for row in order.rows]
-        body = _tabular(["variant", "mean rank"], rows)
-        parts += [_float(body, f"Mean ranks over settings. {order.note}.", "ranks"), ""]
-    return "\n".join(parts)
-
-
-def _tex_table(content: Table, number: int) -> str:
-    heads = ["variant", "seeds", *content.columns, *content.versus]
-    rows = [_tex_row(row) for row in content.rows]
-    legend = [f"{row.variant}: {row.trouble}" for row in content.rows if row.trouble]
-    caption = ". ".join((content.label, *_legend(content, "bold"), *legend)) + "."
-    return _float(_tabular([tex(h) for h in heads], rows), caption, f"comparison-{number}")
-
-
-def _tex_row(row: Row) -> list[str]:
-    return [tex(row.variant), tex(row.seeds), *map(_tex_entry, row.entries), *map(tex, row.versus)]
+        rows = [[tex(name), rank] for name, rank in order.rows]
+        caption = f"Mean ranks over settings. {order.note}."
+        parts.append(_tex_float(["variant", "mean rank"], rows, caption, "ranks"))
+    return "\n\n".join(parts) + "\n"
 
 
 def _tex_entry(entry: Entry) -> str:
     if entry.mean == NONE:
         return NONE
-    text = rf"{entry.mean} $\pm$ {entry.std}" if entry.std else entry.mean
-    text = text.replace("-", "$-$")
-    bold = rf"\textbf{{{text}}}" if entry.best else text
-    return bold + (r"\,$\approx$" if entry.unsure else "")
+    text = tex(minus(f"{entry.mean} ± {entry.std}" if entry.std else entry.mean))
+    return (rf"\textbf{{{text}}}" if entry.best else text) + (r"\,$\approx$" * entry.unsure)
 
 
-def _tabular(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [" & ".join(row) + r" \\" for row in rows]
-    return "\n".join(
-        (
-            rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
-            r"\toprule",
-            " & ".join(head) + r" \\",
-            r"\midrule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
-        )
-    )
-
-
-def _float(body: str, caption: str, label: str) -> str:
+def _tex_float(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str, label: str
+) -> str:
     return "\n".join(
         (
             r"\begin{table}",
-            r"\centering",
+            r"\centering\small",
             rf"\caption{{{tex(caption)}}}",
             rf"\label{{tab:{label}}}",
-            body,
+            rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
+            r"\toprule",
+            " & ".join(map(tex, heads)) + r" \\",
+            r"\midrule",
+            *(" & ".join(row) + r" \\" for row in rows),
+            r"\bottomrule",
+            r"\end{tabular}",
             r"\end{table}",
         )
     )

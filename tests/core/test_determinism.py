@@ -93,7 +93,9 @@ def watched(add, run_tiny):
     def watched(*others: str, **given):
         SEEN.clear()
         sampling = {"uniform": {"fraction": 0.5}}
-        return facts(run_tiny(extra={**sampling, "spy": {}, **dict.fromkeys(others, {})}, **given))
+        return facts(
+            run_tiny(extra={**sampling, "spy": {}, **{name: {} for name in others}}, **given)
+        )
 
     return watched
 

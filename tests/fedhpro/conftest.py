@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +21,15 @@ from fedbench.types import Dataset, Examples, PerClass, Report, ServerState, Ser
 from fedbench.yamlfile import Document
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors on one thread, as in a run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def resolve(registry, tiny_config) -> Callable[..., RunConfig]:
     """Resolve a method on the tiny data set, with ``--set`` and ``--without``."""
@@ -32,10 +41,8 @@ def resolve(registry, tiny_config) -> Callable[..., RunConfig]:
         without: Sequence[str] = (),
         **given: Any,
     ) -> RunConfig:
-        data = tiny_config(registry, method, **given).to_dict()
-        return configs.resolve(
-            registry, file=Document(data, "test"), sets=sets, without=without
-        )
+        data = tiny_config(registry, method, executor="inline", **given).to_dict()
+        return configs.resolve(registry, file=Document(data, "test"), sets=sets, without=without)
 
     return resolved
 
@@ -53,11 +60,12 @@ def run(registry, resolve) -> Callable[..., Run]:
 
 
 @pytest.fixture
-def look(add) -> Callable[..., dict[str, Any]]:
+def look(registry, add) -> Callable[..., dict[str, Any]]:
     """Register a plugin ``spy`` and return what turns it on: ``extra=look(client=..., ...)``.
 
-    ``client(ctx)`` is called before a client trains, after all other plugins' work before training;
-    ``server(state, reports)`` when the round's other server updates are done.
+    Runs are inline, so that it sees everything in this process. ``client(ctx)`` is called when all
+    other plugins have done their work before a client's training, ``server(state, reports)`` after
+    the round's other server updates.
     """
 
     def install(
@@ -76,6 +84,7 @@ def look(add) -> Callable[..., dict[str, Any]]:
                 server(state, reports)
                 return ServerUpdate()
 
+        registry.entries.pop(("plugin", "spy"), None)
         add(spy=Spy)
         return {"spy": {}}
 
@@ -92,7 +101,11 @@ def on_paper(registry, add, look) -> Callable[..., Run]:
     """
 
     def finished(
-        without: Sequence[str] = (), online: Sequence[int] = (0, 1), rounds: int = 1, **spies: Any
+        *,
+        without: Sequence[str] = (),
+        sets: Sequence[str] = (),
+        online: Sequence[int] = (0, 1),
+        **spies: Any,
     ) -> Run:
         @dataclass(frozen=True, eq=False)
         class Paper:
@@ -137,7 +150,8 @@ def on_paper(registry, add, look) -> Callable[..., Run]:
         file = {
             "data": "paper",
             "model": "paper",
-            "rounds": rounds,
+            "executor": "inline",
+            "rounds": 1,
             "plugins": {
                 "two_clients": {},
                 "sgd": sgd,
@@ -145,7 +159,7 @@ def on_paper(registry, add, look) -> Callable[..., Run]:
                 **look(**spies),
             },
         }
-        config = configs.resolve(registry, file=Document(file, "test"), without=without)
+        config = configs.resolve(registry, file=Document(file, "test"), sets=sets, without=without)
         made = Run(config, registry=registry)
         made.run()
         return made

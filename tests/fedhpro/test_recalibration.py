@@ -1,4 +1,4 @@
-"""Classifier gradients, feature matching and the new classifier, against autograd and torch.optim."""
+"""Recalibration: its gradients, its matching and its training, against autograd and torch.optim."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fedbench.hookspecs import hookimpl
 from fedbench.types import Recipe
 
-from . import fedavg, metrics, models, sampling, sgd
+from . import fedavg, fedproto, fedprox, fpl, metrics, models, moon, sampling, sgd
 
 
 @hookimpl
@@ -18,6 +18,11 @@ def register_plugins() -> Mapping[str, type]:
         "sgd": sgd.Sgd,
         "cross_entropy": sgd.CrossEntropy,
         "fedavg": fedavg.FedAvg,
+        "fedprox": fedprox.FedProx,
+        "moon": moon.Moon,
+        "fedproto": fedproto.FedProto,
+        "personal": fedproto.Personal,
+        "fpl": fpl.Fpl,
     }
 
 
@@ -45,5 +50,30 @@ def register_recipes() -> Mapping[str, Recipe]:
             plugins={"fedavg": {}, "cross_entropy": {}},
             about="the mean of the clients' weights, by number of examples",
             source="McMahan et al., Communication-Efficient Learning, AISTATS 2017",
+        ),
+        "fedprox": Recipe(
+            plugins={"fedavg": {}, "cross_entropy": {}, "fedprox": {}},
+            about="a proximal term keeps local weights near the received ones",
+            source="Li et al., Federated Optimization in Heterogeneous Networks, MLSys 2020",
+        ),
+        "moon": Recipe(
+            plugins={"fedavg": {}, "cross_entropy": {}, "moon": {}},
+            about="features near the global model's, far from the client's previous model's",
+            source="Li et al., Model-Contrastive Federated Learning, CVPR 2021",
+        ),
+        "fedproto": Recipe(
+            plugins={"fedavg": {}, "cross_entropy": {}, "fedproto": {}},
+            about="features near one global prototype per class; weights are averaged too",
+            source="Tan et al., FedProto, AAAI 2022, in the form with shared weights",
+        ),
+        "fedproto-aaai": Recipe(
+            plugins={"personal": {}, "cross_entropy": {}, "fedproto": {"average": "by_count"}},
+            about="only prototypes travel; every client keeps a model of its own",
+            source="Tan et al., FedProto, AAAI 2022",
+        ),
+        "fpl": Recipe(
+            plugins={"fedavg": {}, "cross_entropy": {}, "fpl": {}},
+            about="contrast with clustered prototypes, consistency with their mean",
+            source="Huang et al., Rethinking FL with Domain Shift, CVPR 2023",
         ),
     }

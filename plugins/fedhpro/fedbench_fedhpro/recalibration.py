@@ -103,9 +103,9 @@ def train_classifier(
     for _ in range(epochs):
         for index in torch.randperm(len(x), generator=rng).split(batch_size):
             batch = x[index]
-            residual = F.softmax(torch.addmm(bias, batch, weight.T), dim=1).sub_(y[index])
-            weight.addmm_(residual.T, batch, alpha=-lr / len(index))
-            bias.sub_(residual.sum(dim=0), alpha=lr / len(index))
+            errors = F.softmax(torch.addmm(bias, batch, weight.T), dim=1).sub_(y[index])
+            weight.addmm_(errors.T, batch, alpha=-lr / len(index))
+            bias.sub_(errors.sum(dim=0), alpha=lr / len(index))
     return weight, bias
 
 

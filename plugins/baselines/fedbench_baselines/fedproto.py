@@ -1,0 +1,142 @@
+"""FedProto: clients share class prototypes and draw their features to the global ones.
+
+Tan, Long, Liu, Zhou, Lu, Jiang, Zhang: FedProto: Federated Prototype Learning across Heterogeneous
+Clients, AAAI 2022, equations 3 to 7.
+
+Two forms, as recipes. ``fedproto`` averages weights too (the plugin ``fedavg``) and takes the plain
+mean of the clients' prototypes: the form used in comparisons under domain shift. ``fedproto-aaai``
+is the paper's: no weights travel, models are personal (the plugin ``personal``), and prototypes are
+averaged by example count. Two inference rules are reported for both: ``classifier`` and
+``nearest_prototype``; ``accuracy.inference`` says which one is the run's accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedbench import (
+    Batch,
+    ClientContext,
+    ClientResult,
+    Output,
+    PerClass,
+    Report,
+    ServerContext,
+    ServerState,
+    ServerUpdate,
+    Value,
+    Weights,
+    hookimpl,
+)
+
+from .prototypes import gather, local_prototypes
+
+KEY = "fedproto.prototypes"
+STATE = "personal.weights"
+
+
+def prototype_loss(features: Tensor, labels: Tensor, prototypes: PerClass) -> Tensor:
+    """Return the mean squared error between features and their class's prototype, a scalar.
+
+    The mean is over the batch and d; as in the published code, a sample whose class has no
+    prototype adds nothing.
+
+    Args:
+        features: (B, d).
+        labels: (B,) int64.
+        prototypes: one row (d,) per known class.
+    """
+    same = labels[:, None] == prototypes.labels[None, :]
+    known = same.any(dim=1)
+    targets = prototypes.values[same.int().argmax(dim=1)[known]]
+    return (features[known] - targets).square().sum() / features.numel()
+
+
+def nearest(prototypes: PerClass, num_classes: int) -> Callable[[Output], Tensor]:
+    """Return a rule that scores a class by minus the squared distance to its prototype.
+
+    Classes without a prototype score below all others.
+    """
+
+    def scores(output: Output) -> Tensor:
+        z = output.features
+        distance = torch.cdist(z, prototypes.values.to(z)).square()
+        filled = (-distance.max(dim=1, keepdim=True).values - 1).repeat(1, num_classes)
+        filled[:, prototypes.labels.to(z.device)] = -distance
+        return filled
+
+    return scores
+
+
+@dataclass(frozen=True, eq=False)
+class FedProto:
+    """Add ``mu * MSE(z, P_y)``; upload class means of the last epoch; average them per class."""
+
+    mu: Annotated[float, Field(ge=0, description="weight of the term; 1 in the paper")] = 1.0
+    average: Annotated[
+        Literal["plain", "by_count"], Field(description="how clients' prototypes are averaged")
+    ] = "plain"
+
+    @hookimpl
+    def broadcast(self, state: ServerState) -> Mapping[str, Value]:
+        return {KEY: state.entries[KEY]} if KEY in state.entries else {}
+
+    @hookimpl
+    def local_loss(self, ctx: ClientContext, batch: Batch, output: Output) -> Mapping[str, Tensor]:
+        gather(ctx, batch, output, KEY)
+        if KEY not in ctx.payload:
+            return {}
+        prototypes = ctx.payload.per_class(KEY)
+        return {"fedproto": self.mu * prototype_loss(output.features, batch.labels, prototypes)}
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
+        trained = yield
+        ctx.upload(KEY, local_prototypes(ctx, KEY))
+        return trained
+
+    @hookimpl
+    def server_update(self, reports: Sequence[Report]) -> ServerUpdate:
+        uploads = PerClass.concat(r.uploads.per_class(KEY) for r in reports)
+        return ServerUpdate(entries={KEY: uploads.average(by_count=self.average == "by_count")})
+
+    @hookimpl
+    def inference(
+        self, ctx: ServerContext, state: ServerState
+    ) -> Mapping[str, Callable[[Output], Tensor]]:
+        return {"nearest_prototype": nearest(state.entries.per_class(KEY), ctx.num_classes)}
+
+
+@dataclass(frozen=True, eq=False)
+class Personal:
+    """Leave every client its own model: no weights travel, and a domain's clients test theirs.
+
+    A client starts from the run's initial weights, or from those that its last turn ended with.
+    """
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
+        if STATE in ctx.state:
+            ctx.model.load_state_dict(ctx.state[STATE])  # type: ignore[arg-type]
+        trained = yield
+        ctx.state[STATE] = ctx.model.state_dict()
+        return trained
+
+    @hookimpl
+    def aggregate(self, state: ServerState, results: Iterator[ClientResult]) -> Weights:
+        for _ in results:
+            pass
+        return state.weights
+
+    @hookimpl
+    def personal_models(
+        self, state: ServerState, clients: Iterator[Mapping[str, Value]]
+    ) -> Iterator[Weights]:
+        models = [kept[STATE] for kept in clients if STATE in kept]
+        return iter(models or [state.weights])  # type: ignore[arg-type]

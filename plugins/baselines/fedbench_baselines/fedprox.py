@@ -1,0 +1,55 @@
+"""FedProx: FedAvg with a proximal term that keeps local weights near the received ones.
+
+Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith: Federated Optimization in Heterogeneous Networks,
+MLSys 2020, equation 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedbench import ClientContext, hookimpl
+
+SCRATCH = "fedprox.anchor"
+
+
+def proximal_term(params: Iterable[Tensor], anchor: Iterable[Tensor]) -> Tensor:
+    """Return ``1/2 * ||w - w_t||^2`` over all parameters, a scalar.
+
+    Args:
+        params: the local trainable parameters w.
+        anchor: the received ones w_t, in the same order, without gradient.
+    """
+    squares = [(w - a).square().sum() for w, a in zip(params, anchor, strict=True)]
+    return torch.stack(squares).sum() / 2
+
+
+@dataclass(frozen=True, eq=False)
+class FedProx:
+    """Add ``mu/2 * ||w - w_t||^2`` over trainable parameters; ``mu = 0`` is FedAvg, to the bit."""
+
+    mu: Annotated[
+        float,
+        Field(ge=0, description="weight; the paper tries 0.001, 0.01, 0.1 and 1, data set by set"),
+    ] = 0.01
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
+        ctx.scratch[SCRATCH] = [p.detach().clone() for p in _trainable(ctx)]
+        return (yield)
+
+    @hookimpl
+    def local_loss(self, ctx: ClientContext) -> Mapping[str, Tensor]:
+        if self.mu == 0:
+            return {}
+        return {"fedprox": self.mu * proximal_term(_trainable(ctx), ctx.scratch[SCRATCH])}
+
+
+def _trainable(ctx: ClientContext) -> list[Tensor]:
+    return [p for p in ctx.model.parameters() if p.requires_grad]

@@ -1,0 +1,76 @@
+"""MOON: features drawn to the global model's and away from the client's own previous ones.
+
+Li, He, Song: Model-Contrastive Federated Learning, CVPR 2021, equation 3.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedbench import Batch, ClientContext, Output, hookimpl
+
+STATE = "moon.previous"
+
+
+def moon_loss(
+    features: Tensor, global_features: Tensor, previous_features: Tensor, temperature: float
+) -> Tensor:
+    """Return the model-contrastive loss, a scalar: the mean over the batch of
+
+    ``-log( exp(s(z, z_glob)/T) / (exp(s(z, z_glob)/T) + exp(s(z, z_prev)/T)) )``, cosine ``s``.
+
+    Args:
+        features: (B, d), the model in training.
+        global_features: (B, d), the received model's.
+        previous_features: (B, d), the client's previous local model's.
+        temperature: T > 0.
+    """
+    near = F.cosine_similarity(features, global_features) / temperature
+    far = F.cosine_similarity(features, previous_features) / temperature
+    return F.softplus(far - near).mean()
+
+
+@dataclass(frozen=True, eq=False)
+class Moon:
+    """Add ``mu`` times MOON's model-contrastive loss.
+
+    The previous model is the one that the client ended its last turn with, kept in its state. In
+    its first turn a client has none and the term is absent, as in the authors' code. The frozen
+    models run in evaluation mode, so that looking at them changes no batch-norm statistics.
+    """
+
+    mu: Annotated[
+        float,
+        Field(ge=0, description="weight; 1 as in the paper for CIFAR-100, 5 in FPL's Digits runs"),
+    ] = 1.0
+    temperature: Annotated[float, Field(gt=0, description="temperature T")] = 0.5
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
+        if STATE in ctx.state:
+            previous = copy.deepcopy(ctx.model)
+            previous.load_state_dict(ctx.state[STATE])  # type: ignore[arg-type]
+            ctx.scratch[STATE] = (_frozen(copy.deepcopy(ctx.model)), _frozen(previous))
+        trained = yield
+        ctx.state[STATE] = ctx.model.state_dict()
+        return trained
+
+    @hookimpl
+    def local_loss(self, ctx: ClientContext, batch: Batch, output: Output) -> Mapping[str, Tensor]:
+        if STATE not in ctx.scratch:
+            return {}
+        with torch.no_grad():
+            received, previous = (model.features(batch.inputs) for model in ctx.scratch[STATE])
+        return {"moon": self.mu * moon_loss(output.features, received, previous, self.temperature)}
+
+
+def _frozen(model: nn.Module) -> nn.Module:
+    return model.eval().requires_grad_(False)

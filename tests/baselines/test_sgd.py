@@ -1,0 +1,176 @@
+"""Local training: a step by hand, the learning rate over rounds, batches, and the loss."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from fedbench_baselines.sgd import CrossEntropy, Sgd
+from torch import nn
+
+from fedbench.types import Batch, Output
+
+
+class Client:
+    """As much of a client as a trainer needs: one weight per input, fixed batches."""
+
+    def __init__(self, inputs: list[float], w: float, round: int = 1, rounds: int = 10) -> None:
+        self.round, self.rounds = round, rounds
+        self.model = nn.Linear(1, 1, bias=False)
+        nn.init.constant_(self.model.weight, w)
+        self._inputs = inputs
+        self.asked: tuple[int, int, bool] | None = None
+        self.acted = 0
+
+    def batches(self, batch_size, epochs, drop_last):
+        self.asked = (batch_size, epochs, drop_last)
+        for epoch in range(epochs):
+            for x in self._inputs:
+                yield Batch(torch.tensor([[x]]), torch.zeros(1).long(), epoch, epochs)
+
+    def loss(self, batch):
+        return self.model(batch.inputs).sum()  # gradient: the input
+
+    def after_backward(self, batch):
+        self.acted += 1
+
+    @property
+    def w(self) -> float:
+        return float(self.model.weight.detach())
+
+
+def test_plain_steps_by_hand():
+    client = Client([2.0, -1.0], w=1.0)
+    assert Sgd(lr=0.1, momentum=0, weight_decay=0, epochs=1).client_update(ctx=client) is True
+    # 1 - 0.1 x 2 + 0.1 x 1
+    assert client.w == pytest.approx(0.9)
+    assert client.acted == 2
+
+
+def test_momentum_and_weight_decay_by_hand():
+    client = Client([2.0, -1.0], w=1.0)
+    Sgd(lr=0.1, momentum=0.5, weight_decay=0.2, epochs=1).client_update(ctx=client)
+    # step 1: g = 2 + 0.2 x 1 = 2.2,          v = 2.2,                    w = 1 - 0.22 = 0.78
+    # step 2: g = -1 + 0.2 x 0.78 = -0.844,   v = 1.1 - 0.844 = 0.256,    w = 0.78 - 0.0256
+    assert client.w == pytest.approx(0.7544)
+
+
+def test_momentum_starts_from_nothing_in_every_turn():
+    rule = Sgd(lr=0.1, momentum=0.9, weight_decay=0, epochs=1)
+    client = Client([1.0], w=0.0)
+    rule.client_update(ctx=client)
+    rule.client_update(ctx=client)
+    assert client.w == pytest.approx(-0.2)
+
+
+def test_batch_options_are_passed_on():
+    client = Client([1.0], w=0.0)
+    Sgd(epochs=3, batch_size=17, drop_last=True).client_update(ctx=client)
+    assert client.asked == (17, 3, True)
+    assert client.acted == 3
+
+
+def test_parameters_that_are_frozen_stay():
+    client = Client([1.0], w=1.0)
+    client.model.weight.requires_grad_(False)
+    extra = nn.Parameter(torch.ones(1))
+    client.model.register_parameter("extra", extra)
+    client.loss = lambda batch: (batch.inputs * client.model.extra).sum()
+    Sgd(lr=0.1, momentum=0, weight_decay=0, epochs=1).client_update(ctx=client)
+    assert client.w == 1.0
+    assert float(extra.detach()) == pytest.approx(0.9)
+
+
+def test_the_learning_rate_is_constant_or_falls_as_half_a_cosine():
+    constant, cosine = Sgd(lr=0.4), Sgd(lr=0.4, schedule="cosine")
+    assert [constant.learning_rate(r, 4) for r in (1, 2, 3, 4)] == [0.4] * 4
+    rates = [cosine.learning_rate(r, 4) for r in (1, 2, 3, 4)]
+    half = math.sqrt(0.5)
+    assert rates == pytest.approx([0.4, 0.2 * (1 + half), 0.2, 0.2 * (1 - half)])
+    assert cosine.learning_rate(5, 4) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_schedule_acts_in_the_rounds_step():
+    client = Client([1.0], w=0.0, round=3, rounds=4)
+    rule = Sgd(lr=0.4, momentum=0, weight_decay=0, epochs=1, schedule="cosine")
+    rule.client_update(ctx=client)
+    assert client.w == pytest.approx(-0.2)
+
+
+# --- the loss ------------------------------------------------------------------------------------
+
+LOGITS = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.125, 0.75, 0.125]]))
+
+
+def cross_entropy(**options) -> float:
+    batch = Batch(torch.zeros(2, 1), torch.tensor([0, 2]), 0, 1)
+    output = Output(torch.zeros(2, 1), LOGITS)
+    terms = CrossEntropy(**options).local_loss(batch=batch, output=output)
+    assert list(terms) == ["cross_entropy"]
+    return float(terms["cross_entropy"])
+
+
+def test_cross_entropy_by_hand():
+    # -(log 0.5 + log 0.125) / 2
+    assert cross_entropy() == pytest.approx(2 * math.log(2))
+    assert cross_entropy(weight=0.5) == pytest.approx(math.log(2))
+    assert cross_entropy(weight=0) == 0
+
+
+def test_label_smoothing_mixes_in_the_uniform_distribution():
+    uniform = -float(LOGITS.mean())
+    assert cross_entropy(label_smoothing=0.3) == pytest.approx(
+        0.7 * 2 * math.log(2) + 0.3 * uniform
+    )
+
+
+# --- batches of a real run -----------------------------------------------------------------------
+
+
+def test_each_example_is_seen_once_an_epoch_in_a_new_order(registry, tiny_config, add):
+    from dataclasses import dataclass
+
+    from fedbench.hookspecs import hookimpl
+    from fedbench.run import Run
+
+    seen: list[tuple[int, int, torch.Tensor]] = []
+
+    @dataclass(frozen=True, eq=False)
+    class Eyes:
+        @hookimpl
+        def after_backward(self, ctx, batch):
+            seen.append((ctx.client, batch.epoch, batch.inputs.flatten(1)))
+
+    add(eyes=Eyes)
+    extra = {"sgd": {"epochs": 2, "batch_size": 5}, "eyes": {}}
+    Run(tiny_config(registry, rounds=1, extra=extra), registry=registry).run()
+    first = [x for client, epoch, x in seen if (client, epoch) == (0, 0)]
+    second = [x for client, epoch, x in seen if (client, epoch) == (0, 1)]
+    assert [len(x) for x in first] == [5, 5, 5, 3]
+    rows = [sorted(map(tuple, torch.cat(part).tolist())) for part in (first, second)]
+    assert rows[0] == rows[1]
+    assert len(set(rows[0])) == 18
+    assert not torch.equal(torch.cat(first), torch.cat(second))
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(5, [5, 5, 5]), (18, [18]), (40, [18])])
+def test_drop_last_leaves_out_a_smaller_last_batch_unless_it_is_the_only_one(
+    run_tiny, add, batch_size, sizes
+):
+    from dataclasses import dataclass
+
+    from fedbench.hookspecs import hookimpl
+
+    seen: list[int] = []
+
+    @dataclass(frozen=True, eq=False)
+    class Eyes:
+        @hookimpl
+        def after_backward(self, ctx, batch):
+            if ctx.client == 0:
+                seen.append(len(batch.labels))
+
+    add(eyes=Eyes)
+    run_tiny(rounds=1, extra={"sgd": {"drop_last": True, "batch_size": batch_size}, "eyes": {}})
+    assert seen == sizes

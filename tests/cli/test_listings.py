@@ -1,0 +1,175 @@
+"""`fedbench plugins`, `data`, `config --schema` and every `--help`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+from PIL import Image
+
+from fedbench import options
+from fedbench.cli import main
+
+
+def flat(text: str) -> str:
+    """Return text with every run of white space as one space: table cells may be folded."""
+    return " ".join(text.split())
+
+
+class TestPlugins:
+    def test_everything_installed_is_listed_with_package_and_hooks(self, fedbench, installed):
+        done = fedbench("plugins")
+        assert done.exit_code == 0
+        assert "\x1b" not in done.stdout
+        rows = {line.split()[0]: flat(line) for line in done.stdout.splitlines() if line.split()}
+        for kind in ("plugin", "recipe", "dataset", "model", "metric", "executor", "card"):
+            for entry in installed.all(kind):
+                if entry.package != "tests":
+                    assert f"{entry.name} fedbench-toolkit" in rows[entry.name]
+        assert rows["fedavg"]
+        assert "broadcast, client_update, aggregate" in flat(done.stdout)
+
+    @pytest.mark.parametrize("name", ["hpcl", "sgd", "domains", "hyper_prototypes", "normalize"])
+    def test_show_prints_every_option_with_type_default_bounds_and_text(
+        self, fedbench, installed, name
+    ):
+        done = fedbench("plugins", "show", name)
+        assert done.exit_code == 0
+        text = flat(done.stdout)
+        assert text.startswith(f"{name}: plugin of fedbench-toolkit")
+        entry = installed.get("plugin", name)
+        assert f"hooks: {', '.join(entry.hooks)}" in text
+        for option in options.describe(entry.value):
+            cells = [option.name, option.type, option.default, option.bounds, option.about]
+            row = next(
+                flat(line) for line in done.stdout.splitlines() if line.split()[:1] == [option.name]
+            )
+            if all(flat(c) in row for c in cells):
+                continue
+            # folded over several lines: every word is somewhere in the table
+            assert all(word in text for cell in cells for word in cell.split())
+
+    def test_what_looks_like_markup_is_printed_as_it_is(self, fedbench):
+        assert "int | dict[str, int]" in flat(fedbench("plugins", "show", "domains").stdout)
+
+    def test_show_a_recipe_says_which_paper(self, fedbench):
+        done = fedbench("plugins", "show", "fedhpro")
+        assert "ICML 2026" in done.stdout
+        assert "hpcl: reduction=mean, margin=round" in done.stdout
+
+    def test_a_name_of_several_kinds_shows_all_of_them(self, fedbench):
+        done = fedbench("plugins", "show", "fedavg")
+        assert "fedavg: plugin of" in done.stdout
+        assert "fedavg: recipe of" in done.stdout
+
+    def test_two_packages_with_one_card_are_both_listed(self, fedbench, monkeypatch):
+        from types import SimpleNamespace
+
+        from fedbench import plugins
+        from fedbench.hookspecs import hookimpl
+
+        other = SimpleNamespace(register_cards=hookimpl(lambda: {"digits": None}))
+        real = list(plugins.metadata.entry_points(group="fedbench"))
+        dist = SimpleNamespace(name="other", version="1.0")
+        point = SimpleNamespace(name="other", value="other", dist=dist, load=lambda: other)
+        monkeypatch.setattr(plugins.metadata, "entry_points", lambda group: [*real, point])
+        done = fedbench("plugins")
+        assert done.exit_code == 0
+        assert "card 'digits' is provided by fedbench-toolkit and other" in flat(done.stdout)
+
+
+class TestData:
+    def test_data_sets_are_listed_with_place_and_licence(self, fedbench):
+        done = fedbench("data", "--data-root", "/some/where")
+        assert done.exit_code == 0
+        row = next(line for line in done.stdout.splitlines() if line.split()[:1] == ["digits"])
+        assert "embedded" in row
+
+    def test_show_prints_counts_and_writes_a_readable_sheet_of_each_domain(
+        self, fedbench, tmp_path
+    ):
+        done = fedbench("data", "show", "digits", "--out", "sheets/new")
+        assert done.exit_code == 0
+        assert "inputs 3 x 32 x 32 uint8" in done.stdout
+        rows = [flat(line).split() for line in done.stdout.splitlines()]
+        for domain in ("mnist", "optdigits", "mnistm", "syn"):
+            train = next(r for r in rows if r[:2] == [domain, "train"])
+            total, *classes = map(int, train[2:])
+            assert len(classes) == 10
+            assert sum(classes) == total >= 700
+            with Image.open(tmp_path / f"sheets/new/digits-{domain}.png") as image:
+                image.load()
+                # 20 columns and 10 rows of 32 pixels, 2 pixels apart
+                assert image.size == (20 * 34 + 2, 10 * 34 + 2)
+                assert len(image.getcolors(2**16) or range(2**16)) > 30
+
+    def test_a_folder_that_cannot_be_written(self, fedbench, tmp_path):
+        (tmp_path / "file").write_text("")
+        done = fedbench("data", "show", "digits", "--out", "file/sheets")
+        assert done.exit_code == 1
+        assert done.stderr.startswith("Error: file/sheets can't be written: ")
+        assert done.stderr.count("\n") == 1
+
+
+def test_the_schema_is_json(fedbench):
+    done = fedbench("config", "--schema")
+    schema = json.loads(done.stdout)
+    assert schema["$schema"].startswith("https://json-schema.org/")
+    assert "sgd" in schema["properties"]["plugins"]["properties"]
+
+
+def test_config_without_a_method_says_what_to_write(fedbench):
+    done = fedbench("config")
+    assert done.exit_code == 2
+    assert "name a method, for example: fedbench config fedavg" in done.stderr
+
+
+# --- help ----------------------------------------------------------------------------------------
+
+
+def commands(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield words
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from commands(inner, (*words, name))
+
+
+ALL = list(commands(main))
+
+
+@pytest.mark.parametrize("words", ALL, ids=[" ".join(("fedbench", *w)) for w in ALL])
+def test_help_gives_an_example(fedbench, words):
+    for flag in ("--help", "-h"):
+        done = fedbench(*words, flag)
+        assert done.exit_code == 0
+        start = " ".join(("  fedbench", *words))
+        examples = [line for line in done.stdout.splitlines() if line.startswith(start)]
+        assert examples, done.stdout
+
+
+def test_help_waits_for_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from fedbench.cli import main\n"
+        f"for words in {ALL!r}:\n"
+        "    try:\n"
+        "        main([*words, '--help'])\n"
+        "    except SystemExit as end:\n"
+        "        assert end.code == 0\n"
+        "heavy = {'torch', 'torchvision', 'numpy', 'pydantic', 'rich', 'yaml', 'pluggy'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_version(fedbench):
+    done = fedbench("--version")
+    assert done.exit_code == 0
+    assert done.stdout.startswith("fedbench, version ")

@@ -1,0 +1,286 @@
+"""`fedbench run`, `show` and `config`: what is printed, what is kept, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+
+def result_of(directory: Path) -> dict:
+    return json.loads((directory / "result.json").read_text())
+
+
+class TestRun:
+    def test_a_method_by_name(self, fedbench, few, tmp_path):
+        done = fedbench("run", "fedavg", "--data", "digits", *few)
+        assert done.exit_code == 0, done.output
+        lines = done.stdout.splitlines()
+        # plain lines off a terminal: a title, one line a round, the result, where it is kept
+        assert "\x1b" not in done.output
+        assert lines[0] == (
+            "fedavg (domains.examples=20, sgd.epochs=1, "
+            'model={"name": "cnn", "width": 2, "feature_size": 8}, rounds=1) on digits, seed 0'
+        )
+        assert re.match(
+            r"round 1/1  mean \d+\.\d\d  mnist \d+\.\d\d  optdigits \d+\.\d\d  mnistm \d+\.\d\d  "
+            r"syn \d+\.\d\d  train loss \d\.\d{3}  seconds \d+\.\d  left 0\.0 s$",
+            lines[1],
+        )
+        assert "accuracy, last round" in done.stdout
+        assert lines[-1] == "Kept in runs/fedavg-digits-s0"
+        result = result_of(tmp_path / "runs/fedavg-digits-s0")
+        assert f"weights {result['weights_sha256'][:16]}" in done.stdout
+        assert f"{100 * result['accuracy']['mean']:.2f}" in done.stdout
+        assert set(result["accuracy"]["domains"]) == {"mnist", "optdigits", "mnistm", "syn"}
+        assert result["method"] == "fedavg"
+        assert result["card"]["card"] == "digits"
+
+    def test_a_second_run_gets_a_number_and_repeats_the_first(self, fedbench, few, tmp_path):
+        for _ in range(2):
+            assert fedbench("run", "fedavg", *few, "--quiet").exit_code == 0
+        one, two = (result_of(tmp_path / f"runs/fedavg-digits-s0{n}") for n in ("", "-2"))
+        assert one["weights_sha256"] == two["weights_sha256"]
+        assert one["metrics_sha256"] == two["metrics_sha256"]
+
+    def test_quiet_prints_the_result_alone(self, fedbench, few):
+        done = fedbench("run", "fedavg", *few, "--quiet", "--out", "here")
+        assert "round 1/1" not in done.stdout
+        assert "mean over domains" in done.stdout
+        assert done.stdout.splitlines()[-1] == "Kept in here"
+
+    def test_json_prints_the_result_and_nothing_else(self, fedbench, few):
+        done = fedbench("run", "fedavg", *few, "--json", "--out", "here")
+        assert done.exit_code == 0
+        assert json.loads(done.stdout) == result_of(Path("here"))
+
+    def test_set_and_without_shape_the_run(self, fedbench, few):
+        words = ("--set", "sgd.lr=0.05", "--without", "normalize", "--seed", "3")
+        done = fedbench("run", "fedavg", *few, *words, "--json", "--out", "here")
+        result = json.loads(done.stdout)
+        assert result["seed"] == 3
+        assert {"-normalize", "sgd.lr=0.05", "rounds=1"} <= set(result["changes"])
+        kept = yaml.safe_load(Path("here/config.yaml").read_text())
+        assert "normalize" not in kept["plugins"]
+        assert kept["plugins"]["sgd"]["lr"] == 0.05
+
+    def test_config_prints_a_file_that_runs_to_the_same_bits(self, fedbench, few):
+        printed = fedbench("config", "fedavg", *few)
+        assert printed.exit_code == 0
+        Path("mine.yaml").write_text(printed.stdout)
+        by_file = json.loads(fedbench("run", "mine.yaml", "--json", "--out", "one").stdout)
+        by_name = json.loads(fedbench("run", "fedavg", *few, "--json", "--out", "two").stdout)
+        for key in ("config_hash", "weights_sha256", "metrics_sha256", "changes", "card"):
+            assert by_file[key] == by_name[key]
+        # the kept file is the printed one, and flags win over a file
+        assert Path("one/config.yaml").read_text() == printed.stdout
+        again = fedbench("config", "mine.yaml", "--seed", "5")
+        assert again.stdout == printed.stdout.replace("seed: 0", "seed: 5")
+
+    def test_a_partial_file_with_a_recipe(self, fedbench):
+        Path("part.yaml").write_text("recipe: fedhpro\nplugins:\n  hpcl: {temperature: 0.1}\n")
+        found = yaml.safe_load(fedbench("config", "part.yaml", "--set", "hpcl.weight=2").stdout)
+        assert found["plugins"]["hpcl"]["temperature"] == 0.1
+        assert found["plugins"]["hpcl"]["weight"] == 2.0
+        assert found["method"] == "fedhpro"
+
+    def test_an_existing_directory_is_not_touched(self, fedbench, few, tmp_path):
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "notes").write_text("precious")
+        done = fedbench("run", "fedavg", *few, "--out", "mine")
+        assert done.exit_code == 1
+        assert done.stderr == (
+            "Error: mine exists already; choose another --out, or remove it first\n"
+        )
+        assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes"]
+
+
+class TestShow:
+    def test_a_finished_run(self, fedbench, few):
+        fedbench("run", "fedavg", *few, "--quiet", "--out", "here")
+        done = fedbench("show", "here")
+        assert done.exit_code == 0
+        assert "accuracy, classifier inference" in done.stdout
+        assert "loss, classifier inference" in done.stdout
+        assert result_of(Path("here"))["weights_sha256"][:16] in done.stdout
+        assert "not finished" not in done.stdout
+
+    def test_an_unfinished_run(self, fedbench, few):
+        fedbench("run", "fedavg", *few, "--quiet", "--out", "here")
+        Path("here/result.json").unlink()
+        done = fedbench("show", "here")
+        assert done.exit_code == 0
+        assert done.stdout.splitlines()[-1] == "1 rounds; the run is not finished"
+
+    def test_a_directory_without_a_run(self, fedbench):
+        done = fedbench("show", ".")
+        assert (done.exit_code, done.stderr) == (1, "Error: . holds no run (no config.yaml)\n")
+
+    def test_a_damaged_run(self, fedbench, few):
+        fedbench("run", "fedavg", *few, "--quiet", "--out", "here")
+        Path("here/rounds.jsonl").write_text('{"round": 1,')
+        done = fedbench("show", "here")
+        assert done.exit_code == 1
+        assert done.stderr.startswith("Error: here: a damaged file: ")
+        assert done.stderr.count("\n") == 1
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+MISTAKES = [
+    (["run", "fedavgg"], "no method 'fedavgg' (did you mean 'fedavg'?)"),
+    (["run", "fedavg", "--data", "digitz"], "no data set 'digitz' (did you mean 'digits'?)"),
+    (["run", "fedavg", "--model", "cnnn"], "command line: model: no model 'cnnn' (did you mean"),
+    (["run", "fedavg", "--rounds", "0"], "command line: rounds: input should be greater than or "),
+    (["run", "fedavg", "--set", "sgd.lrr=1"], "--set sgd.lrr=1: plugins.sgd.lrr: unknown option "),
+    (["run", "fedavg", "--set", "sgd.lr=-1"], "--set sgd.lr=-1: plugins.sgd.lr: input should be "),
+    (["run", "fedavg", "--without", "sgd"], "no plugin implements 'client_update'; a run needs "),
+    (["run", "fedavg", "--without", "hpal"], "--without hpal: it is no plugin of this run"),
+    (["run", "fedhpro", "--without", "hpall"], "--without hpall: it is no plugin of this run (did"),
+    (["run", "missing.yaml"], "missing.yaml: no such file"),
+    (["run", "bad.yaml"], "bad.yaml:4: plugins.sgd.epochs: input should be a valid integer, got"),
+    (["run", "two.yaml"], "2 plugins implement 'aggregate': fedavg, second; a run needs exactly"),
+    (["run", "bad.yaml", "--config", "bad.yaml"], "bad.yaml and --config bad.yaml: give one file"),
+    (["config", "fedhproo"], "no method 'fedhproo' (did you mean 'fedhpro'?)"),
+    (["plugins", "show", "hpcll"], "nothing installed is called 'hpcll' (did you mean 'hpcl'?)"),
+    (["data", "show", "digitz"], "no data set 'digitz' (did you mean 'digits'?)"),
+    (["run", "fedavg", "--device", "cuda:99"], "device 'cuda:99' can't be used here: "),
+    (["run", "fedavg", "--out", "file/run"], "file/run can't be written: Not a directory"),
+]
+
+
+@pytest.mark.parametrize(("words", "text"), MISTAKES, ids=[" ".join(w) for w, _ in MISTAKES])
+def test_a_mistake_is_one_line_without_a_traceback(fedbench, words, text, monkeypatch):
+    Path("bad.yaml").write_text("recipe: fedavg\nplugins:\n  sgd:\n    epochs: many\n")
+    Path("two.yaml").write_text("recipe: fedavg\nplugins:\n  second: {}\n")
+    Path("file").write_text("")
+    second(monkeypatch)
+    done = fedbench(*words)
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"Error: {text}")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.output
+
+
+def second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install a package with a plugin ``second`` that aggregates too, and a broken one."""
+    from dataclasses import dataclass
+    from types import SimpleNamespace
+
+    from fedbench import plugins
+    from fedbench.hookspecs import hookimpl
+
+    @dataclass(frozen=True, eq=False)
+    class Second:
+        """Aggregates too."""
+
+        @hookimpl
+        def aggregate(self): ...
+
+    offer = SimpleNamespace(register_plugins=hookimpl(lambda: {"second": Second}))
+    real = list(plugins.metadata.entry_points(group="fedbench"))
+
+    def point(package, load):
+        dist = SimpleNamespace(name=package, version="1.0")
+        return SimpleNamespace(name=package, value=package, dist=dist, load=load)
+
+    fake = [point("other", lambda: offer), point("broken", lambda: 1 / 0)]
+    monkeypatch.setattr(plugins.metadata, "entry_points", lambda group: [*real, *fake])
+
+
+def test_an_unknown_name_tells_of_a_package_that_did_not_load(fedbench, monkeypatch):
+    second(monkeypatch)
+    done = fedbench("config", "fedavgg")
+    assert done.stderr == (
+        "Error: no method 'fedavgg' (did you mean 'fedavg'?); not loaded: broken (broken): "
+        "ZeroDivisionError: division by zero\n"
+    )
+    listed = fedbench("plugins").stdout
+    assert "second" in listed
+    assert "not loaded: broken (broken): ZeroDivisionError: division by zero" in listed
+
+
+def test_an_error_in_a_clients_turn_names_round_and_client(fedbench, few):
+    done = fedbench("run", "fedavg", *few, "--set", "sgd.lr=1e30", "--rounds", "2", "--quiet")
+    assert done.exit_code == 1
+    assert re.match(
+        r"Error: plugin 'cross_entropy': loss term 'cross_entropy' is (nan|inf) in round \d, "
+        r"client \d; try a smaller learning rate\n$",
+        done.stderr,
+    )
+
+
+def test_an_unexpected_error_is_one_line_too(fedbench, few, monkeypatch):
+    from fedbench_baselines.sgd import Sgd
+
+    def broken(self, round, rounds):
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr(Sgd, "learning_rate", broken)
+    done = fedbench("run", "fedavg", *few, "--quiet")
+    assert done.exit_code == 1
+    assert done.stderr == (
+        "Error: RuntimeError: first line second line in round 1, client 0 (--debug shows the "
+        "traceback)\n"
+    )
+    # --debug lets it through, notes and all
+    raised = fedbench("run", "fedavg", *few, "--quiet", "--debug").exception
+    assert isinstance(raised, RuntimeError)
+    assert raised.__notes__ == ["in round 1, client 0"]
+
+
+def command(*words: str, **more: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fedbench", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **more,
+    )
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    process = command("plugins", "show", "hpcll", "--debug", cwd=tmp_path)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert errors.startswith("Traceback (most recent call last):")
+    assert (
+        errors.rstrip()
+        .splitlines()[-1]
+        .startswith("fedbench.errors.ConfigError: nothing installed is called 'hpcll'")
+    )
+
+
+# --- Ctrl-C --------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_keeps_the_finished_rounds_and_says_how_to_look_at_them(tmp_path, few, fedbench):
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    words = ["run", "fedavg", *few, "--rounds", "10000", "--out", "here"]
+    process = command(*words, cwd=tmp_path, env=environment, start_new_session=True)
+    try:
+        while not process.stdout.readline().startswith("round 1/"):
+            assert process.poll() is None, process.stderr.read()
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    done = len((tmp_path / "here/rounds.jsonl").read_text().splitlines())
+    assert done >= 1
+    assert "Traceback" not in output + errors
+    assert errors.strip() == (
+        f"Interrupted after {done} of 10000 rounds; they are in here. `fedbench show here` prints "
+        "them, `fedbench resume here` goes on."
+    )
+    assert not (tmp_path / "here/result.json").exists()
+    shown = fedbench("show", "here")
+    assert shown.stdout.splitlines()[-1] == f"{done} rounds; the run is not finished"

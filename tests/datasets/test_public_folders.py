@@ -1,0 +1,478 @@
+"""Data sets of image files and of text, on small files laid out as the originals are."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fedbench_datasets.image_folder import ImageFolder
+from fedbench_datasets.public_domains import OfficeCaltech, Pacs
+from fedbench_datasets.public_folders import Ham10000, Sun397, TinyImagenet
+from fedbench_datasets.public_text import AgNews, TextEmbedding, vocabulary, words
+from PIL import Image
+
+from fedbench import ConfigError
+
+RNG = np.random.default_rng(6)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
+    monkeypatch.delenv("FEDBENCH_DATA", raising=False)
+
+
+def picture(path: Path, width: int = 12, height: int = 9) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, quality=90)
+
+
+def expected(path: Path, side: int) -> np.ndarray:
+    """What torchvision's loader and Resize give."""
+    from torchvision.datasets.folder import default_loader
+    from torchvision.transforms import Resize
+
+    return np.asarray(Resize((side, side))(default_loader(path))).transpose(2, 0, 1)
+
+
+def message(dataset: Any, root: Path) -> str:
+    with pytest.raises(ConfigError) as raised:
+        dataset.load(root)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-60])
+
+
+# Office-Caltech and PACS
+
+
+def write_domains(base: Path, domains: tuple[str, ...], classes: int) -> None:
+    for domain in domains:
+        for c in range(classes):
+            for n in range(3):
+                picture(base / domain / f"class{c}" / f"frame_{n:04}.jpg")
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Path:
+    write_domains(tmp_path / "office-caltech", OfficeCaltech.domains, 10)
+    return tmp_path
+
+
+def test_office_caltech_is_split_as_the_fpl_authors_split_it(office: Path) -> None:
+    from torchvision.datasets import ImageFolder as Theirs
+
+    data = OfficeCaltech().load(office)
+    assert data.domains == ("caltech", "amazon", "webcam", "dslr")
+    assert data.classes == tuple(f"class{n}" for n in range(10))
+    for number, domain in enumerate(data.domains):
+        samples = Theirs(str(office / "office-caltech" / domain)).samples
+        for examples, keep in ((data.train, range(8)), (data.test, range(8, 10))):
+            mine = examples[(examples.domains == number).nonzero().flatten()]
+            theirs = [sample for i, sample in enumerate(samples) if i % 10 in keep]
+            assert mine.labels.tolist() == [label for _, label in theirs]
+            for ours, (path, _) in zip(mine.inputs.numpy(), theirs, strict=True):
+                assert np.array_equal(ours, expected(Path(path), 32))
+
+
+def test_resolution_is_an_option_with_its_own_cache(office: Path) -> None:
+    assert OfficeCaltech(resolution=16).load(office).train.inputs.shape == (96, 3, 16, 16)
+    assert OfficeCaltech(resolution=24).load(office).train.inputs.shape == (96, 3, 24, 24)
+    assert len([p for p in (office / ".cache/office-caltech").iterdir() if len(p.name) == 64]) == 2
+
+
+def test_folders_may_be_written_otherwise(tmp_path: Path) -> None:
+    inside = tmp_path / "office-caltech/Office_Caltech_10"
+    write_domains(inside, ("Caltech", "amazon", "webcam", "DSLR"), 10)
+    (inside / "amazon/.thumbnails").mkdir()
+    assert OfficeCaltech().load(tmp_path).domains == OfficeCaltech.domains
+    write_domains(tmp_path / "pacs/kfold", Pacs.domains, 7)
+    data = Pacs().load(tmp_path)
+    assert data.train.inputs.shape[1:] == (3, 64, 64)
+    assert len(data.train) + len(data.test) == 4 * 7 * 3
+
+
+FOLDER_DAMAGES: list[tuple[Callable[[Path], object], str]] = [
+    (lambda b: shutil.rmtree(b / "webcam"), "office-caltech/webcam: no such folder"),
+    (
+        lambda b: shutil.rmtree(b / "webcam/class3"),
+        "webcam: expected 10 class folders, found 9: class0, class1, class2, class4,",
+    ),
+    (lambda b: (b / "dslr/extra").mkdir(), "dslr: expected 10 class folders, found 11"),
+    (
+        lambda b: (b / "dslr/class3").rename(b / "dslr/klass3"),
+        "dslr: other class folders than caltech: class3, klass3",
+    ),
+    (
+        lambda b: [p.unlink() for p in (b / "amazon/class5").iterdir()],
+        "amazon/class5: no image in this class folder",
+    ),
+    (
+        lambda b: cut(b / "amazon/class5/frame_0001.jpg"),
+        "amazon/class5/frame_0001.jpg: truncated or damaged image (image file is truncated",
+    ),
+    (
+        lambda b: (b / "amazon/class5/frame_0001.jpg").write_bytes(b"<html>"),
+        "amazon/class5/frame_0001.jpg: truncated or damaged image (of no known format)",
+    ),
+    (
+        lambda b: (b / "amazon/class5/frame_0001.jpg").write_bytes(b""),
+        "amazon/class5/frame_0001.jpg: truncated or damaged image",
+    ),
+]
+
+
+@pytest.mark.parametrize(("damage", "text"), FOLDER_DAMAGES)
+def test_damage_to_folders_is_one_line(
+    office: Path, damage: Callable[[Path], object], text: str
+) -> None:
+    damage(office / "office-caltech")
+    found = message(OfficeCaltech(), office)
+    assert text in found
+    assert found.endswith("fetch office-caltech` says where to get it")
+    assert not list((office / ".cache/office-caltech").glob("unfinished-*"))
+
+
+# Tiny ImageNet, HAM10000, SUN397
+
+
+def write_tiny(base: Path) -> list[str]:
+    wnids = [f"n{n:08}" for n in range(200)]
+    picture(base / "one.jpg", 64, 64)
+    for folder in ("val/images", *(f"train/{w}/images" for w in wnids)):
+        (base / folder).mkdir(parents=True)
+    for n, wnid in enumerate(wnids):
+        (base / f"train/{wnid}/images/{wnid}_0.JPEG").hardlink_to(base / "one.jpg")
+        (base / f"val/images/val_{n}.JPEG").hardlink_to(base / "one.jpg")
+    (base / "wnids.txt").write_text("\n".join(reversed(wnids)) + "\n")
+    notes = [f"val_{n}.JPEG\t{w}\t0\t0\t62\t62\n" for n, w in enumerate(wnids)]
+    (base / "val/val_annotations.txt").write_text("".join(notes))
+    return wnids
+
+
+def test_tiny_imagenet(tmp_path: Path) -> None:
+    base = tmp_path / "tiny-imagenet/tiny-imagenet-200"
+    wnids = write_tiny(base)
+    data = TinyImagenet().load(tmp_path)
+    assert data.classes == tuple(wnids)
+    assert data.train.inputs.shape == data.test.inputs.shape == (200, 3, 64, 64)
+    assert data.train.labels.tolist() == data.test.labels.tolist() == list(range(200))
+    assert np.array_equal(data.test.inputs[7].numpy(), expected(base / "one.jpg", 64))
+
+    (base / "val/images/val_3.JPEG").unlink()
+    found = message(TinyImagenet(), tmp_path)
+    assert "val_3.JPEG: no such file, but val_annotations.txt names it" in found
+    (base / "val/val_annotations.txt").write_text("val_0.JPEG n404\n")
+    assert "val_annotations.txt:1: expected an image, a tab and a class" in message(
+        TinyImagenet(), tmp_path
+    )
+    (base / "wnids.txt").write_text("n00000001\n")
+    assert "wnids.txt: expected 200 classes, found 1" in message(TinyImagenet(), tmp_path)
+    (base / "wnids.txt").write_bytes(b"\xff\xfe")
+    assert "wnids.txt: damaged: no UTF-8 text at byte 0" in message(TinyImagenet(), tmp_path)
+    (base / "wnids.txt").unlink()
+    assert "wnids.txt: no such file" in message(TinyImagenet(), tmp_path)
+
+
+def write_ham(base: Path, separator: str = ",", name: str = "HAM10000_metadata.csv") -> None:
+    base.mkdir(parents=True)
+    rows = [["lesion_id", "image_id", "dx", "dx_type", "age"]]
+    number = 0
+    for dx in Ham10000.classes:
+        for lesion in range(10):
+            for _ in range(1 + lesion % 2):
+                image = f"ISIC_{number:07}"
+                rows.append([f"HAM_{dx}{lesion}", image, dx, "histo", "50"])
+                part = 1 + number % 2
+                (base / f"HAM10000_images_part_{part}").mkdir(exist_ok=True)
+                picture(base / f"HAM10000_images_part_{part}/{image}.jpg")
+                number += 1
+    (base / name).write_text("".join(separator.join(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize(
+    ("separator", "name"), [(",", "HAM10000_metadata.csv"), ("\t", "HAM10000_metadata")]
+)
+def test_ham10000_keeps_each_lesion_on_one_side(tmp_path: Path, separator: str, name: str) -> None:
+    write_ham(tmp_path / "ham10000", separator, name)
+    data = Ham10000(resolution=8).load(tmp_path)
+    assert data.classes == Ham10000.classes
+    assert data.train.labels.bincount().tolist() == [12] * 7  # lesions 0 to 7
+    assert data.test.labels.bincount().tolist() == [3] * 7  # lesions 8 and 9
+    path = tmp_path / "ham10000/HAM10000_images_part_1/ISIC_0000000.jpg"
+    assert np.array_equal(data.train.inputs[0].numpy(), expected(path, 8))
+
+
+HAM_DAMAGES: list[tuple[str, str, str]] = [
+    (",mel,", ",mole,", "HAM10000_metadata.csv:62: expected a dx of akiec, bcc, bkl, df, mel, nv"),
+    ("lesion_id", "lesion", "expected columns lesion_id, image_id, dx, found"),
+    ("ISIC_0000003", "ISIC_9999999", "ISIC_9999999.jpg: no such file, but HAM10000_metadata.csv"),
+    (",vasc,", ",nv,", "expected 7 classes, found no 'vasc'"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "text"), HAM_DAMAGES)
+def test_damage_to_ham10000_is_one_line(tmp_path: Path, old: str, new: str, text: str) -> None:
+    write_ham(tmp_path / "ham10000")
+    table = tmp_path / "ham10000/HAM10000_metadata.csv"
+    table.write_text(table.read_text().replace(old, new))
+    found = message(Ham10000(), tmp_path)
+    assert text in found
+    assert found.endswith("fetch ham10000` says where to get it")
+
+
+def test_sun397_whole_and_by_the_authors_partition(tmp_path: Path) -> None:
+    base = tmp_path / "sun397"
+    names = ["/a/abbey", "/a/apartment_building/outdoor"]
+    names += [f"/c/class{n:03}" for n in range(395)]
+    picture(tmp_path / "one.jpg", 16, 16)
+    for name in names:
+        folder = base / "SUN397" / name[1:]
+        folder.mkdir(parents=True, exist_ok=True)
+        for n in range(10 if name == "/a/abbey" else 2):
+            (folder / f"sun_{n}.jpg").hardlink_to(tmp_path / "one.jpg")
+    (base / "SUN397/ClassName.txt").write_text("\n".join(names) + "\n")
+    whole = Sun397(resolution=8).load(tmp_path)
+    assert whole.classes[:2] == ("abbey", "apartment_building/outdoor")
+    assert (len(whole.train), whole.test.labels.tolist()) == (8 + 396 * 2, [0, 0])
+
+    (base / "Partitions").mkdir()
+    for word, n in (("Training", 1), ("Testing", 0)):
+        rows = [f"{name}/sun_{n}.jpg\n" for name in names]
+        (base / f"Partitions/{word}_03.txt").write_text("".join(rows))
+    published = Sun397(resolution=8, partition=3).load(tmp_path)
+    assert published.train.labels.tolist() == published.test.labels.tolist() == list(range(397))
+
+    found = message(Sun397(partition=4), tmp_path)
+    assert "Partitions/Training_04.txt: no such file" in found
+    (base / "Partitions/Testing_03.txt").write_text("/a/abbey/sun_77.jpg\n/x/y/sun_1.jpg\n")
+    assert "Testing_03.txt:2: '/x/y' is no class" in message(Sun397(partition=3), tmp_path)
+    (base / "SUN397/ClassName.txt").write_text("/a/abbey\n")
+    assert "ClassName.txt: expected 397 lines" in message(Sun397(), tmp_path)
+
+
+# anyone's folders
+
+
+def test_image_folder_without_domains(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            for n in range(2):
+                picture(tmp_path / f"mine/{split}/{name}/{n}.png")
+    data = ImageFolder(path="mine", resolution=8).load(tmp_path)
+    assert data.domains == ("mine",)
+    assert data.classes == ("cat", "dog")
+    assert data.train.labels.tolist() == data.test.labels.tolist() == [0, 0, 1, 1]
+    assert np.array_equal(data.test.inputs[3].numpy(), expected(tmp_path / "mine/val/dog/1.png", 8))
+
+
+def test_image_folder_with_domains_and_an_absolute_path(tmp_path: Path) -> None:
+    for domain in ("paint", "photo"):
+        for split in ("train", "test"):
+            for name in ("cat", "dog"):
+                picture(tmp_path / f"mine/{domain}/{split}/{name}/deep/er/0.jpg")
+    data = ImageFolder(path=str(tmp_path / "mine"), resolution=8).load(tmp_path / "root")
+    assert data.domains == ("paint", "photo")
+    assert data.train.domains.tolist() == data.test.domains.tolist() == [0, 0, 1, 1]
+
+
+def test_crop_takes_the_largest_square_in_the_middle(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        picture(tmp_path / f"image-folder/{split}/cat/0.png", width=10, height=4)
+    data = ImageFolder(resolution=4, fit="crop").load(tmp_path)
+    with Image.open(tmp_path / "image-folder/train/cat/0.png") as original:
+        middle = np.asarray(original.convert("RGB"))[:, 3:7]
+    assert np.array_equal(data.train.inputs[0].numpy(), middle.transpose(2, 0, 1))
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    rows = [["path", "label", "split", "domain"]]
+    for n, (label, split) in enumerate([(9, "train"), (10, "train"), (9, "test"), (10, "val")]):
+        picture(tmp_path / f"photos/{n}.jpg")
+        rows.append([f"photos/{n}.jpg", str(label), split, "b" if n % 2 else "a"])
+    with (tmp_path / "index.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return tmp_path / "index.csv"
+
+
+def test_image_folder_from_an_index(index: Path) -> None:
+    data = ImageFolder(path="index.csv", resolution=8).load(index.parent)
+    assert data.classes == ("9", "10")  # numbers sort as numbers
+    assert data.domains == ("a", "b")
+    assert data.train.labels.tolist() == data.test.labels.tolist() == [0, 1]
+    assert data.test.domains.tolist() == [0, 1]
+    assert np.array_equal(data.train.inputs[1].numpy(), expected(index.parent / "photos/1.jpg", 8))
+
+
+INDEX_DAMAGES: list[tuple[Callable[[str], str], str]] = [
+    (lambda t: t.replace("split", "part"), "index.csv: no column 'split' (known: "),
+    (lambda t: t.replace("label", "labels"), "no column 'label' (did you mean 'labels'?)"),
+    (lambda t: t.replace(",val,", ",held out,"), "index.csv:5: expected path, label, and train"),
+    (lambda t: t.replace("2.jpg", "7.jpg"), "photos/7.jpg: no such file"),
+    (lambda t: t.replace("test", "train").replace("val", "train"), "no test example"),
+    (lambda t: t.replace("9,train", "11,test"), "1 classes in the training examples, expected 3"),
+    (lambda t: "", "no column 'path' (none is known)"),
+]
+
+
+@pytest.mark.parametrize(("change", "text"), INDEX_DAMAGES)
+def test_damage_to_an_index_is_one_line(
+    index: Path, change: Callable[[str], str], text: str
+) -> None:
+    index.write_text(change(index.read_text()))
+    found = message(ImageFolder(path="index.csv"), index.parent)
+    assert text in found
+    assert found.startswith("image-folder: ")
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        ([], "mine: no such folder"),
+        (["mine/"], "mine: expected a folder for each class, found 0"),
+        (["mine/cat/0.jpg"], "mine/cat/train: no such folder; expected "),
+        (["mine/train/cat/0.jpg"], "mine/test: no such folder; expected "),
+        (
+            ["mine/train/cat/0.jpg", "mine/test/dog/0.jpg"],
+            "mine/test: other class folders than ",
+        ),
+        (["mine/train/0.jpg", "mine/test/0.jpg"], "mine/train: expected a folder for each class"),
+        (["mine/train/cat/", "mine/test/cat/"], "train/cat: no image in this class folder"),
+    ],
+)
+def test_a_wrong_layout_is_explained(tmp_path: Path, made: list[str], text: str) -> None:
+    for name in made:
+        if name.endswith("/"):
+            (tmp_path / name).mkdir(parents=True)
+        else:
+            picture(tmp_path / name)
+    assert text in message(ImageFolder(path="mine"), tmp_path)
+
+
+# text
+
+ROWS = {
+    "train": [
+        ("1", "Peace Talks", "The UN said the talks go on"),
+        ("2", "Cup Final", "The cup goes to the team"),
+        ("3", "Stocks Fall", "Oil #39;s price\\and stocks fall"),
+        ("4", "New Chip", 'A "fast" chip, they say'),
+    ],
+    "test": [
+        ("4", "Chip", "unheard words"),
+        ("3", "Oil", "oil"),
+        ("2", "Cup", "the cup"),
+        ("1", "!?", "--"),
+    ],
+}
+
+
+@pytest.fixture
+def news(tmp_path: Path) -> Path:
+    (tmp_path / "ag-news").mkdir()
+    for split, rows in ROWS.items():
+        with (tmp_path / f"ag-news/{split}.csv").open("w", newline="") as file:
+            csv.writer(file, quoting=csv.QUOTE_ALL).writerows(rows)
+    return tmp_path
+
+
+def test_words_and_vocabulary() -> None:
+    assert words('Oil #39;s price\\and "Stocks", 2 U.S.') == (
+        ["oil's", "price", "and", "stocks", "2", "u", "s"]
+    )
+    texts = [(0, ["b", "a", "c"]), (1, ["c", "b", "c"])]
+    assert vocabulary(texts, 10) == {"c": 2, "b": 3, "a": 4}
+    assert vocabulary(texts, 4) == {"c": 2, "b": 3}
+    assert vocabulary([(0, ["z", "y"])], 3) == {"y": 2}
+
+
+def test_ag_news_is_token_ids_with_the_training_vocabulary(news: Path) -> None:
+    data = AgNews(length=6).load(news)
+    assert data.classes == ("world", "sports", "business", "technology")
+    assert data.train.inputs.dtype == torch.int64
+    assert data.train.inputs.shape == data.test.inputs.shape == (4, 6)
+    assert data.train.labels.tolist() == [0, 1, 2, 3]
+    assert data.test.labels.tolist() == [3, 2, 1, 0]
+    chip, unheard, other, *rest = data.test.inputs[0].tolist()
+    assert chip in data.train.inputs[3].tolist()
+    assert [unheard, other, *rest] == [1, 1, 0, 0, 0]  # unknown words, then padding
+    assert data.test.inputs[3].tolist() == [0] * 6  # a text without a word
+    the = data.test.inputs[2].tolist()[1]
+    assert the == 2  # "the" is the most frequent word
+    small = AgNews(vocabulary=5, length=6).load(news)
+    assert int(small.train.inputs.max()) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda t: t.replace('"2"', '"5"'), "train.csv:2: truncated or damaged: expected a class"),
+        (lambda t: t.replace('"Cup Final",', ""), "train.csv:2: truncated or damaged"),
+        (lambda t: t[:-12], "train.csv: truncated: its last row has no closing quote"),
+        (lambda t: t.replace('"4"', '"3"'), "expected examples of 4 classes, found 3"),
+        (lambda t: "", "train.csv: expected labels of 4 classes, found none"),
+    ],
+)
+def test_damage_to_ag_news_is_one_line(news: Path, change: Callable[[str], str], text: str) -> None:
+    path = news / "ag-news/train.csv"
+    path.write_text(change(path.read_text()))
+    assert text in message(AgNews(), news)
+    path.write_bytes(b'"1","a","\xff"\n')
+    assert "train.csv: truncated or damaged ('utf-8' codec" in message(AgNews(), news)
+    path.unlink()
+    assert "ag-news/train.csv: no such file" in message(AgNews(), news)
+
+
+def test_features_are_the_mean_over_words_that_are_no_padding() -> None:
+    model = TextEmbedding(vocabulary=5, feature_size=3).build((4,), 2)
+    table = model.embedding.weight.detach()
+    ids = torch.tensor([[2, 3, 0, 0], [4, 4, 4, 2], [0, 0, 0, 0]])
+    features = model.features(ids)
+    wanted = torch.stack([(table[2] + table[3]) / 2, (3 * table[4] + table[2]) / 4, torch.zeros(3)])
+    torch.testing.assert_close(features, wanted)
+    model.classifier(features).sum().backward()
+    assert not model.embedding.weight.grad[0].any()  # padding is never trained
+    assert model.embedding.weight.grad[2].any()
+
+
+def test_the_text_model_names_what_does_not_fit() -> None:
+    with pytest.raises(ConfigError, match="takes rows of token ids, not inputs 3 x 32 x 32"):
+        TextEmbedding().build((3, 32, 32), 4)
+    model = TextEmbedding(vocabulary=5).build((4,), 2)
+    with pytest.raises(ConfigError, match="has 5 rows, the data an id 7: set model.vocabulary"):
+        model.features(torch.tensor([[7]]))
+
+
+def test_rounds_on_text_learn(news: Path, registry: Any) -> None:
+    from fedbench import config as configs
+    from fedbench.run import Run
+
+    plugins = {
+        "domains": {"clients_per_domain": 2},
+        "uniform": {},
+        "sgd": {"epochs": 20, "batch_size": 2, "lr": 0.5},
+        **registry.get("recipe", "fedavg").value.plugins,
+    }
+    data = {
+        "method": "fedavg",
+        "data": {"name": "ag-news", "length": 8, "vocabulary": 50},
+        "model": {"name": "text_embedding", "vocabulary": 50, "feature_size": 8},
+        "rounds": 2,
+        "plugins": plugins,
+    }
+    config = configs.resolve(registry, file=configs.Document(data, "test"))
+    run = Run(config, registry=registry, data_root=news)
+    results = list(run.rounds())
+    losses = [sum(v for k, v in r.metrics.items() if k.startswith("loss.")) for r in results]
+    assert losses[1] < losses[0]
