@@ -202,7 +202,7 @@ def execute(
             claim = FileLock(job.path.parent / f".{job.path.name}.lock")
             try:
                 with claim.acquire(timeout=0):
-                    update(**_one(job, retry, data_root, progress, lambda: update(), stop))
+                    update(**_one(job, workers, retry, data_root, progress, lambda: update(), stop))
             except Timeout:  # another comparison is at it: look again later
                 with lock:
                     waiting.append(job)
@@ -221,6 +221,7 @@ def execute(
 
 def _one(
     job: Job,
+    workers: int,
     retry: bool,
     data_root: Path | None,
     progress: Progress,
@@ -237,6 +238,8 @@ def _one(
     write_atomic(file, job.config.to_yaml().encode())
     command = [sys.executable, "-m", "fedbench", "run", str(file), "--out", str(job.path)]
     command += ["--quiet", *(["--data-root", str(data_root)] if data_root else [])]
+    if workers > 1:  # the cores are taken by runs; results do not depend on the executor
+        command += ["--executor", "inline"]
     log = job.path.parent / f".{job.path.name}.log"
     key = job.path.name
     with log.open("wb") as output:

@@ -106,6 +106,16 @@ CHOICES = {"data": "dataset", "model": "model", "executor": "executor"}
 
 
 @dataclass(frozen=True)
+class Published:
+    """A published value: method, column (``mean`` or a domain), a fraction, and its source."""
+
+    method: Annotated[str, Field(min_length=1)]
+    column: Annotated[str, Field(min_length=1)]
+    value: Annotated[float, Field(ge=0, le=1)]
+    source: Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True)
 class Card:
     """A named, versioned protocol: data, partition, model, rounds, training, accuracy rule."""
 
@@ -114,6 +124,7 @@ class Card:
     title: str
     config: dict[str, Any]
     reasons: dict[str, str]
+    published: tuple[Published, ...] = ()
 
     @property
     def hash(self) -> str:
@@ -129,12 +140,10 @@ def load_card(registry: Registry, name: str) -> Card:
     """
     path = registry.get("card", name).value
     document = yamlfile.parse(path.read_text(encoding="utf-8"), str(path))
-    known = {"card", "version", "title", "config", "reasons"}
-    for key in document.data:
-        if key not in known:
-            raise ConfigError(f"{document.where((key,))}: unknown key{did_you_mean(key, known)}")
-    data = document.data
-    return Card(data["card"], data["version"], data["title"], data["config"], data["reasons"])
+    data = {("name" if key == "card" else key): value for key, value in document.data.items()}
+    return options.build(
+        Card, data, lambda p: document.where(tuple("card" if k == "name" else k for k in p))
+    )
 
 
 def resolve(

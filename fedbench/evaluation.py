@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import Accuracy
-from .context import EVAL_BATCH, Pipeline
+from .context import EVAL_BATCH, NonFiniteError, Pipeline
 from .types import Dataset, Output, Scores, Weights, forward
 
 Rules = Mapping[str, Callable[[Output], Tensor]]
@@ -51,6 +51,9 @@ def evaluate(
         rules: inference rules by name.
         metrics: metrics by name.
 
+    Raises:
+        NonFiniteError: for a metric that is NaN or infinite.
+
     Returns:
         inference rule -> metric -> `Scores`.
     """
@@ -69,7 +72,13 @@ def evaluate(
             for rule, scores_of in rules.items():
                 scores = torch.cat([scores_of(output).cpu() for output in outputs])
                 for name, metric in metrics.items():
-                    found.setdefault((rule, name), []).append(metric(scores, test.labels))
+                    value = metric(scores, test.labels)
+                    if not all(map(math.isfinite, value if isinstance(value, list) else [value])):
+                        raise NonFiniteError(
+                            f"metric {name!r} is {value} on the test data of {domain}; try a "
+                            "smaller learning rate"
+                        )
+                    found.setdefault((rule, name), []).append(value)
         for (rule, name), each in found.items():
             values[rule][name][domain] = _mean(each)
     return {
@@ -93,8 +102,6 @@ def over_domains(domains: Mapping[str, float | list[float]], higher_is_better: b
     numbers = [v for v in domains.values() if isinstance(v, (int, float))]
     if len(numbers) != len(domains) or not numbers:
         return Scores(domains)
-    if not all(map(math.isfinite, numbers)):  # a diverged model: its loss says no more than that
-        return Scores(domains, math.nan, math.nan, math.nan)
     worst = min(numbers) if higher_is_better else max(numbers)
     return Scores(domains, statistics.fmean(numbers), worst, statistics.pstdev(numbers))
 
@@ -122,12 +129,7 @@ def reported(rule: Accuracy, history: Sequence[Scores], higher_is_better: bool) 
         raise ValueError("the accuracy rule needs a metric with one number per domain")
     if rule.rule == "best":
         sign = 1 if higher_is_better else -1
-
-        def goodness(scores: Scores) -> float:
-            mean = math.nan if scores.mean is None else scores.mean
-            return -math.inf if math.isnan(mean) else sign * mean
-
-        chosen = [max(history, key=goodness)]
+        chosen = [max(history, key=lambda s: sign * (s.mean or 0.0))]
     else:
         chosen = list(history[-(rule.k if rule.rule == "last_k" else 1) :])
     domains: dict[str, Any] = {

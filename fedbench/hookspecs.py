@@ -78,7 +78,12 @@ class RunHooks:
 
     @hookspec
     def client_data(
-        self, data: Examples, client: int, num_clients: int, rng: np.random.Generator
+        self,
+        data: Examples,
+        client: int,
+        num_clients: int,
+        num_classes: int,
+        rng: np.random.Generator,
     ) -> Examples:
         """Change what one client trains on (label noise, feature noise); chained, every turn.
 

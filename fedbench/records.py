@@ -18,7 +18,7 @@ from .config import RunConfig
 from .errors import ConfigError
 from .plugins import Registry
 
-SETTING_HOOKS = ("partition", "select_clients")
+SETTING_HOOKS = ("prepare_data", "partition", "client_data", "select_clients")
 """Plugins that implement one of these belong to the setting, not to the method."""
 
 SETTING_KEYS = ("data", "model", "rounds", "accuracy", "metrics")

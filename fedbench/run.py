@@ -94,7 +94,13 @@ class Runtime:
         data = self.data.train[self.parts[client]]
         for name, call in self.plugins.calls("client_data"):
             rng = self.streams.numpy(f"client_data/{name}", client=client)
-            data = call(data=data, client=client, num_clients=len(self.parts), rng=rng)
+            data = call(
+                data=data,
+                client=client,
+                num_clients=len(self.parts),
+                num_classes=len(self.data.classes),
+                rng=rng,
+            )
             if len(data) != len(self.parts[client]):
                 raise PluginError(f"plugin {name!r}: client_data changed the number of examples")
         return data

@@ -384,7 +384,7 @@ def show_dataset(registry: Registry, name: str, root: Path, folder: Path) -> Non
     console().print(table)
     if data.train.inputs.ndim != 4:
         return
-    from torchvision.io import write_png
+    from PIL import Image
     from torchvision.utils import make_grid
 
     try:
@@ -394,7 +394,8 @@ def show_dataset(registry: Registry, name: str, root: Path, folder: Path) -> Non
             rows = [here.inputs[here.labels == c][:20] for c in range(len(data.classes))]
             filled = [torch.cat([r, r.new_zeros(20 - len(r), *r.shape[1:])]) for r in rows]
             path = folder / f"{name}-{domain}.png"
-            write_png(make_grid(torch.cat(filled), nrow=20, padding=2, pad_value=128), str(path))
+            sheet = make_grid(torch.cat(filled), nrow=20, padding=2, pad_value=128)
+            Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(path)
             print(f"wrote {path} (one row a class, 20 training images each)")
     except (OSError, RuntimeError) as error:
         raise ConfigError(f"{folder} can't be written: {error}") from error

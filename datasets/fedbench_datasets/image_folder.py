@@ -104,10 +104,11 @@ class ImageFolder:
             table.append((row.get("domain") or index.stem, split, row["label"], path))
         names = {label for _, _, label, _ in table}
         classes = sorted(names, key=lambda n: (0, int(n), n) if n.isdecimal() else (1, 0, n))
+        numbers = {label: number for number, label in enumerate(classes)}
         domains = sorted({domain for domain, _, _, _ in table})
         splits: list[Split] = [{"train": [], "test": []} for _ in domains]
         for domain, split, label, path in table:
-            splits[domains.index(domain)][split].append((path, classes.index(label)))
+            splits[domains.index(domain)][split].append((str(path), numbers[label]))
         return self._source(index.parent, [index], domains, classes, splits)
 
     def _source(

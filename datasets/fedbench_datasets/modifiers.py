@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedbench.errors import ConfigError, PluginError
+from fedbench.errors import ConfigError, did_you_mean
 from fedbench.hookspecs import hookimpl
 from fedbench.types import Dataset, Examples
 
@@ -88,17 +88,6 @@ def noisy_labels(
 
 
 @dataclass(frozen=True, eq=False)
-class ClassedExamples(Examples):
-    """Examples that know how many classes their data set has, and so do selections of them."""
-
-    num_classes: int
-
-    def __getitem__(self, index: Tensor) -> ClassedExamples:
-        part = super().__getitem__(index)
-        return ClassedExamples(part.inputs, part.labels, part.domains, self.num_classes)
-
-
-@dataclass(frozen=True, eq=False)
 class LabelNoise:
     """Give some of every client's training examples a wrong label, the same in every round.
 
@@ -113,24 +102,32 @@ class LabelNoise:
     ] = "symmetric"
 
     @hookimpl
-    def prepare_data(self, data: Dataset) -> Dataset:
-        # `client_data` is not told the number of classes, so the examples carry it there.
-        num_classes, train = len(data.classes), data.train
+    def client_data(
+        self, data: Examples, num_classes: int, rng: np.random.Generator
+    ) -> Examples:
         if num_classes < 2:
             raise ConfigError("label_noise needs at least 2 classes; this data set has 1")
-        return replace(
-            data, train=ClassedExamples(train.inputs, train.labels, train.domains, num_classes)
-        )
+        labels = noisy_labels(data.labels.numpy(), num_classes, self.rate, self.kind, rng)
+        return replace(data, labels=torch.from_numpy(labels))
+
+
+@dataclass(frozen=True, eq=False)
+class LeaveOut:
+    """Train on all domains but one and test on that one alone (leave-one-domain-out)."""
+
+    domain: Annotated[str, Field(min_length=1, description="the domain that is only tested on")]
 
     @hookimpl
-    def client_data(self, data: Examples, rng: np.random.Generator) -> Examples:
-        if not isinstance(data, ClassedExamples):
-            raise PluginError(
-                "label_noise: another plugin made the examples anew; list label_noise after those "
-                "that implement prepare_data and before those that implement client_data"
+    def prepare_data(self, data: Dataset) -> Dataset:
+        if self.domain not in data.domains:
+            raise ConfigError(
+                f"leave_out.domain: no domain {self.domain!r}"
+                f"{did_you_mean(self.domain, data.domains)}"
             )
-        labels = noisy_labels(data.labels.numpy(), data.num_classes, self.rate, self.kind, rng)
-        return replace(data, labels=torch.from_numpy(labels))
+        number = data.domains.index(self.domain)
+        train = data.train[(data.train.domains != number).nonzero().flatten()]
+        test = data.test[(data.test.domains == number).nonzero().flatten()]
+        return replace(data, train=train, test=test)
 
 
 def add_noise(inputs: Tensor, deviation: float, rng: np.random.Generator) -> Tensor:
@@ -176,4 +173,6 @@ class FeatureNoise:
         deviation = self.deviation
         if self.growth == "linear":
             deviation *= client / max(1, num_clients - 1)
+        if deviation == 0:
+            return data
         return replace(data, inputs=add_noise(data.inputs, deviation, rng))

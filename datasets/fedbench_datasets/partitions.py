@@ -119,7 +119,7 @@ class Domains:
             members = (data.train.domains == number).nonzero().flatten()
             shuffled = members[torch.from_numpy(rng.permutation(len(members)))]
             clients = counts.get(domain, 0)
-            if clients:
+            if clients and len(members):  # a domain may be left out of training
                 size = self._size(domain, len(members), clients)
                 parts += [shuffled[i * size : (i + 1) * size] for i in range(clients)]
         return parts

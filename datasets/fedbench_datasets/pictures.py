@@ -21,8 +21,8 @@ from .caching import ReadError, Writer, why
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
-Item = tuple[Path, int]
-"""An image file and its label."""
+Item = tuple[str, int]
+"""An image file and its label; a plain string, since there may be 100,000."""
 
 Fit = Literal["stretch", "crop"]
 CHUNK = 256
@@ -55,14 +55,16 @@ def folder_items(folder: Path, classes: Sequence[str]) -> list[Item]:
     from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset  # slow to import
 
     numbers = {name: n for n, name in enumerate(classes)}
-    found = make_dataset(str(folder), numbers, extensions=IMG_EXTENSIONS, allow_empty=True)
+    found: list[Item] = make_dataset(
+        str(folder), numbers, extensions=IMG_EXTENSIONS, allow_empty=True
+    )
     missing = sorted(set(range(len(classes))) - {label for _, label in found})
     if missing:
         raise ReadError(f"{folder / classes[missing[0]]}: no image in this class folder")
-    return [(Path(path), label) for path, label in found]
+    return found
 
 
-def image(path: Path, resolution: int, fit: Fit = "stretch") -> U8:
+def image(path: str, resolution: int, fit: Fit = "stretch") -> U8:
     """Read an image as RGB (3, resolution, resolution), resized with Pillow's bilinear filter.
 
     Args:

@@ -91,8 +91,8 @@ class DigitsFull(Public):
             return self.classes, self.domains
 
         files = [*(path for pair in mnist.values() for path in pair), *usps, *svhn.values()]
-        files += [path for found in items.values() for path, _ in found]
-        return Source(base, files, decode)
+        images = [path for found in items.values() for path, _ in found]
+        return Source(base, [*files, *images], decode)
 
 
 def checked_digits(folder: Path) -> list[str]:

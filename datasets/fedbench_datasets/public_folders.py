@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -93,14 +94,14 @@ class TinyImagenet(Public):
             fields = line.split("\t")
             if len(fields) < 2 or fields[1] not in numbers:
                 raise ReadError(f"{notes}:{row}: expected an image, a tab and a class of {names}")
-            test.append((base / "val" / "images" / fields[0], numbers[fields[1]]))
+            test.append((str(base / "val" / "images" / fields[0]), numbers[fields[1]]))
         splits = {"train": pictures.folder_items(base / "train", classes), "test": test}
         _must_exist(test, notes)
         return from_splits(base, [names, notes], splits, classes, self.domains[0], self.resolution)
 
 
 def _must_exist(items: Sequence[Item], table: Path) -> None:
-    missing = [path for path, _ in items if not path.is_file()]
+    missing = [path for path, _ in items if not os.path.isfile(path)]
     if missing:
         more = f" and {len(missing) - 1} more images" if len(missing) > 1 else ""
         raise ReadError(f"{missing[0]}: no such file{more}, but {table.name} names it")
@@ -132,7 +133,8 @@ class Ham10000(Public):
         base = root / self.name
         stem = "HAM10000_metadata"
         table = reading.find([base], f"{stem}.csv", f"{stem}.tab", stem)
-        images = {path.stem: path for path in sorted(base.rglob("ISIC_*.jpg"), reverse=True)}
+        found = sorted(base.rglob("ISIC_*.jpg"), reverse=True)
+        images = {path.stem: str(path) for path in found}
         lesions: dict[str, dict[str, list[str]]] = {
             name: defaultdict(list) for name in self.classes
         }
@@ -154,7 +156,8 @@ class Ham10000(Public):
             for number, lesion in enumerate(sorted(lesions[name])):
                 split = "train" if in_train(number) else "test"
                 splits[split] += [
-                    (images.get(i, base / f"{i}.jpg"), label) for i in sorted(lesions[name][lesion])
+                    (images.get(i, str(base / f"{i}.jpg")), label)
+                    for i in sorted(lesions[name][lesion])
                 ]
         _must_exist([*splits["train"], *splits["test"]], table)
         return from_splits(base, [table], splits, self.classes, self.domains[0], self.resolution)
@@ -215,11 +218,13 @@ class Sun397(Public):
         splits: dict[str, list[Item]] = {"train": [], "test": []}
         for label, name in enumerate(names):
             folder = images / name[1:]
-            found = sorted(folder.glob("sun_*.jpg"))
+            found = sorted(os.listdir(folder)) if folder.is_dir() else []
+            found = [file for file in found if file.startswith("sun_") and file.endswith(".jpg")]
             if not found:
                 raise ReadError(f"{folder}: no image sun_*.jpg of this class")
-            for number, path in enumerate(found):
-                splits["train" if in_train(number) else "test"].append((path, label))
+            for number, file in enumerate(found):
+                split = splits["train" if in_train(number) else "test"]
+                split.append((os.path.join(folder, file), label))
         return splits
 
     def _published(
@@ -234,7 +239,7 @@ class Sun397(Public):
                 name = line.strip().rpartition("/")[0]
                 if name not in numbers:
                     raise ReadError(f"{table}:{row}: {name!r} is no class of ClassName.txt")
-                items.append((base / "SUN397" / line.strip()[1:], numbers[name]))
+                items.append((str(base / "SUN397" / line.strip()[1:]), numbers[name]))
             _must_exist(items, table)
             splits[split] = items
             tables.append(table)

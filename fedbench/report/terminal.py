@@ -70,7 +70,7 @@ class Printer:
         text = f"{entry.mean} {self.signs[0]} {entry.std}" if entry.std else entry.mean
         if entry.best and not self.rich:
             text = f"*{text}"
-        found = Text(text, style=STRONG if entry.best else "")
+        found = Text().append(text, style=STRONG if entry.best else "")
         if any_unsure:
             found.append(f" {self.signs[1]}" if entry.unsure else "  ")
         return found

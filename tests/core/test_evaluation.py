@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fedbench.config import Accuracy
+from fedbench.context import NonFiniteError
 from fedbench.evaluation import accuracy_text, evaluate, over_domains, reported
 from fedbench.types import Dataset, Examples, Scores
 
@@ -32,13 +33,6 @@ def test_the_worst_loss_is_the_highest():
 def test_one_domain_is_its_own_summary():
     scores = over_domains({"a": 0.25}, True)
     assert (scores.mean, scores.worst, scores.std) == (0.25, 0.25, 0.0)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_domain_without_a_finite_value_leaves_no_summary(value):
-    scores = over_domains({"a": 0.5, "b": value}, False)
-    assert scores.domains["a"] == 0.5
-    assert all(math.isnan(v) for v in (scores.mean, scores.worst, scores.std))
 
 
 def test_values_per_class_have_no_summary():
@@ -87,7 +81,6 @@ def test_the_text_names_another_metric_and_inference():
         ([0.0, 0.2, 0.1], True, 0.2),
         ([0.5, 0.0, 0.1], False, 0.0),
         ([-0.5, 0.0, -0.2], True, 0.0),
-        ([math.nan, 0.1, math.inf], False, 0.1),
     ],
 )
 def test_the_best_round_of_any_metric(values, higher_is_better, best):
@@ -128,7 +121,18 @@ class PerClassShare:
     higher_is_better = True
 
     def __call__(self, scores, labels):
-        return [float((scores.argmax(1)[labels == c] == c).double().mean()) for c in (0, 1)]
+        right = scores.argmax(1) == labels
+        return [float(right[labels == c].sum() / max(1, (labels == c).sum())) for c in (0, 1)]
+
+
+class Broken:
+    higher_is_better = True
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, scores, labels):
+        return self.value
 
 
 def dataset() -> Dataset:
@@ -140,8 +144,8 @@ def dataset() -> Dataset:
     return Dataset(("plus", "minus"), ("a", "b", "c"), examples, examples)
 
 
-def score(models, rules=None):
-    metrics = {"share": Share(), "classes": PerClassShare()}
+def score(models, rules=None, metrics=None):
+    metrics = metrics or {"share": Share(), "classes": PerClassShare()}
     rules = rules or {"plain": lambda output: output.logits}
     return evaluate(Line(), models, dataset(), lambda x, train: x, rules, metrics)
 
@@ -171,3 +175,9 @@ def test_personal_models_of_a_domain_are_averaged():
     found = score(models)["plain"]
     assert found["share"].domains == {"a": pytest.approx((0.75 + 0.25) / 2), "c": 0.0}
     assert found["classes"].domains["a"] == [pytest.approx((2 / 3 + 1 / 3) / 2), 0.5]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, [0.5, math.nan]], ids=str)
+def test_a_metric_that_is_not_finite_ends_the_run(value):
+    with pytest.raises(NonFiniteError, match=r"^metric 'broken' is .* on the test data of a; try"):
+        score(lambda domain: iter([weights(1.0)]), metrics={"broken": Broken(value)})

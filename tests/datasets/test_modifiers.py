@@ -112,20 +112,28 @@ def test_more_noise_keeps_the_wrong_labels_of_less_noise():
 
 
 def test_label_noise_knows_classes_that_the_client_does_not_hold():
-    of = LabelNoise(1.0).prepare_data(data=data([100, 100, 100]))
-    client = of.train[torch.arange(100)]  # class 0 only
-    noisy = LabelNoise(1.0).client_data(data=client, rng=rng())
+    client = data([100, 100, 100]).train[torch.arange(100)]  # class 0 only
+    noisy = LabelNoise(1.0).client_data(data=client, num_classes=3, rng=rng())
     assert noisy.labels.unique().tolist() == [1, 2]
     assert (client.labels == 0).all()  # the data set itself is left alone
     assert noisy.inputs is client.inputs
 
 
-def test_label_noise_says_when_it_is_in_the_wrong_place():
-    plain = data([5, 5]).train
-    with pytest.raises(PluginError, match="label_noise after those that implement prepare_data"):
-        LabelNoise().client_data(data=plain, rng=rng())
+def test_label_noise_needs_two_classes():
     with pytest.raises(ConfigError, match="label_noise needs at least 2 classes"):
-        LabelNoise().prepare_data(data=data([5]))
+        LabelNoise().client_data(data=data([5]).train, num_classes=1, rng=rng())
+
+
+def test_leave_out_trains_on_the_others_and_tests_on_the_one(run_tiny):
+    run = run_tiny("fedproto", rounds=1, extra={"leave_out": {"domain": "chalk"}})
+    assert set(run.history[0].scores["classifier"]["accuracy"].domains) == {"chalk"}
+    assert run.runtime.data.train.domains.unique().tolist() == [0]
+    assert len(run.runtime.parts) == 2  # two clients of ink, none of chalk
+
+
+def test_leave_out_of_an_unknown_domain_names_the_nearest(run_tiny):
+    with pytest.raises(ConfigError, match=r"leave_out.domain: no domain 'chalc'.*'chalk'"):
+        run_tiny("fedavg", extra={"leave_out": {"domain": "chalc"}})
 
 
 # Feature noise

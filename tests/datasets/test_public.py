@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import pickle
@@ -424,10 +425,8 @@ def test_flipped_bytes_in_a_pickle_never_escape() -> None:
     for place in range(len(whole)):
         for value in (0x00, 0x2E, 0x52, 0x62, 0x63, 0xFF):
             changed = whole[:place] + bytes([value]) + whole[place + 1 :]
-            try:
+            with contextlib.suppress(pickle.UnpicklingError):
                 unpickling.loads(changed)
-            except pickle.UnpicklingError as error:
-                assert str(error)
 
 
 # the four original digit domains

@@ -131,16 +131,15 @@ class TestStrategies:
 
     @pytest.mark.parametrize(("draw", "degrees"), [(0.0, -15), (1.0, 15), (0.75, 7.5)])
     def test_rotate_turns_about_the_centre_by_up_to_15_degrees(self, draw, degrees):
-        # A grey ramp along x, turned: its slope along x and y is cosine and sine of the angle.
-        ramp = torch.linspace(-1, 1, 33).expand(1, 1, 33, 33)
-        out = STRATEGIES["rotate"](ramp, draws(draw))[0, 0]
-        step = 2 / 32
-        along_x, along_y = (out[16, 20] - out[16, 12]) / 8, (out[20, 16] - out[12, 16]) / 8
-        assert float(out[16, 16]) == pytest.approx(0, abs=1e-6)
-        assert float(along_x) / step == pytest.approx(math.cos(math.radians(degrees)), abs=1e-4)
-        assert abs(float(along_y)) / step == pytest.approx(
-            abs(math.sin(math.radians(degrees))), abs=1e-4
-        )
+        # Ramps along x and y, turned: their slopes make the matrix that samples the image.
+        along_x = torch.linspace(-16, 16, 33).expand(33, 33)
+        ramps = torch.stack([along_x, along_x.T])[None]
+        out = STRATEGIES["rotate"](ramps, draws(draw))[0]
+        slopes = torch.stack([out[:, 16, 20] - out[:, 16, 12], out[:, 20, 16] - out[:, 12, 16]]) / 8
+        angle = math.radians(degrees)
+        turn = [[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]
+        torch.testing.assert_close(slopes, torch.tensor(turn), rtol=0, atol=1e-4)
+        torch.testing.assert_close(out[:, 16, 16], torch.zeros(2), rtol=0, atol=1e-5)
 
 
 class TestClassBatches:

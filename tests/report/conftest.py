@@ -17,6 +17,7 @@ from fedbench.config import RunConfig
 from fedbench.evaluation import accuracy_text, over_domains, reported
 from fedbench.plugins import Registry
 from fedbench.records import find, read
+from fedbench.report import write
 from fedbench.store import RunDirectory, json_ready
 from fedbench.types import RoundResult, Scores
 
@@ -42,26 +43,31 @@ class Runs:
         error: str | None = None,
         domains: Sequence[str] = DOMAINS,
         classes: Sequence[str] = CLASSES,
-        accuracy: Mapping[str, Any] | None = None,
-        folder: str = "runs",
+        exact: Mapping[str, Sequence[float]] | None = None,
+        partition: Mapping[str, Any] | None = None,
+        **given: Any,
     ) -> Path:
-        """Write a run: finished unless ``done`` rounds were done or it failed with ``error``."""
+        """Write a run: finished unless ``done`` rounds were done or it failed with ``error``.
+
+        ``exact`` gives the accuracies of each round by domain; ``given`` is the config's.
+        """
         place = sum(map(ord, variant)) % 40
         sgd = {"epochs": 1, "batch_size": 8, "lr": 0.01 + place / 1000}
-        given = {"accuracy": accuracy} if accuracy else {}
+        if exact:
+            domains, rounds = tuple(exact), len(next(iter(exact.values())))
         config = self.config(rounds=rounds, seed=seed, extra={"sgd": sgd}, **given)
         config = dataclasses.replace(config, method=variant)
         level = 0.6 + place / 200 if level is None else level
-        path = self.folder / folder / f"{len(list(self.folder.rglob('config.yaml')))}"
+        path = self.folder / f"{len(list(self.folder.iterdir()))}"
         directory = RunDirectory.create(path, config)
         finished = done is None and error is None
-        results = [
-            one_round(number, variant, seed, level, domains, classes)
-            for number in range(1, 1 + (rounds if finished else done or 0))
-        ]
+        results = []
+        for number in range(1, 1 + (rounds if finished else done or 0)):
+            found = {d: values[number - 1] for d, values in exact.items()} if exact else None
+            results.append(one_round(number, variant, seed, level, domains, classes, found))
         lines = [json.dumps(json_ready(result)) + "\n" for result in results]
         (path / "rounds.jsonl").write_text("".join(lines))
-        directory.write("partition.json", partition(seed, domains, classes))
+        directory.write("partition.json", partition or two_a_domain(seed, domains, classes))
         if error is not None:
             (path / "error.txt").write_text(error)
         if finished:
@@ -82,13 +88,15 @@ def one_round(
     level: float,
     domains: Sequence[str],
     classes: Sequence[str],
+    exact: Mapping[str, float] | None = None,
 ) -> RoundResult:
-    """Return a round on a saturating curve with noise."""
+    """Return a round on a saturating curve with noise, or with ``exact`` accuracies."""
     rng = np.random.default_rng([number, seed, sum(map(ord, variant))])
     shared = np.random.default_rng([7, seed]).normal(0, 0.01)
     top = {d: level - 0.08 * place + shared for place, d in enumerate(domains)}
     now = 1 - math.exp(-number / 15)
     found = {d: float(np.clip(v * now + rng.normal(0, 0.006), 0, 1)) for d, v in top.items()}
+    found = dict(exact or found)
     by_class = {
         d: np.clip(v + rng.normal(0, 0.08, len(classes)), 0, 1).tolist() for d, v in found.items()
     }
@@ -108,7 +116,7 @@ def one_round(
     return RoundResult(number, [0, 1, 2, 3], {"classifier": scores}, metrics, up, down, seconds)
 
 
-def partition(seed: int, domains: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
+def two_a_domain(seed: int, domains: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
     """Return two clients a domain, with Dirichlet shares of the classes."""
     rng = np.random.default_rng([1, seed])
     counts = {
@@ -155,24 +163,69 @@ def result_of(config: RunConfig, rounds: Sequence[RoundResult]) -> dict[str, Any
     }
 
 
+def make_runs(folder: Path, registry: Registry, tiny_config: Callable[..., RunConfig]) -> Runs:
+    folder.mkdir()
+    return Runs(folder, lambda **given: tiny_config(registry, "fedavg", **given))
+
+
+def analysis_of(folder: Path, registry: Registry, **given: Any) -> Analysis:
+    records = [read(registry, path) for path in find([folder])]
+    records.sort(key=lambda r: int(r.path.name))
+    return analyse(registry, records, **given)
+
+
 @pytest.fixture
 def runs(tmp_path: Path, registry: Registry, tiny_config: Callable[..., RunConfig]) -> Runs:
     """An empty folder to `Runs.add` runs to."""
-
-    def config(**given: Any) -> RunConfig:
-        return tiny_config(registry, "fedavg", **given)
-
-    return Runs(tmp_path, config)
+    return make_runs(tmp_path / "runs", registry, tiny_config)
 
 
 @pytest.fixture
 def analysed(runs: Runs, registry: Registry) -> Callable[..., Analysis]:
-    """Read and analyse all that `runs` has written."""
+    """Read and analyse all that `runs` has written; arguments as for `analyse`."""
+    return lambda **given: analysis_of(runs.folder, registry, **given)
 
-    def all_of_it(**given: Any) -> Analysis:
-        order = given.pop("variants", None)
-        records = [read(registry, path) for path in find([runs.folder])]
-        records.sort(key=lambda r: int(r.path.name))
-        return analyse(registry, records, variants=order, **given)
 
-    return all_of_it
+@pytest.fixture(scope="session")
+def big(
+    tmp_path_factory: pytest.TempPathFactory,
+    installed: Registry,
+    tiny_config: Callable[..., RunConfig],
+) -> Analysis:
+    """4 variants x 5 seeds x 100 rounds, four domains, ten classes; two more are not finished."""
+    runs = make_runs(tmp_path_factory.mktemp("big") / "runs", installed, tiny_config)
+    runs.grid()
+    runs.add("fpl", 5, done=40, error="loss term 'fpl' is nan in round 41, client 3")
+    runs.add("fedproto", 5, done=12)
+    return analysis_of(runs.folder, installed)
+
+
+@pytest.fixture(scope="session")
+def report(big: Analysis, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the report on `big`, figures included."""
+    folder = tmp_path_factory.mktemp("report")
+    write(big, folder)
+    return folder
+
+
+HAND = {
+    "x": ({"a": (0.1, 0.5), "b": (0.1, 0.4)}, {"a": (0.1, 0.6), "b": (0.1, 0.5)},
+          {"a": (0.1, 0.7), "b": (0.1, 0.6)}),
+    "y": ({"a": (0.1, 0.53), "b": (0.1, 0.43)}, {"a": (0.1, 0.62), "b": (0.1, 0.52)},
+          {"a": (0.1, 0.76), "b": (0.1, 0.64)}),
+}  # fmt: skip
+"""Variant -> seed -> domain -> accuracy of two rounds; only the last one counts.
+
+Means over domains of the last round: x 45, 55, 65 (mean 55, deviation 10); y 48, 57, 70. Minus x
+that is 3, 2, 5: mean 10/3, deviation sqrt(7/3) = 1.5275, d_z = 2.18, t = 3.7796 with 2 degrees of
+freedom, p = 1 - t / sqrt(t^2 + 2) = 0.0634, and the interval 3.33 +- 4.3027 x 0.8819, -0.46 to 7.13.
+"""
+
+
+@pytest.fixture
+def by_hand(runs: Runs, analysed: Callable[..., Analysis]) -> Analysis:
+    """The runs of `HAND`, by the rule ``last``, with x as the reference."""
+    for variant, seeds in HAND.items():
+        for seed, exact in enumerate(seeds):
+            runs.add(variant, seed, exact=exact, accuracy={"rule": "last"})
+    return analysed(reference="x")
