@@ -433,6 +433,50 @@ def plugins_show(name: str) -> None:
     terminal.print_plugin(discover(), name)
 
 
+@main.command()
+@click.argument("name", required=False)
+def cards(name: str | None) -> None:
+    """List protocol cards, or print one: its values, their reasons, published results.
+
+    \b
+    fedbench cards
+    fedbench cards digits
+    """
+    from . import terminal
+    from .plugins import discover
+
+    if name:
+        terminal.print_card(discover(), name)
+    else:
+        terminal.print_cards(discover())
+
+
+@main.command()
+@click.argument("target", metavar="[METHOD|FILE.yaml]", default="fedavg")
+@config_flags
+@click.option(
+    "--png", type=click.Path(path_type=Path), metavar="FILE", help="Draw a heat map into FILE."
+)
+@click.option(
+    "--data-root", type=click.Path(path_type=Path), metavar="DIR",
+    help="Where data sets look for files. Default $FEDBENCH_DATA or the user's cache.",
+)  # fmt: skip
+def partition(target: str, png: Path | None, data_root: Path | None, **given: Any) -> None:
+    """Show what each client would get, without training.
+
+    \b
+    fedbench partition --data digits --png partition.png
+    fedbench partition --card cifar10-nid1-0.5 --set dirichlet.alpha=0.1 --seed 3
+    """
+    from . import terminal
+    from .run import Runtime, partition_table
+    from .store import default_data_root
+
+    registry, config = resolve_config(target, **given)
+    runtime = Runtime(config, registry, data_root or default_data_root())
+    terminal.show_partition(config, partition_table(runtime), png)
+
+
 @main.group(cls=Listing)
 @click.option(
     "--data-root", type=click.Path(path_type=Path), metavar="DIR",

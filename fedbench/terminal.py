@@ -16,11 +16,14 @@ from rich.live import Live
 from rich.table import Table
 
 from . import config as configs
-from . import options
+from . import options, yamlfile
 from .config import RunConfig
 from .errors import ConfigError, did_you_mean
 from .plugins import Registry
 from .types import Dataset, RoundResult
+
+MANY = 100
+"""Rows of a table that are shown before it is cut."""
 
 
 def console() -> Console:
@@ -347,6 +350,68 @@ def print_plugin(registry: Registry, name: str) -> None:
             for o in found:
                 table.add_row(o.name, o.type, o.default, o.bounds, o.about)
             out.print(table)
+
+
+def print_cards(registry: Registry) -> None:
+    """Print the protocol cards."""
+    table = _table("name", "version", "hash", "data", "title")
+    for column in table.columns:
+        column.justify = "left"
+    for name in registry.names("card"):
+        card = configs.load_card(registry, name)
+        data = card.config["data"]
+        shown = data["name"] if isinstance(data, dict) else data
+        table.add_row(name, str(card.version), card.hash, str(shown), card.title)
+    console().print(table)
+
+
+def print_card(registry: Registry, name: str) -> None:
+    """Print a card: its values, the reason of each, and published results."""
+    card = configs.load_card(registry, name)
+    print(f"{card.name}, version {card.version}, {card.hash}: {card.title}\n")
+    print(yamlfile.dump(card.config))
+    table = _table("value", "why", title="reasons")
+    table.columns[1].justify = "left"
+    for key, why in card.reasons.items():
+        table.add_row(key, why)
+    console().print(table)
+    if card.published:
+        table = _table("published", "of", "%", "source")
+        table.columns[1].justify = table.columns[3].justify = "left"
+        for found in card.published:
+            table.add_row(found.method, found.column, percent(found.value), found.source)
+        console().print(table)
+
+
+def show_partition(config: RunConfig, table: Mapping[str, Any], out: Path | None) -> None:
+    """Print a ``partition.json``, client by client, and draw it as a PNG heat map.
+
+    Raises:
+        ConfigError: when the picture can't be written.
+    """
+    classes, counts = table["classes"], table["counts"]
+    shown = _table("client", "domain", "examples", *classes)
+    shown.columns[1].justify = "left"
+    for client, domains in list(counts.items())[:MANY]:
+        for domain, row in domains.items():
+            shown.add_row(str(client), domain, str(sum(row)), *(str(n) if n else "." for n in row))
+    console().print(shown)
+    sizes = [sum(map(sum, domains.values())) for domains in counts.values()]
+    more = f" (the first {MANY} shown)" if len(sizes) > MANY else ""
+    print(
+        f"{len(sizes)} clients{more}, {min(sizes)} to {max(sizes)} examples each, {sum(sizes)} in "
+        f"all; seed {config.seed}"
+    )
+    if out:
+        from .report import draw, figures, series
+        from .store import write_atomic
+
+        figure = figures.partition_figure(series.partition_rows(table), classes, "")
+        try:
+            write_atomic(out, draw.png(figure))
+        except OSError as error:
+            raise ConfigError(f"{out} can't be written: {error.strerror or error}") from error
+        print(f"wrote {out}")
 
 
 def print_datasets(registry: Registry, root: Path) -> None:

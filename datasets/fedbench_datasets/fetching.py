@@ -233,7 +233,7 @@ def _unpack(archive: Path, place: Path, report: Report) -> None:
     what = f"unpacking {archive.name}"
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=place.parent) as name:
         inside = Path(name) / place.name
-        count = 0
+        done = count = 0
         try:
             for member, file in _members(archive):
                 path = PurePosixPath(member)
@@ -245,9 +245,9 @@ def _unpack(archive: Path, place: Path, report: Report) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("wb") as out:
                     shutil.copyfileobj(file, out)
-                count += 1
+                done, count = done + target.stat().st_size, count + 1
                 if count % 500 == 0:
-                    report(what, count, None)
+                    report(what, done, None)
         except _DAMAGED as error:
             raise ConfigError(
                 f"{archive}: damaged archive ({error}); remove it and fetch again"
@@ -255,7 +255,7 @@ def _unpack(archive: Path, place: Path, report: Report) -> None:
         if not count:
             raise ConfigError(f"{archive}: damaged archive (nothing in it); remove it")
         inside.replace(place)
-        report(what, count, count)
+        report(what, done, done)
 
 
 def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:

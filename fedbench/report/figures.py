@@ -286,8 +286,18 @@ def _partition(group: Group, limit: int = 100) -> Figure | None:
     if found is None:
         return None
     seed, clients, domains = found
+    caption = (
+        f"Training examples by client, class and domain under seed {seed}; all variants share it. "
+        "Darker is fewer, empty is none."
+    )
+    if clients > limit:
+        caption += f" The first {limit} of {clients} clients."
+    return partition_figure(domains, series.class_names(group), caption)
+
+
+def partition_figure(domains: Mapping[str, Rows], classes: Sequence[str], caption: str) -> Figure:
+    """Return the heat map of a partition; ``domains`` as in `series.partition_rows`."""
     top = max(row["m"] for rows in domains.values() for row in rows)
-    classes = series.class_names(group)
     tips = [tip("k", "client"), tip("c", "class"), tip("m", "examples", "d")]
     panels, data = [], {}
     for place, (domain, rows) in enumerate(domains.items()):
@@ -305,12 +315,6 @@ def _partition(group: Group, limit: int = 100) -> Figure | None:
             height=20 * len(ids) if len(ids) <= 16 else max(320, 5 * len(ids)),
         )
         panels.append(Panel(domain if len(domains) > 1 else "", spec))
-    caption = (
-        f"Training examples by client, class and domain under seed {seed}; all variants share it. "
-        "Darker is fewer, empty is none."
-    )
-    if clients > limit:
-        caption += f" The first {limit} of {clients} clients."
     return Figure("partition", "classes", "Partition", caption, panels, data)
 
 

@@ -147,6 +147,11 @@ def partition(group: Group, limit: int = 100) -> tuple[int, int, dict[str, Rows]
     if not runs or runs[0].partition is None:
         return None
     table = runs[0].partition
+    return runs[0].seed, len(table["counts"]), partition_rows(table, limit)
+
+
+def partition_rows(table: Mapping[str, Any], limit: int = 100) -> dict[str, Rows]:
+    """Return domain -> rows (client, class, examples) of a ``partition.json``."""
     found: dict[str, Rows] = {str(domain): [] for domain in table["domains"]}
     for client, domains in list(table["counts"].items())[:limit]:
         for domain, counts in domains.items():
@@ -155,8 +160,7 @@ def partition(group: Group, limit: int = 100) -> tuple[int, int, dict[str, Rows]
                 for name, count in zip(table["classes"], counts, strict=True)
                 if count
             ]
-    shown = {domain: rows for domain, rows in found.items() if rows}
-    return runs[0].seed, len(table["counts"]), shown
+    return {domain: rows for domain, rows in found.items() if rows}
 
 
 def short(value: float) -> float:

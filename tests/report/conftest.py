@@ -218,7 +218,7 @@ HAND = {
 
 Means over domains of the last round: x 45, 55, 65 (mean 55, deviation 10); y 48, 57, 70. Minus x
 that is 3, 2, 5: mean 10/3, deviation sqrt(7/3) = 1.5275, d_z = 2.18, t = 3.7796 with 2 degrees of
-freedom, p = 1 - t / sqrt(t^2 + 2) = 0.0634, and the interval 3.33 +- 4.3027 x 0.8819, -0.46 to 7.13.
+freedom, p = 1 - t / sqrt(t^2 + 2) = 0.0634, and the interval 3.33 +- 4.3027 x 0.8819: -0.46 to 7.13
 """
 
 

@@ -97,7 +97,7 @@ def test_latex_compiles_whatever_variants_are_called(
 
 
 def test_a_terminal_shows_bold_and_signs(by_hand: Analysis) -> None:
-    text = printed(by_hand, width=100, force_terminal=True, color_system="standard")
+    text = printed(by_hand, width=120, force_terminal=True, color_system="standard")
     assert "\x1b[1m58.33 ± 11.06\x1b[0m ≈" in text
     assert "≈: not significantly different from x" in text
     assert PAIRED in text
