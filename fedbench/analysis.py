@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from . import statistics
-from .config import Accuracy
+from .config import Accuracy, describe_changes, load_card
 from .errors import ConfigError, did_you_mean
 from .evaluation import accuracy_text
 from .options import build
@@ -61,6 +61,8 @@ class Group:
         cells: variant -> column -> `Cell`.
         wins: variant -> (wins, ties, losses) against the reference over seeds x domains.
         records: every run, unfinished and failed ones too.
+        published: published values of the setting's card beside the measured ones, a line each,
+            with their source and what differs from the card.
     """
 
     label: str
@@ -72,6 +74,7 @@ class Group:
     cells: Mapping[str, Mapping[str, Cell]]
     wins: Mapping[str, tuple[int, int, int]]
     records: Sequence[Record]
+    published: tuple[str, ...] = ()
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -203,7 +206,31 @@ def _group(
         cells=cells,
         wins=wins,
         records=records,
+        published=_published(registry, records, cells),
     )
+
+
+def _published(
+    registry: Registry, records: Sequence[Record], cells: Mapping[str, Mapping[str, Cell]]
+) -> tuple[str, ...]:
+    """Return the card's published values beside the measured ones, marked with what differs."""
+    name = records[0].setting["card"].get("card")
+    if name not in registry.names("card"):
+        return ()
+    lines = []
+    for value in load_card(registry, name).published:
+        for variant, found in cells.items():
+            cell = found.get(value.column)
+            if variant.split(":")[0] != value.method or cell is None or cell.summary is None:
+                continue
+            config = next(r.config for r in records if r.variant == variant)
+            changes = ", ".join(describe_changes(registry, config)) or "nothing"
+            lines.append(
+                f"published {value.method}, {value.column}: {100 * value.value:.2f} % "
+                f"({value.source}); measured {variant}: {100 * cell.summary.mean:.2f} %; "
+                f"changed from the card: {changes}"
+            )
+    return tuple(lines)
 
 
 def _values(records: Sequence[Record]) -> dict[str, dict[int, float]]:

@@ -28,6 +28,8 @@ from filelock import FileLock, Timeout
 
 from fedbench.errors import ConfigError
 
+from .caching import why
+
 Report = Callable[[str, int, int | None], None]
 """Called with (what is under way, how much of it is done, of how much if known)."""
 
@@ -137,22 +139,26 @@ def _transfer(url: str, item: Download, part: Path, note: Path, report: Report) 
                 part.unlink()
             elif error.code not in (408, 429) and error.code < 500:
                 raise _Failed(f"{url}: the server answers {error.code} {error.reason}") from error
-            why = f"the server answers {error.code} {error.reason}"
+            problem = f"the server answers {error.code} {error.reason}"
             continue
         except (OSError, http.client.HTTPException) as error:
-            why = f"can't be reached ({getattr(error, 'reason', None) or error})"
+            problem = f"can't be reached ({getattr(error, 'reason', None) or error})"
             if not attempt:
-                raise _Failed(f"{url}: {why}") from error
+                raise _Failed(f"{url}: {problem}") from error
             continue
         with response:
             done = done if _is_rest(response, done) else 0
             length = response.headers.get("Content-Length", "")
             total = done + int(length) if length.isdecimal() else None
             _write_note(url, response.headers, note)
-            done, why = _receive(response, part, done, total, PurePosixPath(item.path).name, report)
-        if not why:
+            done, problem = _receive(
+                response, part, done, total, PurePosixPath(item.path).name, report
+            )
+        if not problem:
             return resumed
-    raise _Failed(f"{url}: {why}; what has arrived is kept, and the same command goes on from it")
+    raise _Failed(
+        f"{url}: {problem}; what has arrived is kept, and the same command goes on from it"
+    )
 
 
 def _begin(url: str, item: Download, part: Path, note: Path) -> tuple[int, dict[str, str]]:
@@ -250,7 +256,7 @@ def _unpack(archive: Path, place: Path, report: Report) -> None:
                     report(what, done, None)
         except _DAMAGED as error:
             raise ConfigError(
-                f"{archive}: damaged archive ({error}); remove it and fetch again"
+                f"{archive}: damaged archive ({why(error)}); remove it and fetch again"
             ) from error
         if not count:
             raise ConfigError(f"{archive}: damaged archive (nothing in it); remove it")

@@ -221,7 +221,7 @@ def _notes(analysis: Analysis, group: Group, compared: bool) -> list[str]:
             "Holm over the variants; d_z is the mean difference over the standard deviation of the "
             "differences; wins, ties and losses count seeds x domains"
         )
-    notes += _pair_notes(group)
+    notes += [*_pair_notes(group), *group.published]
     broken = unpaired_seeds(group)
     if broken:
         notes.append(f"WARNING: not paired in {'; '.join(broken)}")

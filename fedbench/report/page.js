@@ -2,7 +2,7 @@
 (() => {
   "use strict";
   const report = JSON.parse(document.getElementById("report-data").textContent);
-  const views = new Map(); // the element of a setting -> its charts
+  const views = new Map(); // the element of a setting -> its charts with series
   const printed = []; // all charts, with whether they take a page's width
   const hidden = new Map(); // the element of a setting -> names of hidden series
 
@@ -28,7 +28,7 @@
       },
     );
     const group = element.closest("[data-group]");
-    views.set(group, [...(views.get(group) ?? []), view]);
+    if (spec.params) views.set(group, [...(views.get(group) ?? []), view]);
     printed.push({ view, wide: element.closest(".wide, .panels:has(> :only-child)") !== null });
     element.dataset.drawn = "";
   }
@@ -43,7 +43,7 @@
       other.setAttribute("aria-pressed", String(!names.has(other.dataset.series)));
     }
     for (const view of views.get(group) ?? []) {
-      if ("hidden" in view.getState().signals) view.signal("hidden", [...names]).runAsync();
+      view.signal("hidden", [...names]).runAsync();
     }
   }
 

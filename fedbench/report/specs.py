@@ -196,7 +196,9 @@ def bars(
             "type": "nominal",
             "sort": list(columns),
             "title": None,
-            "axis": {"labelAngle": -35 if crowded else 0, "ticks": False, "labelPadding": 6},
+            "axis": {"labelAngle": -35 if crowded else 0, "ticks": False, "labelPadding": 6}
+            if len(columns) > 1
+            else None,
             "scale": {"paddingInner": 0.25, "paddingOuter": 0.1},
         },
         "xOffset": {"field": "v", "sort": list(look.names), "scale": {"paddingInner": 0.12}},
@@ -296,6 +298,7 @@ def heat(
     ``text`` is the expression of a cell's number.
     """
     step = height / len({row[y["field"]] for row in rows})
+    line = 1 if step > 8 and len(classes) <= 40 else 0
     x: Spec = {
         "field": "c",
         "type": "nominal",
@@ -304,7 +307,7 @@ def heat(
         "axis": {"grid": False, "labelAngle": 0, "ticks": False, "domain": False},
         "scale": {"domain": list(classes)},
     }
-    x["axis"]["labelOverlap"] = "greedy"
+    x["axis"] |= {"labelOverlap": "greedy", "labelBound": True, "labelSeparation": 8}
     where: Spec = {
         "x": x,
         "y": {"type": "nominal", **y, "axis": {"grid": False, "ticks": False, "domain": False}},
@@ -318,7 +321,7 @@ def heat(
     }
     layers: list[Spec] = [
         {
-            "mark": {"type": "rect", "stroke": PAGE, "strokeWidth": 1 if step > 8 else 0},
+            "mark": {"type": "rect", "stroke": PAGE, "strokeWidth": line},
             "encoding": {**where, "color": colour, "tooltip": list(tips)},
         }
     ]

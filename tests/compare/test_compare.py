@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from fedbench import ConfigError, records
+from fedbench import ConfigError, config, records
 from fedbench.analysis import MEAN, analyse
 from fedbench.compare import (
     Grid,
@@ -278,3 +279,16 @@ def test_conflicting_results_are_refused(
     (copy / "result.json").write_text(json.dumps(result))
     with pytest.raises(ConfigError, match="with different results"):
         analyse(installed, [original, records.read(installed, copy)])
+
+
+def test_published_values_stand_beside_measured_ones_with_what_differs(
+    done: tuple[Path, list[Job]], installed: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = config.load_card(installed, "digits")
+    value = config.Published("fedhpro", "mean", 0.5, "a paper, table 1")
+    with_value = dataclasses.replace(card, published=(value,))
+    monkeypatch.setattr("fedbench.analysis.load_card", lambda *_: with_value)
+    (group,) = analyse(installed, collect(installed, done[1])).groups
+    (line,) = group.published
+    assert line.startswith("published fedhpro, mean: 50.00 % (a paper, table 1); measured fedhpro:")
+    assert "rounds=2" in line.split("changed from the card: ")[1]

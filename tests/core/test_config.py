@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import pytest
@@ -337,18 +336,28 @@ def test_a_file_that_names_no_method_and_is_not_whole(installed):
         from_text(installed, "rounds: 3")
 
 
-def test_a_damaged_card_is_named(registry):
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("card: x\nversionn: 1\n", "x.yaml:2: versionn: unknown option (did you mean 'version'?)"),
+        ("card: x\nversion: 1\n", "x.yaml: title: field required"),
+        ("card: x\nversion: one\n", "x.yaml:2: version: input should be a valid integer, got"),
+        ("- card\n", "x.yaml: expected a mapping of keys at the top level"),
+    ],
+    ids=["unknown", "missing", "type", "list"],
+)
+def test_a_damaged_card_is_named(registry, text, error):
     class Card:
         def read_text(self, encoding: str) -> str:
-            return "card: x\nversionn: 1\n"
+            return text
 
         def __str__(self) -> str:
             return "x.yaml"
 
     put(registry, "card", "x", Card())
-    text = re.escape("x.yaml:2: versionn: unknown key (did you mean 'version'?)")
-    with pytest.raises(ConfigError, match=f"^{text}$"):
+    with pytest.raises(ConfigError) as caught:
         configs.load_card(registry, "x")
+    assert str(caught.value).startswith(error)
 
 
 # --- schema --------------------------------------------------------------------------------------
