@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fedbench.hookspecs import hookimpl
 from fedbench.types import Recipe
 
-from . import fedavg, fedproto, fedprox, fpl, metrics, models, moon, sampling, sgd
+from . import fedavg, fedproto, fedprox, fpl, metrics, models, moon, sampling, sgd, trackers
 
 
 @hookimpl
@@ -23,6 +23,8 @@ def register_plugins() -> Mapping[str, type]:
         "fedproto": fedproto.FedProto,
         "personal": fedproto.Personal,
         "fpl": fpl.Fpl,
+        "tensorboard": trackers.TensorBoard,
+        "mlflow": trackers.Mlflow,
     }
 
 

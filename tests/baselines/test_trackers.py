@@ -1,0 +1,90 @@
+"""What the trackers wrote is read back and compared with the rounds."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fedbench_baselines.trackers import scalars
+
+from fedbench import ConfigError, Run
+
+RunTiny = Callable[..., Run]
+
+
+def expected(run: Run) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for result in run.history:
+        for name, value in scalars(result):
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def test_scalars_name_every_number_of_a_round(run_tiny: RunTiny) -> None:
+    names = set(expected(run_tiny("fedhpro")))
+    assert {
+        "classifier/accuracy/mean",
+        "classifier/loss/domain/chalk",
+        "hyper_prototypes.movement",
+        "loss.hpcl",
+        "bytes/up/weights",
+        "bytes/down/hyper_prototypes",
+        "seconds",
+    } <= names
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="no tensorboard")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_reads_back_the_rounds(run_tiny: RunTiny, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = run_tiny("fedavg", tmp_path / "r", rounds=3, extra={"tensorboard": {}})
+    events = EventAccumulator(str(tmp_path / "r" / "tensorboard"))
+    events.Reload()
+    wanted = expected(run)
+    assert set(events.Tags()["scalars"]) == set(wanted)
+    for name, values in wanted.items():
+        found = events.Scalars(name)
+        assert [e.step for e in found] == [1, 2, 3]
+        assert [e.value for e in found] == pytest.approx(values)
+    assert len(list((tmp_path / "r" / "tensorboard").iterdir())) == 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="no mlflow")
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_reads_back_the_rounds(run_tiny: RunTiny, tmp_path: Path) -> None:
+    run = run_tiny("fedavg", tmp_path / "r", rounds=2, extra={"mlflow": {}})
+    assert os.environ["MLFLOW_ALLOW_FILE_STORE"] == "true"
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=(tmp_path / "r" / "mlflow").as_uri())
+    (experiment,) = [e for e in client.search_experiments() if e.name == "fedbench"]
+    (kept,) = client.search_runs([experiment.experiment_id])
+    assert kept.data.tags["fedbench.directory"] == str(tmp_path / "r")
+    for name, values in expected(run).items():
+        history = client.get_metric_history(kept.info.run_id, name)
+        assert [(m.step, m.value) for m in history] == [(1, values[0]), (2, values[1])]
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "mlflow"])
+def test_trackers_change_no_result(tracker: str, run_tiny: RunTiny, tmp_path: Path) -> None:
+    pytest.importorskip(tracker, exc_type=ImportError)
+    plain = run_tiny("fedavg").result()
+    tracked = run_tiny("fedavg", tmp_path / "r", extra={tracker: {}}).result()
+    assert tracked["weights_sha256"] == plain["weights_sha256"]
+    assert tracked["metrics_sha256"] == plain["metrics_sha256"]
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "mlflow"])
+def test_a_tracker_without_its_package_or_directory_says_so(
+    tracker: str, run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if importlib.util.find_spec(tracker):
+        with pytest.raises(ConfigError, match=f"{tracker} needs a run directory"):
+            run_tiny("fedavg", extra={tracker: {}})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=rf"pip install 'fedbench-toolkit\[{tracker}\]'"):
+        run_tiny("fedavg", extra={tracker: {}})
