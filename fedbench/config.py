@@ -215,6 +215,11 @@ def resolve(
             f"{file.source if file else 'command line'}: name a method (recipe: NAME) or give "
             "data, model and plugins in full; `fedbench config METHOD` prints a full file"
         )
+    if not complete and not card_name and not {"data", "model"} <= set(given):
+        raise ConfigError(
+            "this data set has no card of its own; name one with --card, or give data, model and "
+            "the card's plugins in YAML (`fedbench config METHOD` prints a full file to edit)"
+        )
     merged: dict[str, Any] = {}
     if origin:
         merged["origin"] = origin

@@ -240,7 +240,8 @@ def print_result(result: Mapping[str, Any]) -> None:
     if len(accuracy["domains"]) == 1:
         rows = [("test data", percent(accuracy["mean"]))]
     name = "accuracy" if accuracy["metric"] == "accuracy" else accuracy["metric"]
-    table = _table(f"{name}, {accuracy['rule']}", "%", title=head)
+    out.print(head, style="bold", soft_wrap=True)
+    table = _table(f"{name}, {accuracy['rule']}", "%")
     for row in rows:
         table.add_row(*row)
     out.print(table)
@@ -416,14 +417,14 @@ def show_partition(config: RunConfig, table: Mapping[str, Any], out: Path | None
 
 def print_datasets(registry: Registry, root: Path) -> None:
     """Print the data sets and where they look for files."""
-    table = _table("name", "files", "card", "licence", "about")
+    table = _table("name", "size", "files", "card", "licence", "about")
     for column in table.columns:
         column.justify = "left"
     for entry in registry.all("dataset"):
         cls = entry.value
         files = "embedded" if getattr(cls, "embedded", False) else str(root / entry.name)
-        card, licence = getattr(cls, "card", "-"), getattr(cls, "licence", "-")
-        table.add_row(entry.name, files, str(card), licence, entry.about)
+        size, card, licence = (str(getattr(cls, k, "-")) for k in ("size", "card", "licence"))
+        table.add_row(entry.name, size, files, card, licence, entry.about)
     console().print(table)
 
 

@@ -23,6 +23,7 @@ class Digits:
     """
 
     card: ClassVar[str] = "digits"
+    size: ClassVar[str] = "16,797 images in 4.5 MB"
     default: ClassVar[bool] = True
     embedded: ClassVar[bool] = True
     licence: ClassVar[str] = "CC BY-SA 3.0 and 4.0, CC BY 4.0, Apache-2.0 by domain"

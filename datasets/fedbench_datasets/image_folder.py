@@ -36,6 +36,7 @@ class ImageFolder:
     """
 
     name: ClassVar[str] = "image-folder"
+    size: ClassVar[str] = "yours"
     embedded: ClassVar[bool] = False
     licence: ClassVar[str] = "your own"
     source: ClassVar[str] = "your own files"

@@ -102,9 +102,7 @@ class LabelNoise:
     ] = "symmetric"
 
     @hookimpl
-    def client_data(
-        self, data: Examples, num_classes: int, rng: np.random.Generator
-    ) -> Examples:
+    def client_data(self, data: Examples, num_classes: int, rng: np.random.Generator) -> Examples:
         if num_classes < 2:
             raise ConfigError("label_noise needs at least 2 classes; this data set has 1")
         labels = noisy_labels(data.labels.numpy(), num_classes, self.rate, self.kind, rng)

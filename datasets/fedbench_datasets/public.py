@@ -69,6 +69,8 @@ class Mnist(Public):
     """
 
     name: ClassVar[str] = "mnist"
+    size: ClassVar[str] = "70,000 images"
+    card: ClassVar[str] = "mnist-nid1"
     licence: ClassVar[str] = "CC BY-SA 3.0"
     source: ClassVar[str] = "http://yann.lecun.com/exdb/mnist/"
     domains: ClassVar[tuple[str, ...]] = ("mnist",)
@@ -101,6 +103,8 @@ class FashionMnist(Mnist):
     """
 
     name: ClassVar[str] = "fashion-mnist"
+    size: ClassVar[str] = "70,000 images"
+    card: ClassVar[str] = "fashion-mnist-nid1"
     licence: ClassVar[str] = "MIT"
     source: ClassVar[str] = "https://github.com/zalandoresearch/fashion-mnist"
     domains: ClassVar[tuple[str, ...]] = ("fashion-mnist",)
@@ -128,6 +132,8 @@ class Cifar10(Public):
     """
 
     name: ClassVar[str] = "cifar10"
+    size: ClassVar[str] = "60,000 images"
+    card: ClassVar[str] = "cifar10-nid1-0.5"
     licence: ClassVar[str] = "none stated"
     source: ClassVar[str] = "https://www.cs.toronto.edu/~kriz/cifar.html"
     domains: ClassVar[tuple[str, ...]] = ("cifar10",)
@@ -198,6 +204,8 @@ class Cifar100(Cifar10):
     """
 
     name: ClassVar[str] = "cifar100"
+    size: ClassVar[str] = "60,000 images"
+    card: ClassVar[str] = "cifar100-nid1"
     domains: ClassVar[tuple[str, ...]] = ("cifar100",)
     downloads: ClassVar[tuple[Download, ...]] = (
         Download(

@@ -30,6 +30,7 @@ class Public:
     """A data set of published files under ``ROOT/NAME``; subclasses find them in `_open`."""
 
     name: ClassVar[str]
+    size: ClassVar[str]
     licence: ClassVar[str]
     source: ClassVar[str]
     embedded: ClassVar[bool] = False

@@ -31,6 +31,8 @@ class DigitsFull(Public):
     """
 
     name: ClassVar[str] = "digits-full"
+    size: ClassVar[str] = "MNIST 70,000, USPS 9,298, SVHN 99,289 images; SYN as found"
+    card: ClassVar[str] = "digits-fpl"
     licence: ClassVar[str] = "MNIST CC BY-SA 3.0; SVHN non-commercial; USPS and SYN none stated"
     source: ClassVar[str] = "MNIST, USPS, SVHN, and SYN (Ganin & Lempitsky, ICML 2015)"
     domains: ClassVar[tuple[str, ...]] = ("mnist", "usps", "svhn", "syn")
@@ -151,6 +153,8 @@ class OfficeCaltech(FolderDomains):
     """
 
     name: ClassVar[str] = "office-caltech"
+    size: ClassVar[str] = "2,533 images"
+    card: ClassVar[str] = "office-caltech-fpl"
     licence: ClassVar[str] = "none stated; research use"
     source: ClassVar[str] = "Gong et al., CVPR 2012, from Office-31 and Caltech-256"
     domains: ClassVar[tuple[str, ...]] = ("caltech", "amazon", "webcam", "dslr")
@@ -172,6 +176,7 @@ class Pacs(FolderDomains):
     """
 
     name: ClassVar[str] = "pacs"
+    size: ClassVar[str] = "9,991 images"
     licence: ClassVar[str] = "none stated; research use"
     source: ClassVar[str] = "Li et al., ICCV 2017"
     domains: ClassVar[tuple[str, ...]] = ("art_painting", "cartoon", "photo", "sketch")

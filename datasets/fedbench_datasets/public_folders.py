@@ -61,6 +61,8 @@ class TinyImagenet(Public):
     """
 
     name: ClassVar[str] = "tiny-imagenet"
+    size: ClassVar[str] = "110,000 images"
+    card: ClassVar[str] = "tiny-imagenet-nid1"
     licence: ClassVar[str] = "ImageNet's terms: non-commercial research"
     source: ClassVar[str] = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
     domains: ClassVar[tuple[str, ...]] = ("tiny-imagenet",)
@@ -118,6 +120,8 @@ class Ham10000(Public):
     """
 
     name: ClassVar[str] = "ham10000"
+    size: ClassVar[str] = "10,015 images"
+    card: ClassVar[str] = "ham10000-nid1"
     licence: ClassVar[str] = "CC BY-NC 4.0"
     source: ClassVar[str] = "https://doi.org/10.7910/DVN/DBW86T"
     domains: ClassVar[tuple[str, ...]] = ("ham10000",)
@@ -173,6 +177,7 @@ class Sun397(Public):
     """
 
     name: ClassVar[str] = "sun397"
+    size: ClassVar[str] = "108,754 images"
     licence: ClassVar[str] = "none stated; research use"
     source: ClassVar[str] = "https://vision.princeton.edu/projects/2010/SUN/"
     domains: ClassVar[tuple[str, ...]] = ("sun397",)

@@ -100,6 +100,7 @@ class AgNews(Public):
     """
 
     name: ClassVar[str] = "ag-news"
+    size: ClassVar[str] = "127,600 texts"
     licence: ClassVar[str] = "non-commercial use"
     source: ClassVar[str] = "http://groups.di.unipi.it/~gulli/AG_corpus_of_news_articles.html"
     domains: ClassVar[tuple[str, ...]] = ("ag-news",)

@@ -146,9 +146,9 @@ def test_half_a_line_after_the_checkpoint_is_cut_off(cut: Path, registry: Regist
 
 
 def test_two_processes_do_not_run_in_one_directory(cut: Path, registry: Registry) -> None:
-    with FileLock(cut / ".lock"):
-        with pytest.raises(ConfigError, match="another process is running in it"):
-            Run.resume(cut, registry=registry).run()
+    message = "another process is running in it"
+    with FileLock(cut / ".lock"), pytest.raises(ConfigError, match=message):
+        Run.resume(cut, registry=registry).run()
 
 
 def test_unfinished_knows_its_own_config(

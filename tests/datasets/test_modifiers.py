@@ -18,7 +18,7 @@ from fedbench_datasets.modifiers import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbench.errors import ConfigError, PluginError
+from fedbench.errors import ConfigError
 from fedbench.run import Runtime
 from fedbench.types import Dataset, Examples
 
