@@ -1,0 +1,206 @@
+"""Executors change where clients run, and no bit of the result."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedbench import ClientContext, ConfigError, FedbenchError, PerClass, Run, hookimpl
+from fedbench.executors.pool import Buffer, PoolWorkers, WorkerDied
+from fedbench.plugins import Registry, discover
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the pool forks")
+INLINE = {"name": "inline"}
+
+
+def pool(workers: int) -> dict[str, Any]:
+    return {"name": "pool", "workers": workers}
+
+
+@pytest.mark.parametrize("method", sorted(discover().names("recipe")))
+def test_the_same_bits_inline_and_with_any_number_of_workers(
+    method: str, run_tiny: Callable[..., Run]
+) -> None:
+    results = [
+        run_tiny(method, rounds=3, executor=executor).result()
+        for executor in (INLINE, pool(1), pool(2), pool(3))
+    ]
+    for key in ("weights_sha256", "metrics_sha256", "accuracy", "bytes"):
+        assert all(result[key] == results[0][key] for result in results)
+
+
+@dataclass(frozen=True, eq=False)
+class DiesOnce:
+    """Kills its process in client 1's first attempt of round 2."""
+
+    marker: str = ""
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Any:
+        marker = Path(self.marker)
+        if (ctx.round, ctx.client) == (2, 1) and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return (yield)
+
+
+@dataclass(frozen=True, eq=False)
+class AlwaysDies:
+    """Kills its process whenever client 1 trains."""
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Any:
+        if ctx.client == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return (yield)
+
+
+def test_a_worker_that_dies_is_replaced_and_its_client_runs_again(
+    run_tiny: Callable[..., Run], add: Callable[..., None], tmp_path: Path
+) -> None:
+    add(dies_once=DiesOnce)
+    undisturbed = run_tiny("fedavg", rounds=3, executor=INLINE).result()
+    marker = tmp_path / "died"
+    extra = {"dies_once": {"marker": str(marker)}}
+    result = run_tiny("fedavg", rounds=3, executor=pool(2), extra=extra).result()
+    assert marker.exists()
+    assert result["weights_sha256"] == undisturbed["weights_sha256"]
+
+
+def test_a_client_that_kills_every_worker_ends_the_run_with_its_name(
+    run_tiny: Callable[..., Run], add: Callable[..., None]
+) -> None:
+    add(always_dies=AlwaysDies)
+    with pytest.raises(WorkerDied, match="round 1, client 1: its worker process died 3 times"):
+        run_tiny("fedavg", executor=pool(2), extra={"always_dies": {}})
+
+
+@dataclass(frozen=True, eq=False)
+class Fails:
+    """Raises in client 2."""
+
+    known: bool = True
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Any:
+        if ctx.client == 2:
+            if self.known:
+                raise ConfigError("a plain reason")
+            raise Awkward("one", "two")
+        return (yield)
+
+
+class Awkward(Exception):
+    """An exception that can't be unpickled."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_error_in_a_worker_is_the_same_error_in_the_parent(
+    known: bool, run_tiny: Callable[..., Run], add: Callable[..., None]
+) -> None:
+    add(fails=Fails)
+    kind, text = (
+        (ConfigError, "a plain reason") if known else (RuntimeError, "Awkward: one and two")
+    )
+    with pytest.raises(kind, match=text) as caught:
+        run_tiny("fedavg", executor=pool(2), extra={"fails": {"known": known}})
+    assert caught.value.__notes__ == ["in round 1, client 2"]
+
+
+def test_no_worker_is_left_when_a_run_ends_or_is_broken_off(
+    registry: Registry, tiny_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids: list[int] = []
+    start = PoolWorkers._start
+
+    def spy(self: PoolWorkers) -> Any:
+        worker = start(self)
+        pids.append(worker.pid)
+        return worker
+
+    monkeypatch.setattr(PoolWorkers, "_start", spy)
+    run = Run(tiny_config(registry, rounds=3, executor=pool(2)), registry=registry)
+    for _ in run.rounds():
+        assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+        break
+    assert len(pids) == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
+    words = ["run", "fedavg", "--set", "domains.examples=20", "--set", "sgd.epochs=1"]
+    words += ["--rounds", "500", "--executor", "pool", "--set", "executor.workers=2"]
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "fedbench", *words, "--out", str(tmp_path / "r")],
+        stdout=subprocess.PIPE,
+    )
+    assert parent.stdout is not None
+    while b"round 1/500" not in parent.stdout.readline():
+        assert parent.poll() is None
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    assert len(children) == 2
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while any(_alive(pid) for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(_alive(pid) for pid in children)
+
+
+def _alive(pid: str) -> bool:
+    """Whether a process runs; one that only waits to be buried does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_results_come_in_client_order_and_few_wait(
+    registry: Registry, tiny_config: Callable[..., Any]
+) -> None:
+    sizes = {"clients_per_domain": 9, "examples": 3}
+    config = tiny_config(registry, rounds=1, executor=pool(2), extra={"domains": sizes})
+    seen: list[int] = []
+    run = Run(config, registry=registry, progress=lambda _, done, __: seen.append(done))
+    run.run()
+    assert seen == list(range(1, 19))
+
+
+@pytest.mark.parametrize("size", [16, 1 << 16], ids=["too small", "large enough"])
+def test_a_buffer_gives_back_what_was_put(size: int) -> None:
+    buffer = Buffer(size)
+    values = {
+        "t": torch.arange(7, dtype=torch.float32).reshape(7, 1),
+        "empty": torch.empty(0, 3, dtype=torch.int64),
+        "scalar": torch.tensor(3, dtype=torch.int64),
+        "half": torch.tensor([1.5], dtype=torch.bfloat16),
+        "flag": torch.tensor([True, False]),
+        "p": PerClass(torch.tensor([1]), torch.ones(1, 2), torch.tensor([4])),
+        "m": {"a.b": torch.ones(2, 2), "n": torch.tensor(1)},
+    }
+    found = buffer.get(buffer.put(values), copy=True)
+    assert set(found) == set(values)
+    for key in ("t", "empty", "scalar", "half", "flag"):
+        assert torch.equal(found[key], values[key])  # type: ignore[arg-type]
+        assert found[key].dtype == values[key].dtype  # type: ignore[union-attr]
+    assert torch.equal(found["p"].values, values["p"].values)  # type: ignore[union-attr]
+    assert torch.equal(found["m"]["a.b"], values["m"]["a.b"])  # type: ignore[index,call-overload]
+
+
+def test_too_few_workers_are_refused(registry: Registry, tiny_config: Callable[..., Any]) -> None:
+    with pytest.raises(FedbenchError, match="workers"):
+        tiny_config(registry, executor=pool(0))
