@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from . import statistics
-from .config import Accuracy, describe_changes, load_card
+from .cards import load_card
+from .config import Accuracy, describe_changes
 from .errors import ConfigError, did_you_mean
 from .evaluation import accuracy_text
 from .options import build

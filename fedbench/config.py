@@ -7,7 +7,6 @@ again needs no card or recipe and repeats the run.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from . import options, yamlfile
+from .cards import digest, load_card
 from .errors import ConfigError, did_you_mean
 from .plugins import Entry, Registry, RunPlugins
 from .yamlfile import Document, KeyPath
@@ -93,57 +93,10 @@ class RunConfig:
         return str(self.data["name"])
 
 
-def digest(data: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of JSON-like data; the order of ``plugins`` counts, as in a run."""
-    plain = {**data, "plugins": list(data.get("plugins", {}).items())}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
 TOP = ("method", "data", "model", "seed", "rounds", "device", "executor", "accuracy", "metrics")
 TOP_KEYS = (*TOP, "plugins", "origin")
 CHOICES = {"data": "dataset", "model": "model", "executor": "executor"}
 """Config key -> kind of thing it names."""
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published value: method, column (``mean`` or a domain), a fraction, and its source."""
-
-    method: Annotated[str, Field(min_length=1)]
-    column: Annotated[str, Field(min_length=1)]
-    value: Annotated[float, Field(ge=0, le=1)]
-    source: Annotated[str, Field(min_length=1)]
-
-
-@dataclass(frozen=True)
-class Card:
-    """A named, versioned protocol: data, partition, model, rounds, training, accuracy rule."""
-
-    name: str
-    version: int
-    title: str
-    config: dict[str, Any]
-    reasons: dict[str, str]
-    published: tuple[Published, ...] = ()
-
-    @property
-    def hash(self) -> str:
-        """First 12 hex digits of the SHA-256 over version and values."""
-        return digest({**self.config, "card": self.name, "version": self.version})[:12]
-
-
-def load_card(registry: Registry, name: str) -> Card:
-    """Read the card ``name``.
-
-    Raises:
-        ConfigError: when there is no such card or its file is malformed.
-    """
-    path = registry.get("card", name).value
-    document = yamlfile.parse(path.read_text(encoding="utf-8"), str(path))
-    data = {("name" if key == "card" else key): value for key, value in document.data.items()}
-    return options.build(
-        Card, data, lambda p: document.where(tuple("card" if k == "name" else k for k in p))
-    )
 
 
 def resolve(
@@ -282,43 +235,6 @@ def describe_changes(registry: Registry, config: RunConfig) -> list[str]:
             text = mine[key] if not isinstance(mine[key], dict) else json.dumps(mine[key])
             changes.append(f"{key}={text}")
     return changes
-
-
-def json_schema(registry: Registry) -> dict[str, Any]:
-    """Return a JSON schema of config files, for editors, made from what is installed."""
-    base = options.schema(RunConfig)
-
-    def choice(kind: str) -> dict[str, Any]:
-        variants = []
-        for entry in registry.all(kind):
-            inner = options.schema(entry.value)
-            properties = {"name": {"const": entry.name}, **inner.get("properties", {})}
-            variants.append({**inner, "properties": properties, "required": ["name"]})
-        return {"anyOf": [{"enum": registry.names(kind)}, *variants]}
-
-    def mapping(kind: str) -> dict[str, Any]:
-        return {
-            "type": "object",
-            "additionalProperties": False,
-            "properties": {
-                e.name: {**options.schema(e.value), "type": ["object", "null"]}
-                for e in registry.all(kind)
-            },
-        }
-
-    properties = dict(base["properties"])
-    for key, kind in CHOICES.items():
-        properties[key] = {**choice(kind), "description": properties[key].get("description", "")}
-    properties["plugins"] = mapping("plugin")
-    properties["metrics"] = mapping("metric")
-    properties["recipe"] = {"enum": registry.names("recipe")}
-    properties["card"] = {"enum": registry.names("card")}
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "fedbench run",
-        **{k: v for k, v in base.items() if k not in ("required", "properties", "title")},
-        "properties": properties,
-    }
 
 
 def _dotted(name: str) -> options.Where:

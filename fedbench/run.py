@@ -1,4 +1,4 @@
-"""One run, readable top to bottom: `Run.rounds` is the loop, `Runtime.run_client` a client's turn.
+"""One run, readable top to bottom: `Run.rounds` is the loop.
 
 for result in Run(config).rounds():
     print(result.round, result.scores["classifier"]["accuracy"].mean)
@@ -11,37 +11,30 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from . import checkpoint
 from . import config as configs
 from .config import RunConfig
-from .context import ClientContext, NonFiniteError, Pipeline, ServerContext
+from .context import NonFiniteError, Pipeline, ServerContext
 from .errors import ConfigError, PluginError, did_you_mean
 from .evaluation import accuracy_text, classifier_rule, evaluate, reported
-from .memory import keep_freed_memory
-from .plugins import Registry, RunPlugins, discover
-from .random import Streams
+from .plugins import Registry, discover
+from .runtime import Runtime, one_thread, open_device, partition_table
 from .store import ClientStates, RunDirectory, default_data_root, json_ready, versions
 from .types import (
     ClientJob,
     ClientResult,
-    Dataset,
-    Examples,
     Payload,
-    Received,
     Report,
     RoundResult,
     Scores,
     ServerState,
     ServerUpdate,
-    Value,
     Weights,
     nbytes,
     seal,
@@ -50,125 +43,6 @@ from .types import (
 
 Progress = Callable[[int, int, int], None]
 """Called with (round, clients done, clients in the round) after each client."""
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread, since the number of threads changes the bits of convolutions."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-class Runtime:
-    """What a config stands for in one process: plugins, data, partition, one reused model.
-
-    Workers rebuild it from the config; nothing of it is pickled.
-
-    Args:
-        config: the resolved config.
-        registry: what is installed.
-        data_root: where data sets look for files.
-
-    Raises:
-        ConfigError: when the parts don't fit together, for example data the model can't take.
-    """
-
-    def __init__(self, config: RunConfig, registry: Registry, data_root: Path) -> None:
-        keep_freed_memory()
-        self.config, self.registry = config, registry
-        self.streams = Streams(config.seed)
-        self.device = _device(config.device)
-        self.plugins: RunPlugins = configs.build_plugins(registry, config)
-        self.data: Dataset = configs.build(registry, "dataset", config.data).load(data_root)
-        for name, call in self.plugins.calls("prepare_data"):
-            self.data = call(data=self.data, rng=self.streams.numpy(f"data/{name}"))
-        self.parts = self._partition()
-        self.model, self.initial = self._model()
-
-    def client_data(self, client: int) -> Examples:
-        """Return what a client trains on, the plugins' changes applied."""
-        data = self.data.train[self.parts[client]]
-        for name, call in self.plugins.calls("client_data"):
-            rng = self.streams.numpy(f"client_data/{name}", client=client)
-            data = call(
-                data=data,
-                client=client,
-                num_clients=len(self.parts),
-                num_classes=len(self.data.classes),
-                rng=rng,
-            )
-            if len(data) != len(self.parts[client]):
-                raise PluginError(f"plugin {name!r}: client_data changed the number of examples")
-        return data
-
-    def clients_of(self, domain: int) -> list[int]:
-        """Return the ids of the clients with training data from a domain (by number)."""
-        domains = self.data.train.domains
-        return [c for c, part in enumerate(self.parts) if bool((domains[part] == domain).any())]
-
-    def _partition(self) -> list[Tensor]:
-        rng = self.streams.numpy("partition")
-        parts = [
-            torch.as_tensor(part, dtype=torch.int64)
-            for part in self.plugins.hook.partition(data=self.data, rng=rng)
-        ]
-        if not parts:
-            raise ConfigError("the partition has no client")
-        n = len(self.data.train)
-        for client, part in enumerate(parts):
-            if not len(part):
-                raise ConfigError(f"the partition leaves client {client} without an example")
-            if int(part.min()) < 0 or int(part.max()) >= n:
-                raise ConfigError(
-                    f"the partition gives client {client} an index outside 0..{n - 1}"
-                )
-        return parts
-
-    def _model(self) -> tuple[nn.Module, Weights]:
-        choice = configs.build(self.registry, "model", self.config.model)
-        shape = tuple(self.data.train.inputs.shape[1:])
-        with self.streams.scope("model"):
-            model: nn.Module = choice.build(shape, len(self.data.classes))
-        if not isinstance(getattr(model, "classifier", None), nn.Linear):
-            raise PluginError(
-                f"model {self.config.model['name']!r} needs an nn.Linear named 'classifier'"
-            )
-        model = model.to(self.device)
-        if len(shape) == 3:
-            model = model.to(memory_format=torch.channels_last)
-        initial = seal(model.state_dict(), "initial weights")
-        assert isinstance(initial, Mapping)
-        return model, initial
-
-    def run_client(self, job: ClientJob, payload: Mapping[str, Value]) -> ClientResult:
-        """Run one client's turn: a pure function of the config, the job and the payload."""
-        started = time.perf_counter()
-        received = Received(payload, self.device)
-        with one_thread(), self.streams.scope("client", job.round, job.client):
-            weights: Any = payload.get("weights", self.initial)
-            self.model.load_state_dict(weights)
-            self.model.train()
-            ctx = ClientContext(
-                job=job,
-                rounds=self.config.rounds,
-                num_classes=len(self.data.classes),
-                device=self.device,
-                model=self.model,
-                payload=received,
-                data=self.client_data(job.client),
-                plugins=self.plugins,
-                streams=self.streams,
-            )
-            try:
-                self.plugins.hook.client_update(ctx=ctx)
-            except Exception as error:
-                error.add_note(f"in {ctx.where}")
-                raise
-            return ctx.result(time.perf_counter() - started)
 
 
 class Run:
@@ -202,7 +76,7 @@ class Run:
         self.config = (
             config if isinstance(config, RunConfig) else configs.load(self.registry, config)
         )
-        _device(self.config.device)
+        open_device(self.config.device)
         self.data_root = data_root or default_data_root()
         self.directory = RunDirectory.create(Path(directory), self.config) if directory else None
         self.history: list[RoundResult] = []
@@ -269,7 +143,8 @@ class Run:
             for number in range(state.round + 1, config.rounds + 1):
                 started = time.perf_counter()
                 with one_thread():
-                    state, result = self._round(runtime, workers, state, number)
+                    # A copy: a plugin that writes into it must not change the state that is kept.
+                    state, result = self._round(runtime, workers, state.copy(), number)
                 result = replace(result, seconds=time.perf_counter() - started)
                 if self.directory:
                     self.directory.add_round(result)
@@ -454,24 +329,6 @@ class Run:
         }
 
 
-def partition_table(runtime: Runtime) -> dict[str, Any]:
-    """Return how many examples each client holds, by domain and class.
-
-    ``counts`` maps a client's id to ``domain -> examples per class``; domains without examples are
-    left out.
-    """
-    data, counts = runtime.data, {}
-    for client, part in enumerate(runtime.parts):
-        labels, domains = data.train.labels[part], data.train.domains[part]
-        counts[client] = {
-            data.domains[int(d)]: labels[domains == d]
-            .bincount(minlength=len(data.classes))
-            .tolist()
-            for d in domains.unique()
-        }
-    return {"classes": list(data.classes), "domains": list(data.domains), "counts": counts}
-
-
 def round_from_json(data: Mapping[str, Any]) -> RoundResult:
     """Return the round that a line of ``rounds.jsonl`` holds.
 
@@ -493,16 +350,6 @@ def canonical_round(result: RoundResult) -> str:
     data = json_ready(result)
     del data["seconds"]
     return json.dumps(data, sort_keys=True)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} can't be used here: {why}") from error
-    return device
 
 
 def _checked(clients: Sequence[int], num_clients: int) -> list[int]:

@@ -1,229 +1,24 @@
-"""What the command line prints: progress, tables, contact sheets. Plain text off a terminal."""
+"""What the command line prints: results, lists, contact sheets. Plain text off a terminal."""
 
 from __future__ import annotations
 
 import inspect
 import json
-import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
-
 from . import config as configs
 from . import options, yamlfile
+from .cards import load_card
 from .config import RunConfig
 from .errors import ConfigError, did_you_mean
 from .plugins import Registry
-from .types import Dataset, RoundResult
+from .progress import console, duration, grid, percent, size, title
+from .types import Dataset
 
 MANY = 100
 """Rows of a table that are shown before it is cut."""
-
-
-def console() -> Console:
-    """Return a console for standard output, wide enough for tables off a terminal."""
-    width = None if sys.stdout.isatty() else 120
-    # No markup: a type like dict[str, int] or an error's text is printed as it is.
-    return Console(width=width, highlight=False, markup=False, emoji=False)
-
-
-def _table(*columns: str, title: str | None = None) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
-    return table
-
-
-def percent(value: Any) -> str:
-    """Return a fraction as a percentage with two decimals."""
-    return f"{100 * value:.2f}" if isinstance(value, (int, float)) else "-"
-
-
-def size(number: float) -> str:
-    """Return a number of bytes with a unit, in powers of 1000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000 or unit == "GB":
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.2f} {unit}"
-        number /= 1000
-    return ""
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as ``1:02:03``, ``4:05`` or ``6.7 s``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def title(method: str, changes: Sequence[str], data: str, seed: int) -> str:
-    """Return a run in words: ``fedhpro (-hpal) on digits, seed 0``."""
-    what = f" ({', '.join(changes)})" if changes else ""
-    return f"{method}{what} on {data}, seed {seed}"
-
-
-class Progress:
-    """Progress of a run: nothing when quiet, lines off a terminal, a live table on one."""
-
-    def __init__(self, config: RunConfig, changes: Sequence[str]) -> None:
-        self.config, self.changes = config, changes
-        self.started = time.monotonic()
-        self.done = 0
-
-    def __enter__(self) -> Progress:
-        self.started = time.monotonic()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        pass
-
-    def client(self, number: int, done: int, total: int) -> None:
-        """A client has finished."""
-
-    def round(self, result: RoundResult) -> None:
-        """A round has finished."""
-
-    def left(self, part: float = 0.0) -> str:
-        """Return the time left in words, from the rounds done and the share of the next."""
-        done = self.done + part
-        if not done:
-            return "-"
-        spent = time.monotonic() - self.started
-        return duration(spent / done * (self.config.rounds - done))
-
-    def row(self, result: RoundResult) -> dict[str, str]:
-        """Return what is shown of a round, by column."""
-        rule = self.config.accuracy
-        scores = result.scores[rule.inference][rule.metric]
-        domains = {} if len(scores.domains) == 1 else scores.domains
-        losses = [v for k, v in result.metrics.items() if k.startswith("loss.")]
-        return {
-            "round": f"{result.round}/{self.config.rounds}",
-            "mean": percent(scores.mean),
-            **{name: percent(value) for name, value in domains.items()},
-            "train loss": f"{sum(losses):.3f}",
-            "seconds": f"{result.seconds:.1f}",
-        }
-
-
-class Lines(Progress):
-    """One plain line a round."""
-
-    def __enter__(self) -> Progress:
-        config = self.config
-        print(title(config.method, self.changes, config.data_name, config.seed), flush=True)
-        return super().__enter__()
-
-    def round(self, result: RoundResult) -> None:
-        """Print the round on one line."""
-        self.done = result.round
-        cells = self.row(result)
-        first = cells.pop("round")
-        text = "  ".join(f"{name} {value}" for name, value in cells.items())
-        print(f"round {first}  {text}  left {self.left()}", flush=True)
-
-
-class Screen(Progress):
-    """A live table: the last rounds, the client under way, the time left."""
-
-    ROWS = 8
-
-    def __init__(self, config: RunConfig, changes: Sequence[str]) -> None:
-        super().__init__(config, changes)
-        self.rows: list[dict[str, str]] = []
-        self.status = "starting"
-        self.live = Live(self._draw(), console=console(), refresh_per_second=8, transient=True)
-
-    def __enter__(self) -> Progress:
-        self.live.start()
-        return super().__enter__()
-
-    def __exit__(self, *exc: object) -> None:
-        self.live.stop()
-
-    def _draw(self) -> Table:
-        config = self.config
-        names = list(self.rows[-1]) if self.rows else ["round", "mean"]
-        head = title(config.method, self.changes, config.data_name, config.seed)
-        table = _table(*names, title=head)
-        for row in self.rows[-self.ROWS :]:
-            table.add_row(*row.values())
-        table.caption = self.status
-        table.caption_justify = "left"
-        return table
-
-    def client(self, number: int, done: int, total: int) -> None:
-        """Show how many clients of the round are done."""
-        width = 24
-        filled = round(width * (number - 1 + done / total) / self.config.rounds)
-        bar = "━" * filled + "╌" * (width - filled)
-        left = self.left(done / total)
-        self.status = (
-            f"{bar} round {number}/{self.config.rounds}, client {done}/{total}, left {left}"
-        )
-        self.live.update(self._draw())
-
-    def round(self, result: RoundResult) -> None:
-        """Add the round's row."""
-        self.done = result.round
-        self.rows.append(self.row(result))
-        self.live.update(self._draw())
-
-
-def progress(config: RunConfig, changes: Sequence[str], quiet: bool) -> Progress:
-    """Return the progress display that fits the output."""
-    if quiet:
-        return Progress(config, changes)
-    return Screen(config, changes) if sys.stdout.isatty() else Lines(config, changes)
-
-
-class ComparisonProgress:
-    """Progress of a comparison: runs done, the rounds of those under way, the time left."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.quiet, self.started = quiet, time.monotonic()
-        self.live = Live(console=console(), transient=True) if sys.stdout.isatty() else None
-        self.shown = -1
-
-    def __enter__(self) -> ComparisonProgress:
-        if self.live and not self.quiet:
-            self.live.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self.live and not self.quiet:
-            self.live.stop()
-
-    def update(self, state: Any) -> None:
-        """Show a `fedbench.compare.Progress`."""
-        if self.quiet:
-            return
-        new = state.done - state.reused
-        under_way = sum(done / total for done, total in state.running.values())
-        spent = time.monotonic() - self.started
-        share = new + under_way
-        left = duration(spent / share * (state.total - state.done - under_way)) if share else "-"
-        head = f"{state.done}/{state.total} runs ({state.reused} reused, {state.failed} failed)"
-        if self.live:
-            table = _table("run", "round", title=f"{head}, left {left}")
-            for name, (done, total) in sorted(state.running.items()):
-                table.add_row(name, f"{done}/{total}")
-            self.live.update(table)
-        elif state.done != self.shown:
-            self.shown = state.done
-            print(f"{head}, left {left}", flush=True)
-
-
-def comparison_progress(quiet: bool) -> ComparisonProgress:
-    """Return the progress display of a comparison."""
-    return ComparisonProgress(quiet)
 
 
 def print_result(result: Mapping[str, Any]) -> None:
@@ -241,11 +36,11 @@ def print_result(result: Mapping[str, Any]) -> None:
         rows = [("test data", percent(accuracy["mean"]))]
     name = "accuracy" if accuracy["metric"] == "accuracy" else accuracy["metric"]
     out.print(head, style="bold", soft_wrap=True)
-    table = _table(f"{name}, {accuracy['rule']}", "%")
+    table = grid(f"{name}, {accuracy['rule']}", "%")
     for row in rows:
         table.add_row(*row)
     out.print(table)
-    table = _table("bytes a round, all clients", "up", "down")
+    table = grid("bytes a round, all clients", "up", "down")
     sent = result["bytes"]
     for key in dict.fromkeys((*sent["down"], *sent["up"])):
         table.add_row(key, *(size(sent[way][key]) if key in sent[way] else "-" for way in sent))
@@ -280,7 +75,7 @@ def print_run(directory: Path) -> None:
     for rule, metric in dict.fromkeys((s[1], s[2]) for s in shown):
         chosen = [s for s in shown if s[1:3] == (rule, metric)]
         domains = list(chosen[0][3]["domains"])
-        table = _table("round", "mean", *domains, title=f"{metric}, {rule} inference")
+        table = grid("round", "mean", *domains, title=f"{metric}, {rule} inference")
         form = percent if metric.endswith("accuracy") else "{:.4f}".format
         for number, _, _, scores in chosen:
             cells = (scores["mean"], *(scores["domains"][d] for d in domains))
@@ -298,7 +93,7 @@ def print_plugins(registry: Registry) -> None:
     out = console()
     for kind in ("recipe", "plugin", "dataset", "model", "metric", "executor", "card"):
         third = "hooks" if kind == "plugin" else "about"
-        table = _table("name", "package", third, title=labels.get(kind, f"{kind}s"))
+        table = grid("name", "package", third, title=labels.get(kind, f"{kind}s"))
         table.columns[1].justify = table.columns[2].justify = "left"
         for entry in registry.all(kind):
             about = entry.about
@@ -306,7 +101,7 @@ def print_plugins(registry: Registry) -> None:
                 about = ", ".join(entry.hooks)
             if kind == "card":
                 try:
-                    about = configs.load_card(registry, entry.name).title
+                    about = load_card(registry, entry.name).title
                 except ConfigError as error:
                     about = str(error)
             table.add_row(entry.name, f"{entry.package} {entry.version}", about)
@@ -330,7 +125,7 @@ def print_plugin(registry: Registry, name: str) -> None:
         entry = registry.get(kind, name)
         out.print(f"{name}: {kind} of {entry.package} {entry.version}", style="bold")
         if kind == "card":
-            card = configs.load_card(registry, name)
+            card = load_card(registry, name)
             out.print(f"{card.title} (version {card.version}, {card.hash})")
             print(json.dumps(card.config, indent=2))
             continue
@@ -345,7 +140,7 @@ def print_plugin(registry: Registry, name: str) -> None:
             out.print(f"\nhooks: {', '.join(entry.hooks)}")
         found = options.describe(entry.value)
         if found:
-            table = _table("option", "type", "default", "bounds", "about", title="options")
+            table = grid("option", "type", "default", "bounds", "about", title="options")
             for column in table.columns:
                 column.justify = "left"
             for o in found:
@@ -355,11 +150,11 @@ def print_plugin(registry: Registry, name: str) -> None:
 
 def print_cards(registry: Registry) -> None:
     """Print the protocol cards."""
-    table = _table("name", "version", "hash", "data", "title")
+    table = grid("name", "version", "hash", "data", "title")
     for column in table.columns:
         column.justify = "left"
     for name in registry.names("card"):
-        card = configs.load_card(registry, name)
+        card = load_card(registry, name)
         data = card.config["data"]
         shown = data["name"] if isinstance(data, dict) else data
         table.add_row(name, str(card.version), card.hash, str(shown), card.title)
@@ -368,16 +163,16 @@ def print_cards(registry: Registry) -> None:
 
 def print_card(registry: Registry, name: str) -> None:
     """Print a card: its values, the reason of each, and published results."""
-    card = configs.load_card(registry, name)
+    card = load_card(registry, name)
     print(f"{card.name}, version {card.version}, {card.hash}: {card.title}\n")
     print(yamlfile.dump(card.config))
-    table = _table("value", "why", title="reasons")
+    table = grid("value", "why", title="reasons")
     table.columns[1].justify = "left"
     for key, why in card.reasons.items():
         table.add_row(key, why)
     console().print(table)
     if card.published:
-        table = _table("published", "of", "%", "source")
+        table = grid("published", "of", "%", "source")
         table.columns[1].justify = table.columns[3].justify = "left"
         for found in card.published:
             table.add_row(found.method, found.column, percent(found.value), found.source)
@@ -391,7 +186,7 @@ def show_partition(config: RunConfig, table: Mapping[str, Any], out: Path | None
         ConfigError: when the picture can't be written.
     """
     classes, counts = table["classes"], table["counts"]
-    shown = _table("client", "domain", "examples", *classes)
+    shown = grid("client", "domain", "examples", *classes)
     shown.columns[1].justify = "left"
     for client, domains in list(counts.items())[:MANY]:
         for domain, row in domains.items():
@@ -417,7 +212,7 @@ def show_partition(config: RunConfig, table: Mapping[str, Any], out: Path | None
 
 def print_datasets(registry: Registry, root: Path) -> None:
     """Print the data sets and where they look for files."""
-    table = _table("name", "size", "files", "card", "licence", "about")
+    table = grid("name", "size", "files", "card", "licence", "about")
     for column in table.columns:
         column.justify = "left"
     for entry in registry.all("dataset"):
@@ -441,7 +236,7 @@ def show_dataset(registry: Registry, name: str, root: Path, folder: Path) -> Non
     print(f"{name}: {entry.about}")
     shape = " x ".join(str(n) for n in data.train.inputs.shape[1:])
     print(f"inputs {shape} {str(data.train.inputs.dtype).removeprefix('torch.')}")
-    table = _table("domain", "split", "examples", *data.classes)
+    table = grid("domain", "split", "examples", *data.classes)
     for number, domain in enumerate(data.domains):
         for split, examples in (("train", data.train), ("test", data.test)):
             labels = examples.labels[examples.domains == number]

@@ -7,243 +7,27 @@ reference can therefore never leak from one side to the other.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .errors import PluginError, did_you_mean
-
-Weights: TypeAlias = Mapping[str, Tensor]
-"""A model's parameters and buffers by name, as in ``state_dict()``."""
-
-
-@dataclass(frozen=True, eq=False)
-class PerClass:
-    """Rows that each belong to a class: prototypes, class gradients, class means.
-
-    A class may have no row, one, or several (FPL's cluster prototypes).
-
-    Args:
-        labels: (n,) int64, the class of each row.
-        values: (n, ...) float, the rows.
-        counts: (n,) int64, the examples behind each row.
-
-    Raises:
-        ValueError: when the three do not have the same number of rows.
-    """
-
-    labels: Tensor
-    values: Tensor
-    counts: Tensor
-
-    def __post_init__(self) -> None:
-        n = self.values.shape[0]
-        if self.labels.shape != (n,) or self.counts.shape != (n,):
-            raise ValueError(
-                f"PerClass needs labels (n,), values (n, ...), counts (n,) with one n; got "
-                f"{tuple(self.labels.shape)}, {tuple(self.values.shape)}, "
-                f"{tuple(self.counts.shape)}"
-            )
-
-    def __len__(self) -> int:
-        return int(self.labels.shape[0])
-
-    @staticmethod
-    def means(values: Tensor, labels: Tensor) -> PerClass:
-        """Return the mean of ``values`` (N, ...) for each class present in ``labels`` (N,)."""
-        present, index, counts = torch.unique(labels, return_inverse=True, return_counts=True)
-        sums = values.new_zeros((len(present), *values.shape[1:])).index_add(0, index, values)
-        shape = (-1,) + (1,) * (values.ndim - 1)
-        return PerClass(present, sums / counts.reshape(shape), counts)
-
-    @staticmethod
-    def concat(parts: Iterable[PerClass]) -> PerClass:
-        """Return all rows of ``parts``, in order. Needs at least one part."""
-        items = list(parts)
-        return PerClass(
-            torch.cat([p.labels for p in items]),
-            torch.cat([p.values for p in items]),
-            torch.cat([p.counts for p in items]),
-        )
-
-    def average(self, by_count: bool = False) -> PerClass:
-        """Return one row per class: the plain mean of its rows, or weighted by ``counts``.
-
-        The counts of a class add up.
-        """
-        labels, index = torch.unique(self.labels, return_inverse=True)
-        shape = (-1,) + (1,) * (self.values.ndim - 1)
-        one = self.counts if by_count else torch.ones_like(self.counts)
-        weight = one.to(self.values.dtype)
-        zeros = self.values.new_zeros
-        total = zeros(len(labels)).index_add(0, index, weight)
-        sums = zeros((len(labels), *self.values.shape[1:])).index_add(
-            0, index, self.values * weight.reshape(shape)
-        )
-        counts = torch.zeros_like(labels).index_add(0, index, self.counts)
-        return PerClass(labels, sums / total.reshape(shape), counts)
-
-
-Value: TypeAlias = Tensor | PerClass | Mapping[str, Tensor]
-"""What a payload, an upload or a state entry may hold."""
-
-
-def tensors(value: Value) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of a value with a name for each (`""` for a plain tensor)."""
-    if isinstance(value, Tensor):
-        yield "", value
-    elif isinstance(value, PerClass):
-        yield from (("labels", value.labels), ("values", value.values), ("counts", value.counts))
-    else:
-        yield from value.items()
-
-
-def seal(value: Value, what: str = "value") -> Value:
-    """Return a detached copy of ``value`` on the CPU, sharing no memory with it.
-
-    Args:
-        value: a tensor, a `PerClass`, or tensors by name.
-        what: how to name it in the error.
-
-    Raises:
-        PluginError: when it is none of these.
-    """
-    if isinstance(value, Mapping):
-        wrong = [k for k, v in value.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
-        if wrong:
-            raise PluginError(f"{what}: {wrong[0]!r} is no tensor; a mapping holds tensors by name")
-    elif not isinstance(value, (Tensor, PerClass)):
-        raise PluginError(
-            f"{what} is a {type(value).__name__}; "
-            "it must be a tensor, a PerClass, or tensors by name"
-        )
-    return copy_to(value, torch.device("cpu"))
-
-
-def copy_to(value: Value, device: torch.device) -> Value:
-    """Return a detached copy of ``value`` on ``device`` that shares no memory with it."""
-    if isinstance(value, Tensor):
-        return value.detach().to(device, copy=True)
-    copies = {name: tensor.detach().to(device, copy=True) for name, tensor in tensors(value)}
-    return PerClass(**copies) if isinstance(value, PerClass) else copies
-
-
-def flatten(values: Mapping[str, Value]) -> dict[str, Tensor]:
-    """Return all tensors of ``values`` under one name each; `unflatten` is the way back."""
-    flat = {}
-    for key, value in values.items():
-        kind = type(value).__name__ if isinstance(value, (Tensor, PerClass)) else "mapping"
-        if kind == "mapping" and not value:
-            raise PluginError(f"{key!r} is an empty mapping; leave the key out instead")
-        head = f"{kind}|{len(key)}|{key}"
-        flat.update({head + name: tensor for name, tensor in tensors(value)})
-    return flat
-
-
-def unflatten(flat: Mapping[str, Tensor]) -> dict[str, Value]:
-    """Return the values that `flatten` was given.
-
-    Raises:
-        ValueError: for a name that `flatten` does not write.
-    """
-    parts: dict[str, dict[str, Tensor]] = {}
-    kinds: dict[str, str] = {}
-    for full, tensor in flat.items():
-        kind, length, rest = full.split("|", 2)
-        key, name = rest[: int(length)], rest[int(length) :]
-        parts.setdefault(key, {})[name] = tensor
-        kinds[key] = kind
-    values: dict[str, Value] = {}
-    for key, found in parts.items():
-        if kinds[key] == "PerClass":
-            values[key] = PerClass(**found)
-        else:
-            values[key] = found if kinds[key] == "mapping" else found[""]
-    return values
-
-
-def nbytes(value: Value) -> int:
-    """Return the bytes that ``value`` takes on the wire, without framing or compression."""
-    return sum(t.numel() * t.element_size() for _, t in tensors(value))
-
-
-def sha256(values: Mapping[str, Value]) -> str:
-    """Return the SHA-256 over names, types, shapes and bytes of ``values``, sorted by name."""
-    digest = hashlib.sha256()
-    for key in sorted(values):
-        for name, tensor in sorted(tensors(values[key]), key=lambda item: item[0]):
-            digest.update(f"{key}/{name}/{tensor.dtype}/{tuple(tensor.shape)}\n".encode())
-            plain = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
-    return digest.hexdigest()
-
-
-class Payload(Mapping[str, Value]):
-    """Values by key. Looking up a missing key is an error that names the keys there are."""
-
-    def __init__(self, values: Mapping[str, Value], where: str) -> None:
-        self._values = dict(values)
-        self._where = where
-
-    def __getitem__(self, key: str) -> Value:
-        if key in self._values:
-            return self._values[key]
-        raise PluginError(f"no {key!r} in {self._where}{did_you_mean(key, self._values)}")
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return the entry ``key``, or ``default`` when there is none."""
-        return self[key] if key in self._values else default
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._values
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def _typed(self, key: str, kind: type, name: str) -> Any:
-        value = self[key]
-        if isinstance(value, kind):
-            return value
-        raise PluginError(f"{key!r} in {self._where} is a {type(value).__name__}, not {name}")
-
-    def tensor(self, key: str) -> Tensor:
-        """Return the entry ``key``, which must be a tensor."""
-        value: Tensor = self._typed(key, Tensor, "a tensor")
-        return value
-
-    def per_class(self, key: str) -> PerClass:
-        """Return the entry ``key``, which must be a `PerClass`."""
-        value: PerClass = self._typed(key, PerClass, "a PerClass")
-        return value
-
-    def weights(self, key: str = "weights") -> Weights:
-        """Return the entry ``key``, which must be tensors by name."""
-        value: Weights = self._typed(key, Mapping, "tensors by name")
-        return value
-
-
-class Received(Payload):
-    """A broadcast as one client sees it: each value copied to the client's device on first use.
-
-    The copy keeps a client that writes into a received tensor from changing what others receive.
-    """
-
-    def __init__(self, values: Mapping[str, Value], device: torch.device) -> None:
-        super().__init__(values, "the broadcast")
-        self._device = device
-        self._copies: dict[str, Value] = {}
-
-    def __getitem__(self, key: str) -> Value:
-        if key not in self._copies:
-            self._copies[key] = copy_to(super().__getitem__(key), self._device)
-        return self._copies[key]
+from .values import (
+    Payload,
+    PerClass,
+    Received,
+    Value,
+    Weights,
+    copy_to,
+    flatten,
+    nbytes,
+    seal,
+    sha256,
+    tensors,
+    unflatten,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,6 +115,14 @@ class ServerState:
     round: int
     weights: Weights
     entries: Payload
+
+    def copy(self) -> ServerState:
+        """Return a state that shares no memory with this one."""
+        cpu = torch.device("cpu")
+        weights = copy_to(self.weights, cpu)
+        assert isinstance(weights, Mapping)
+        entries = {key: copy_to(value, cpu) for key, value in self.entries.items()}
+        return ServerState(self.round, weights, Payload(entries, "the server's state"))
 
     @property
     def classifier(self) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..run import Runtime
+    from ..runtime import Runtime
     from ..types import ClientJob, ClientResult, Value
 
 

@@ -31,7 +31,7 @@ from ..types import ClientJob, ClientResult, Payload, Value, flatten, nbytes, un
 from .inline import InlineWorkers
 
 if TYPE_CHECKING:
-    from ..run import Runtime
+    from ..runtime import Runtime
 
 ATTEMPTS = 3
 """How often a client may lose its worker before the run ends."""

@@ -18,9 +18,9 @@ import jinja2
 from markupsafe import Markup, escape
 
 from ..analysis import MEAN, Analysis, Group
+from ..progress import duration, size
 from ..records import Record
 from ..store import versions
-from ..terminal import duration, size
 from . import content, draw, series, specs
 from .figures import Figure, look
 

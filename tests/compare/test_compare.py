@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from fedbench import ConfigError, config, records
+from fedbench import ConfigError, cards, records
 from fedbench.analysis import MEAN, analyse
 from fedbench.compare import (
     Grid,
@@ -284,8 +284,8 @@ def test_conflicting_results_are_refused(
 def test_published_values_stand_beside_measured_ones_with_what_differs(
     done: tuple[Path, list[Job]], installed: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    card = config.load_card(installed, "digits")
-    value = config.Published("fedhpro", "mean", 0.5, "a paper, table 1")
+    card = cards.load_card(installed, "digits")
+    value = cards.Published("fedhpro", "mean", 0.5, "a paper, table 1")
     with_value = dataclasses.replace(card, published=(value,))
     monkeypatch.setattr("fedbench.analysis.load_card", lambda *_: with_value)
     (group,) = analyse(installed, collect(installed, done[1])).groups

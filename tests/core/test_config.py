@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from fedbench import config as configs
 from fedbench import yamlfile
-from fedbench.config import RunConfig, describe_changes, json_schema, resolve
+from fedbench.cards import load_card
+from fedbench.config import RunConfig, describe_changes, resolve
 from fedbench.errors import ConfigError
+from fedbench.schema import json_schema
 from fedbench.types import Recipe
 
 
@@ -107,7 +108,7 @@ def test_the_default_data_set_and_its_card_are_used(installed):
     config = resolve(installed, "fedavg")
     assert config.data_name == "digits"
     assert config.origin["card"] == "digits"
-    assert config.origin["card_hash"] == configs.load_card(installed, "digits").hash
+    assert config.origin["card_hash"] == load_card(installed, "digits").hash
 
 
 # --- the resolved file ---------------------------------------------------------------------------
@@ -356,7 +357,7 @@ def test_a_damaged_card_is_named(registry, text, error):
 
     put(registry, "card", "x", Card())
     with pytest.raises(ConfigError) as caught:
-        configs.load_card(registry, "x")
+        load_card(registry, "x")
     assert str(caught.value).startswith(error)
 
 

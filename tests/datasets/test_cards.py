@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from fedbench import resolve
+from fedbench.cards import load_card
 from fedbench.cli import main
-from fedbench.config import load_card
 from fedbench.plugins import Registry, discover
 
 CARDS = sorted(discover().names("card"))

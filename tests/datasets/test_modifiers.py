@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedbench.errors import ConfigError
-from fedbench.run import Runtime
+from fedbench.runtime import Runtime
 from fedbench.types import Dataset, Examples
 
 

@@ -1,0 +1,264 @@
+"""The command line. Thin: each command resolves names, calls the library and prints.
+
+Nothing heavy is imported at the top, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import ConfigError, FedbenchError
+
+
+class OneLine(click.Command):
+    """A command that ends with one clear line instead of a traceback, unless ``--debug``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(["--debug"], is_flag=True, help="Show the traceback of an error.")
+        )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn errors into one line."""
+        if ctx.params.pop("debug", False):
+            ctx.meta["debug"] = True
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
+            raise
+        except Exception as error:
+            if ctx.meta.get("debug"):
+                raise
+            text = str(error)
+            text += "".join(f" {n}" for n in getattr(error, "__notes__", []) if n not in text)
+            if not isinstance(error, FedbenchError):
+                text = f"{type(error).__name__}: {text} (--debug shows the traceback)"
+            raise click.ClickException(" ".join(text.split())) from error
+
+
+class Command(OneLine):
+    """A plain command."""
+
+
+class Group(click.Group):
+    """A group whose commands are `Command`."""
+
+    command_class = Command
+    group_class = type
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fedbench-toolkit", prog_name="fedbench")
+def main() -> None:
+    """Benchmark federated learning methods: paired, reproducible to the bit.
+
+    \b
+    fedbench run fedhpro --data digits              run a method
+    fedbench run fedhpro --without hpal             an ablation
+    fedbench config fedhpro > mine.yaml             a full file to edit
+    fedbench run mine.yaml                          run it
+    fedbench plugins                                what is installed
+    fedbench data                                   which data sets there are
+    """
+
+
+def config_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the flags that shape a config."""
+    flags = (
+        click.option("--data", metavar="NAME", help="Data set; see `fedbench data`."),
+        click.option("--card", metavar="NAME", help="Protocol; default the data set's own."),
+        click.option("--model", metavar="NAME", help="Model, for example cnn or resnet10."),
+        click.option("--rounds", type=int, metavar="N", help="Communication rounds."),
+        click.option("--seed", type=int, metavar="S", help="Seed of every random stream."),
+        click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, mps. Default cpu."),
+        click.option("--executor", metavar="NAME", help="Where clients run. Default inline."),
+        click.option(
+            "--set", "sets", multiple=True, metavar="KEY=VALUE",
+            help="Any value: hpcl.temperature=0.1, sgd.lr=0.05. Repeatable.",
+        ),
+        click.option(
+            "--without", multiple=True, metavar="PLUGIN",
+            help="Leave a plugin out: an ablation. Repeatable.",
+        ),
+        click.option(
+            "--config", "file", type=click.Path(path_type=Path), metavar="FILE",
+            help="YAML file, whole or partial; flags and --set win over it.",
+        ),
+    )  # fmt: skip
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+def resolve_config(
+    target: str | None,
+    file: Path | None,
+    card: str | None,
+    sets: tuple[str, ...],
+    without: tuple[str, ...],
+    **flags: Any,
+) -> tuple[Any, Any]:
+    """Return (registry, config) for a method's name or a YAML file, and flags."""
+    from .. import yamlfile
+    from ..config import resolve
+    from ..plugins import discover
+
+    registry = discover()
+    if target and Path(target).suffix in (".yaml", ".yml"):
+        if file:
+            raise ConfigError(f"{target} and --config {file}: give one file")
+        file, target = Path(target), None
+    document = yamlfile.read(file) if file else None
+    config = resolve(
+        registry, target, file=document, card=card, sets=sets, without=without, flags=flags
+    )
+    return registry, config
+
+
+@main.command()
+@click.argument("target", metavar="METHOD|FILE.yaml")
+@config_flags
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR",
+    help="Run directory. An unfinished run of the same config goes on; anything else there is "
+    "left alone. Default runs/METHOD-DATA-sSEED, numbered if taken.",
+)  # fmt: skip
+@click.option(
+    "--data-root", type=click.Path(path_type=Path), metavar="DIR",
+    help="Where data sets look for files. Default $FEDBENCH_DATA or the user's cache.",
+)  # fmt: skip
+@click.option("--quiet", is_flag=True, help="No progress, only the result.")
+@click.option("--json", "as_json", is_flag=True, help="Print result.json and nothing else.")
+def run(
+    target: str, out: Path | None, data_root: Path | None, quiet: bool, as_json: bool, **given: Any
+) -> None:
+    """Run a METHOD, or a YAML file, and keep the run in a directory.
+
+    \b
+    fedbench run fedhpro --data digits
+    fedbench run fedhpro --without hpal --set hpcl.temperature=0.1 --seed 1
+    fedbench run mine.yaml --rounds 5 --out runs/try
+
+    The directory holds config.yaml (running it again repeats the run to the bit), rounds.jsonl,
+    result.json, model.safetensors and environment.json. Accuracies are fractions of 1.
+    """
+    from .. import progress
+    from ..config import describe_changes
+    from ..run import Run
+    from ..store import free_name, unfinished
+
+    registry, config = resolve_config(target, **given)
+    changes = describe_changes(registry, config)
+    if out is None:
+        name = f"{config.method}-{config.data_name}-s{config.seed}".replace("/", "-")
+        out = free_name(Path("runs"), name, config.hash)
+    show = progress.progress(config, changes, quiet=quiet or as_json)
+    more: Any = {"registry": registry, "data_root": data_root, "progress": show.client}
+    goes_on = unfinished(out, config.hash)
+    job = Run.resume(out, **more) if goes_on else Run(config, out, **more)
+    if goes_on and not (quiet or as_json):
+        click.echo(f"Going on with {out} after round {len(job.history)}")
+    _execute(job, show, quiet, as_json)
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--data-root", type=click.Path(path_type=Path), metavar="DIR",
+    help="Where data sets look for files. Default $FEDBENCH_DATA or the user's cache.",
+)  # fmt: skip
+@click.option("--quiet", is_flag=True, help="No progress, only the result.")
+@click.option("--json", "as_json", is_flag=True, help="Print result.json and nothing else.")
+def resume(directory: Path, data_root: Path | None, quiet: bool, as_json: bool) -> None:
+    """Go on with the interrupted run in DIRECTORY; the result is the same to the bit.
+
+    \b
+    fedbench resume runs/fedhpro-digits-s0
+    """
+    from .. import progress
+    from ..config import describe_changes
+    from ..plugins import discover
+    from ..run import Run
+
+    registry = discover()
+    job = Run.resume(directory, registry=registry, data_root=data_root)
+    changes = describe_changes(registry, job.config)
+    show = progress.progress(job.config, changes, quiet=quiet or as_json)
+    job.progress = show.client
+    _execute(job, show, quiet, as_json)
+
+
+def _execute(job: Any, show: Any, quiet: bool, as_json: bool) -> None:
+    """Run a job with its progress on show, and print its result."""
+    from .. import terminal
+
+    out, config = job.directory.path, job.config
+    try:
+        with show:
+            for result in job.rounds():
+                show.round(result)
+    except KeyboardInterrupt:
+        done = len(job.history)
+        click.echo(
+            f"\nInterrupted after {done} of {config.rounds} rounds; they are in {out}. "
+            f"`fedbench show {out}` prints them, `fedbench resume {out}` goes on.",
+            err=True,
+        )
+        sys.exit(130)
+    if as_json:
+        click.echo(json.dumps(job.result(), indent=2))
+    else:
+        terminal.print_result(job.result())
+        click.echo(f"Kept in {out}")
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+def show(directory: Path) -> None:
+    """Print the rounds and the result of a run DIRECTORY, finished or not.
+
+    \b
+    fedbench show runs/fedhpro-digits-s0
+    """
+    from .. import terminal
+
+    terminal.print_run(directory)
+
+
+@main.command()
+@click.argument("target", metavar="[METHOD|FILE.yaml]", required=False)
+@config_flags
+@click.option("--schema", is_flag=True, help="Print the JSON schema of config files instead.")
+def config(target: str | None, schema: bool, **given: Any) -> None:
+    """Print the full resolved YAML of a METHOD, to start from.
+
+    \b
+    fedbench config fedhpro > mine.yaml
+    fedbench config --schema > fedbench.schema.json
+    """
+    if schema:
+        from ..plugins import discover
+        from ..schema import json_schema
+
+        click.echo(json.dumps(json_schema(discover()), indent=2))
+        return
+    if target is None and given["file"] is None:
+        raise click.UsageError("name a method, for example: fedbench config fedavg")
+    click.echo(resolve_config(target, **given)[1].to_yaml(), nl=False)
+
+
+class Listing(OneLine, Group):
+    """A group that lists when no subcommand is given."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "invoke_without_command": True})
+
+
+from . import compare, listings  # noqa: E402,F401 - they add their commands to the group

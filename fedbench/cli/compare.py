@@ -1,0 +1,153 @@
+"""``fedbench compare`` and ``fedbench report``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import main
+
+
+@main.command()
+@click.argument("methods", nargs=-1, metavar="METHOD...")
+@click.option("--data", multiple=True, metavar="NAME", help="Data set; repeatable.")
+@click.option("--card", "cards", multiple=True, metavar="NAME", help="Protocol; repeatable.")
+@click.option("--seeds", metavar="N|A,B,C", help="How many seeds from 0, or which. Default 3.")
+@click.option("--rounds", type=int, metavar="N", help="Communication rounds of every run.")
+@click.option("--device", metavar="DEV", help="Device of every run.")
+@click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A value for every run. Repeatable."
+)
+@click.option(
+    "--config", "file", type=click.Path(path_type=Path), metavar="FILE",
+    help="YAML grid: methods, data, cards, partitions, seeds, options; flags win over it.",
+)  # fmt: skip
+@click.option("--reference", metavar="METHOD", help="Compare with this one. Default the last.")
+@click.option(
+    "--test", type=click.Choice(["t", "wilcoxon"]),
+    help="Paired test. Default t: exact under normality and of use from 3 seeds on, while "
+    "Wilcoxon's can't reject at 5 % below 6.",
+)  # fmt: skip
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Runs at once. Default: cores.")
+@click.option("--retry", is_flag=True, help="Run failed runs again.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("comparison"), metavar="DIR",
+    help="Where runs and report are kept; finished runs are reused. Default comparison.",
+)  # fmt: skip
+@click.option(
+    "--data-root", type=click.Path(path_type=Path), metavar="DIR",
+    help="Where data sets look for files. Default $FEDBENCH_DATA or the user's cache.",
+)  # fmt: skip
+@click.option("--quiet", is_flag=True, help="No progress, only the result.")
+def compare(
+    methods: tuple[str, ...], seeds: str | None, file: Path | None, jobs: int | None,
+    retry: bool, out: Path, data_root: Path | None, quiet: bool, **given: Any,
+) -> None:  # fmt: skip
+    """Run METHODs over seeds and say which is better, and by how much.
+
+    \b
+    fedbench compare fedavg fedproto fpl fedhpro --data digits --seeds 5
+    fedbench compare fedhpro:-hpcl fedhpro:-hpal fedhpro:hpcl.temperature=0.1 fedhpro
+    fedbench compare --config grid.yaml
+
+    Within one seed all methods share partition, initial weights, client sampling and batch order.
+    Finished runs are reused: adding a method or a seed runs only what is new. Writes report.html,
+    tables and figures into --out.
+    """
+    import os
+
+    from .. import compare as comparison
+    from .. import progress
+    from ..options import build
+    from ..plugins import discover
+
+    registry = discover()
+    wanted = {
+        "methods": list(methods),
+        "seeds": _seeds(seeds),
+        "set": list(given.pop("sets")),
+        "data": list(given.pop("data")),
+        "cards": list(given.pop("cards")),
+        **given,
+    }
+    changes = {key: value for key, value in wanted.items() if value not in (None, [])}
+    if file:
+        grid = comparison.load_grid(file, changes)
+    elif methods:
+        grid = build(comparison.Grid, changes, lambda path: ".".join(("command line", *path)))
+    else:
+        raise click.UsageError("name methods to compare, or a grid with --config FILE")
+    jobs_planned = comparison.plan(registry, grid, out)
+    show = progress.comparison_progress(quiet)
+    try:
+        with show:
+            comparison.execute(
+                jobs_planned,
+                workers=jobs or os.cpu_count() or 1,
+                retry=retry,
+                data_root=data_root,
+                show=show.update,
+            )
+    except KeyboardInterrupt:
+        click.echo(
+            f"\nInterrupted; finished runs are kept in {out}. The same command goes on.", err=True
+        )
+        sys.exit(130)
+    found = comparison.collect(registry, jobs_planned)
+    labels = comparison.labels(registry, jobs_planned)
+    _report(registry, found, labels, grid.reference, grid.test, out)
+    if any(r.status == "failed" for r in found):
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--reference", metavar="METHOD", help="Compare with this one. Default the last.")
+@click.option("--test", type=click.Choice(["t", "wilcoxon"]), default="t", help="Paired test.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("report"), metavar="DIR",
+    help="Where to write the report. Default report.",
+)  # fmt: skip
+def report(directories: tuple[Path, ...], reference: str | None, test: Any, out: Path) -> None:
+    """Rebuild tables, figures and page from run DIRECTORIES, also from other machines.
+
+    \b
+    fedbench report runs/* --out report
+
+    Runs are grouped by data, partition, model, rounds and accuracy rule; what differs is kept
+    apart, never averaged.
+    """
+    from .. import records
+    from ..plugins import discover
+
+    registry = discover()
+    found = [records.read(registry, path) for path in records.find(directories)]
+    _report(registry, found, None, reference, test, out)
+
+
+def _seeds(text: str | None) -> int | list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",") if part] if "," in text else int(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r}: write 5, or 0,1,2", param_hint="--seeds") from None
+
+
+def _report(
+    registry: Any, found: Any, labels: Any, reference: str | None, test: Any, out: Path
+) -> None:
+    from ..analysis import analyse
+    from ..report import write
+    from ..report.terminal import print_analysis
+
+    if labels and reference:
+        reference = labels[reference]
+    order = list(dict.fromkeys(labels.values())) if labels else None
+    analysis = analyse(registry, found, variants=order, reference=reference, test=test)
+    print_analysis(analysis)
+    paths = write(analysis, out)
+    click.echo("Wrote " + ", ".join(str(p) for p in paths if p.parent == out))

@@ -1,0 +1,146 @@
+"""Commands that list and show what is installed: plugins, cards, partitions, data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import Listing, config_flags, main, resolve_config
+
+
+@main.group(cls=Listing)
+@click.pass_context
+def plugins(ctx: click.Context) -> None:
+    """List what is installed, by which package, and which hooks each plugin implements.
+
+    \b
+    fedbench plugins
+    fedbench plugins show hpcl                      its options, defaults and bounds
+    """
+    if ctx.invoked_subcommand is None:
+        from .. import terminal
+        from ..plugins import discover
+
+        terminal.print_plugins(discover())
+
+
+@plugins.command("show")
+@click.argument("name")
+def plugins_show(name: str) -> None:
+    """Print what NAME is: its options, defaults, bounds, hooks and doc.
+
+    \b
+    fedbench plugins show hpcl
+    """
+    from .. import terminal
+    from ..plugins import discover
+
+    terminal.print_plugin(discover(), name)
+
+
+@main.command()
+@click.argument("name", required=False)
+def cards(name: str | None) -> None:
+    """List protocol cards, or print one: its values, their reasons, published results.
+
+    \b
+    fedbench cards
+    fedbench cards digits
+    """
+    from .. import terminal
+    from ..plugins import discover
+
+    if name:
+        terminal.print_card(discover(), name)
+    else:
+        terminal.print_cards(discover())
+
+
+@main.command()
+@click.argument("target", metavar="[METHOD|FILE.yaml]", default="fedavg")
+@config_flags
+@click.option(
+    "--png", type=click.Path(path_type=Path), metavar="FILE", help="Draw a heat map into FILE."
+)
+@click.option(
+    "--data-root", type=click.Path(path_type=Path), metavar="DIR",
+    help="Where data sets look for files. Default $FEDBENCH_DATA or the user's cache.",
+)  # fmt: skip
+def partition(target: str, png: Path | None, data_root: Path | None, **given: Any) -> None:
+    """Show what each client would get, without training.
+
+    \b
+    fedbench partition --data digits --png partition.png
+    fedbench partition --card cifar10-nid1-0.5 --set dirichlet.alpha=0.1 --seed 3
+    """
+    from .. import terminal
+    from ..runtime import Runtime, partition_table
+    from ..store import default_data_root
+
+    registry, config = resolve_config(target, **given)
+    runtime = Runtime(config, registry, data_root or default_data_root())
+    terminal.show_partition(config, partition_table(runtime), png)
+
+
+@main.group(cls=Listing)
+@click.option(
+    "--data-root", type=click.Path(path_type=Path), metavar="DIR",
+    help="Where data sets look for files. Default $FEDBENCH_DATA or the user's cache.",
+)  # fmt: skip
+@click.pass_context
+def data(ctx: click.Context, data_root: Path | None) -> None:
+    """List data sets: embedded or not, size, licence, where they look for files.
+
+    \b
+    fedbench data
+    fedbench data show digits --out sheets          counts and a PNG of each domain
+    fedbench data fetch mnist                       download its files
+    """
+    from ..store import default_data_root
+
+    ctx.obj = data_root or default_data_root()
+    if ctx.invoked_subcommand is None:
+        from .. import terminal
+        from ..plugins import discover
+
+        terminal.print_datasets(discover(), ctx.obj)
+
+
+@data.command("show")
+@click.argument("name")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("."), metavar="DIR",
+    help="Where to write the contact sheets. Default the current directory.",
+)  # fmt: skip
+@click.pass_context
+def data_show(ctx: click.Context, name: str, out: Path) -> None:
+    """Print the counts of data set NAME and write a PNG contact sheet of each domain.
+
+    \b
+    fedbench data show digits --out sheets
+    """
+    from .. import terminal
+    from ..plugins import discover
+
+    terminal.show_dataset(discover(), name, ctx.obj, out)
+
+
+@data.command("fetch")
+@click.argument("name")
+@click.pass_context
+def data_fetch(ctx: click.Context, name: str) -> None:
+    """Download the files of data set NAME, checked against their published checksums.
+
+    A download that was interrupted goes on where it stopped. For data that may not be downloaded
+    plainly it says where to get the files and where to put them.
+
+    \b
+    fedbench data fetch mnist
+    fedbench data --data-root /big/disk fetch sun397
+    """
+    from .. import fetch
+    from ..plugins import discover
+
+    click.echo(fetch.fetch(discover(), name, ctx.obj))
