@@ -181,7 +181,7 @@ def brute_force_finch(points: np.ndarray) -> list[set[int]]:
 @pytest.mark.parametrize("seed", range(5))
 def test_finch_is_the_coarsest_partition_of_its_paper(n: int, seed: int) -> None:
     points = np.random.default_rng(seed).normal(size=(n, 4))
-    labels = finch(points)
+    labels = finch(torch.from_numpy(points)).numpy()
     found = {frozenset(np.flatnonzero(labels == g).tolist()) for g in range(labels.max() + 1)}
     assert found == {frozenset(g) for g in brute_force_finch(points)}
 

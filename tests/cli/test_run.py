@@ -266,7 +266,7 @@ def test_debug_shows_the_traceback(tmp_path):
 
 def test_ctrl_c_keeps_the_finished_rounds_and_says_how_to_look_at_them(tmp_path, few, fedbench):
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    words = ["run", "fedavg", *few, "--rounds", "10000", "--out", "here"]
+    words = ["run", "fedavg", *few, "--executor", "pool", "--rounds", "10000", "--out", "here"]
     process = command(*words, cwd=tmp_path, env=environment, start_new_session=True)
     try:
         while not process.stdout.readline().startswith("round 1/"):
@@ -276,13 +276,17 @@ def test_ctrl_c_keeps_the_finished_rounds_and_says_how_to_look_at_them(tmp_path,
     finally:
         process.kill()
     assert process.returncode == 130
-    done = len((tmp_path / "here/rounds.jsonl").read_text().splitlines())
-    assert done >= 1
     assert "Traceback" not in output + errors
-    assert errors.strip() == (
-        f"Interrupted after {done} of 10000 rounds; they are in here. `fedbench show here` prints "
-        "them, `fedbench resume here` goes on."
+    match = re.fullmatch(
+        r"Interrupted after (\d+) of 10000 rounds; they are in here\. `fedbench show here` prints "
+        r"them, `fedbench resume here` goes on\.",
+        errors.strip(),
     )
+    assert match, errors
+    done = len((tmp_path / "here/rounds.jsonl").read_text().splitlines())
+    # a round may be on disk that was not yet counted when the signal came
+    assert done - int(match[1]) in (0, 1)
+    assert done >= 1
     assert not (tmp_path / "here/result.json").exists()
     shown = fedbench("show", "here")
     assert shown.stdout.splitlines()[-1] == f"{done} rounds; the run is not finished"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from fedbench import yamlfile
 from fedbench.cards import load_card
 from fedbench.config import RunConfig, describe_changes, resolve
 from fedbench.errors import ConfigError
-from fedbench.schema import json_schema
 from fedbench.types import Recipe
 
 
@@ -359,48 +357,3 @@ def test_a_damaged_card_is_named(registry, text, error):
     with pytest.raises(ConfigError) as caught:
         load_card(registry, "x")
     assert str(caught.value).startswith(error)
-
-
-# --- schema --------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def schema(installed):
-    return json.loads(json.dumps(json_schema(installed)))
-
-
-class TestSchema:
-    def test_it_lists_what_is_installed_with_bounds(self, schema):
-        properties = schema["properties"]
-        assert set(properties) >= {"recipe", "card", "data", "plugins", "accuracy", "seed"}
-        assert "fedhpro" in properties["recipe"]["enum"]
-        sgd = properties["plugins"]["properties"]["sgd"]
-        assert sgd["additionalProperties"] is False
-        assert sgd["properties"]["lr"]["exclusiveMinimum"] == 0
-        assert properties["plugins"]["additionalProperties"] is False
-        assert schema["additionalProperties"] is False
-
-    def test_it_accepts_resolved_and_partial_files(self, schema, installed):
-        validate = pytest.importorskip("jsonschema").Draft202012Validator(schema).validate
-        for method in installed.names("recipe"):
-            validate(yamlfile.parse(resolve(installed, method).to_yaml(), "x").data)
-        validate({"recipe": "fedhpro", "data": "digits", "plugins": {"sgd": None}})
-
-    @pytest.mark.parametrize(
-        "wrong",
-        [
-            {"recipe": "fedavgg"},
-            {"roundss": 1},
-            {"rounds": 0},
-            {"data": "digitz"},
-            {"model": {"name": "cnn", "width": 0}},
-            {"accuracy": {"rulle": "last"}},
-            {"plugins": {"sgd": {"lrr": 1}}},
-            {"plugins": {"sgd": {"lr": -1}}},
-            {"plugins": {"sgdd": {}}},
-        ],
-        ids=str,
-    )
-    def test_it_refuses_what_we_refuse(self, schema, wrong):
-        jsonschema = pytest.importorskip("jsonschema")
-        assert not jsonschema.Draft202012Validator(schema).is_valid(wrong)

@@ -6,8 +6,14 @@ Clients, AAAI 2022, equations 3 to 7.
 Two forms, as recipes. ``fedproto`` averages weights too (the plugin ``fedavg``) and takes the plain
 mean of the clients' prototypes: the form used in comparisons under domain shift. ``fedproto-aaai``
 is the paper's: no weights travel, models are personal (the plugin ``personal``), and prototypes are
-averaged by example count. Two inference rules are reported for both: ``classifier`` and
-``nearest_prototype``; ``accuracy.inference`` says which one is the run's accuracy.
+averaged by example count (equation 6; the released code takes the plain mean, ``average: plain``).
+
+Two inference rules are reported for both. The run's accuracy is by ``classifier`` unless
+``--set accuracy.inference=nearest_prototype`` (equation 5's distance, over all classes that have a
+prototype; the released code tries a client's own classes only).
+
+Local prototypes are those of `.prototypes`. Only this round's clients count, as in the released
+code: a class that none of them holds has no prototype in the next round.
 """
 
 from __future__ import annotations
@@ -44,8 +50,8 @@ STATE = "personal.weights"
 def prototype_loss(features: Tensor, labels: Tensor, prototypes: PerClass) -> Tensor:
     """Return the mean squared error between features and their class's prototype, a scalar.
 
-    The mean is over the batch and d; as in the published code, a sample whose class has no
-    prototype adds nothing.
+    The mean is over all B x d elements; as in the released code, a sample whose class has no
+    prototype adds nothing to the sum and still counts in B.
 
     Args:
         features: (B, d).
@@ -61,13 +67,15 @@ def prototype_loss(features: Tensor, labels: Tensor, prototypes: PerClass) -> Te
 def nearest(prototypes: PerClass, num_classes: int) -> Callable[[Output], Tensor]:
     """Return a rule that scores a class by minus the squared distance to its prototype.
 
-    Classes without a prototype score below all others.
+    Classes without a prototype score below all others, by a finite number, so that metrics that
+    need one (the loss) stay finite.
     """
+    exact = "donot_use_mm_for_euclid_dist"
 
     def scores(output: Output) -> Tensor:
         z = output.features
-        distance = torch.cdist(z, prototypes.values.to(z)).square()
-        filled = (-distance.max(dim=1, keepdim=True).values - 1).repeat(1, num_classes)
+        distance = torch.cdist(z, prototypes.values.to(z), compute_mode=exact).square()
+        filled = (-2 * distance.amax(dim=1, keepdim=True) - 1).repeat(1, num_classes)
         filled[:, prototypes.labels.to(z.device)] = -distance
         return filled
 
@@ -110,6 +118,8 @@ class FedProto:
     def inference(
         self, ctx: ServerContext, state: ServerState
     ) -> Mapping[str, Callable[[Output], Tensor]]:
+        if KEY not in state.entries:
+            return {}
         return {"nearest_prototype": nearest(state.entries.per_class(KEY), ctx.num_classes)}
 
 
@@ -118,6 +128,8 @@ class Personal:
     """Leave every client its own model: no weights travel, and a domain's clients test theirs.
 
     A client starts from the run's initial weights, or from those that its last turn ended with.
+    Clients that have had no turn yet are left out of the test; a domain without any other is tested
+    with the initial weights, which also remain the run's global ones.
     """
 
     @hookimpl(wrapper=True)
@@ -138,5 +150,10 @@ class Personal:
     def personal_models(
         self, state: ServerState, clients: Iterator[Mapping[str, Value]]
     ) -> Iterator[Weights]:
-        models = [kept[STATE] for kept in clients if STATE in kept]
-        return iter(models or [state.weights])  # type: ignore[arg-type]
+        found = False
+        for kept in clients:  # one at a time: they may be on disk for being too many
+            if STATE in kept:
+                found = True
+                yield kept[STATE]  # type: ignore[misc]
+        if not found:
+            yield state.weights

@@ -3,6 +3,11 @@
 Huang, Ye, Shi, Li, Du: Rethinking Federated Learning with Domain Shift: A Prototype View, CVPR
 2023, equations 4 to 9. Clustering is FINCH (Sarfraz, Sharma, Stiefelhagen: Efficient Parameter-free
 Clustering Using First Neighbor Relations, CVPR 2019, equation 1).
+
+Local prototypes are those of `.prototypes`. As in the released code, only this round's clients
+count: a class that none of them holds has no prototype in the next round. That code stops with an
+error when classes differ in their numbers of clusters, when a batch has none of the known classes,
+or when one class is known; here all three work.
 """
 
 from __future__ import annotations
@@ -11,7 +16,6 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
 import torch
 from pydantic import Field
 from scipy.sparse import coo_array
@@ -72,48 +76,45 @@ def cluster(prototypes: PerClass) -> PerClass:
     parts = []
     for label in prototypes.labels.unique():
         rows = (prototypes.labels == label).nonzero().flatten()
-        groups = torch.from_numpy(finch(prototypes.values[rows].double().numpy()))
+        groups = finch(prototypes.values[rows])
         members = PerClass(groups, prototypes.values[rows], prototypes.counts[rows]).average()
         parts.append(PerClass(label.expand(len(members)), members.values, members.counts))
     return PerClass.concat(parts)
 
 
-def finch(points: np.ndarray) -> np.ndarray:
+def finch(points: Tensor) -> Tensor:
     """Return the cluster of each row of ``points`` (n, d), as (n,) int64 from 0.
 
-    A point and its first neighbour by cosine belong together. Clusters are merged by the same rule
-    on their means until one would be left or nothing changes; the partition before that counts.
+    A point and its first neighbour by cosine belong together, which is the first partition. The
+    clusters' means are grouped by the same rule, again and again; the coarsest partition is the
+    last one before a single cluster would be left. Two or three points are always one cluster.
+    Cosines are taken in float64; the authors' float32 can choose another of two near neighbours.
     """
-    groups = _first_neighbour_groups(points)
+    points = points.double()
+    groups = _with_first_neighbours(points)
     while True:
-        count = int(groups.max()) + 1
-        means = np.stack([points[groups == g].mean(axis=0) for g in range(count)])
-        merged = _first_neighbour_groups(means)
-        left = int(merged.max()) + 1
-        if left == 1 or left == count:
+        merged = _with_first_neighbours(PerClass.means(points, groups).values)
+        if int(merged.max()) == 0:
             return groups
         groups = merged[groups]
 
 
-def _first_neighbour_groups(points: np.ndarray) -> np.ndarray:
+def _with_first_neighbours(points: Tensor) -> Tensor:
     n = len(points)
-    if n == 1:
-        return np.zeros(1, dtype=np.int64)
-    unit = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
-    similarity = unit @ unit.T
-    np.fill_diagonal(similarity, -np.inf)
-    links = coo_array((np.ones(n), (np.arange(n), similarity.argmax(axis=1))), shape=(n, n))
-    groups: np.ndarray = connected_components(links, directed=False)[1]
-    return groups.astype(np.int64)
+    unit = F.normalize(points, dim=1)
+    # A lone point is its own neighbour: argmax of one -inf.
+    first = (unit @ unit.T).fill_diagonal_(-torch.inf).argmax(dim=1).numpy()
+    links = coo_array(([1] * n, (range(n), first)), shape=(n, n))
+    return torch.from_numpy(connected_components(links, directed=False)[1]).long()
 
 
 @dataclass(frozen=True, eq=False)
 class Fpl:
     """Add FPL's term; upload class means of the last epoch; cluster them on the server."""
 
-    temperature: Annotated[float, Field(gt=0, description="temperature T; 0.02 as published")] = (
-        0.02
-    )
+    temperature: Annotated[
+        float, Field(gt=0, description="temperature T; the released code's default is 0.1")
+    ] = 0.02
     weight: Annotated[float, Field(ge=0, description="factor of the term")] = 1.0
 
     @hookimpl

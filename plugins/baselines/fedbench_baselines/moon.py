@@ -1,6 +1,9 @@
 """MOON: features drawn to the global model's and away from the client's own previous ones.
 
 Li, He, Song: Model-Contrastive Federated Learning, CVPR 2021, equation 3.
+
+As in the authors' code, the received and the previous model run in evaluation mode, and features
+are what the classifier takes (there, the output of a projection head that is part of the model).
 """
 
 from __future__ import annotations
@@ -42,14 +45,18 @@ def moon_loss(
 class Moon:
     """Add ``mu`` times MOON's model-contrastive loss.
 
-    The previous model is the one that the client ended its last turn with, kept in its state. In
-    its first turn a client has none and the term is absent, as in the authors' code. The frozen
-    models run in evaluation mode, so that looking at them changes no batch-norm statistics.
+    The previous model is the one that the client ended its last turn with, kept in its state
+    however many rounds it misses. In its first turn a client has none and the term is absent, as in
+    round 1 of the authors' code (which, in later rounds, gives a newcomer its random initial one).
     """
 
     mu: Annotated[
         float,
-        Field(ge=0, description="weight; 1 as in the paper for CIFAR-100, 5 in FPL's Digits runs"),
+        Field(
+            ge=0,
+            description="weight; 1 is the authors' default, 5 their choice for CIFAR-10 and that "
+            "of FPL's authors for Digits and Office-Caltech",
+        ),
     ] = 1.0
     temperature: Annotated[float, Field(gt=0, description="temperature T")] = 0.5
 

@@ -1,10 +1,14 @@
-"""Local prototypes: a client's mean feature of each class, gathered in the last local epoch."""
+"""Local prototypes: a client's mean feature of each class, gathered in the last local epoch.
+
+As FedProto's and FPL's released codes take them: training-mode features of the training batches,
+each from before the optimiser's step on it, augmented as training is.
+"""
 
 from __future__ import annotations
 
 import torch
 
-from fedbench import Batch, ClientContext, Output, PerClass
+from fedbench import Batch, ClientContext, Output, PerClass, PluginError
 
 
 def gather(ctx: ClientContext, batch: Batch, output: Output, key: str) -> None:
@@ -14,6 +18,15 @@ def gather(ctx: ClientContext, batch: Batch, output: Output, key: str) -> None:
 
 
 def local_prototypes(ctx: ClientContext, key: str) -> PerClass:
-    """Return the mean of the gathered features (d,) for each class, with example counts."""
+    """Return the mean of the gathered features (d,) for each class, with example counts.
+
+    Raises:
+        PluginError: when the trainer has given no batch of a last epoch to ``ctx.loss``.
+    """
+    if key not in ctx.scratch:
+        raise PluginError(
+            f"no features for {key!r} in {ctx.where}: prototypes come from the last epoch's "
+            "batches, and ctx.loss got none with batch.epoch == batch.epochs - 1"
+        )
     features, labels = zip(*ctx.scratch[key], strict=True)
     return PerClass.means(torch.cat(features), torch.cat(labels))
