@@ -282,8 +282,8 @@ class Run:
 
         def models(domain: int) -> Iterator[Weights]:
             for _, call in runtime.plugins.calls("personal_models"):
-                ids = runtime.clients_of(domain)
-                kept = (self._clients[c] for c in ids if c in self._clients)
+                states = (self._clients.newest(c) for c in runtime.clients_of(domain))
+                kept = (found for found in states if found is not None)
                 return iter(call(state=state, clients=kept))
             return iter([state.weights])
 

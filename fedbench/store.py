@@ -140,19 +140,26 @@ class ClientStates(Mapping[int, Mapping[str, "Value"]]):
 
     def __getitem__(self, client: int) -> Mapping[str, Value]:
         found = self._states[client]
-        if isinstance(found, str):
-            from safetensors.torch import load_file
+        return self._read(found) if isinstance(found, str) else found
 
-            from .types import unflatten
+    def _read(self, name: str) -> Mapping[str, Value]:
+        from safetensors.torch import load_file
 
-            return unflatten(load_file(self._path(found)))
-        return found
+        from .types import unflatten
+
+        return unflatten(load_file(self._path(name)))
 
     def __iter__(self) -> Iterator[int]:
         return iter(sorted(self._states))
 
     def __len__(self) -> int:
         return len(self._states)
+
+    def newest(self, client: int) -> Mapping[str, Value] | None:
+        """Return a client's state with the round under way counted in; ``None`` for no state."""
+        _, staged = self._staged.get(client, (0, None))
+        found = staged if staged is not None else self._states.get(client)
+        return self._read(found) if isinstance(found, str) else found
 
     def stage(self, client: int, state: Mapping[str, Value], round: int) -> None:
         """Take a client's new state; it replaces the old one when ``round`` is committed."""

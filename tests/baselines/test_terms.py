@@ -214,3 +214,12 @@ def test_gradients_reach_batch_normalised_features_of_one_sample() -> None:
     prototypes = PerClass(torch.tensor([0]), torch.zeros(1, 18), torch.tensor([1]))
     prototype_loss(z, torch.tensor([0]), prototypes).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_terms_compose_with_personal_models_too(run_tiny) -> None:
+    run = run_tiny("fedproto-aaai", rounds=2, extra={"fedprox": {}, "fpl": {}})
+    metrics = run.history[-1].metrics
+    for name in ("cross_entropy", "fedproto", "fedprox", "fpl"):
+        assert math.isfinite(metrics[f"loss.{name}"])
+    assert metrics["loss.fpl"] > metrics["loss.fedproto"] > 0
+    assert set(run.history[-1].bytes_up) == {"fedproto.prototypes", "fpl.prototypes"}

@@ -6,11 +6,11 @@ Clients, AAAI 2022, equations 3 to 7.
 Two forms, as recipes. ``fedproto`` averages weights too (the plugin ``fedavg``) and takes the plain
 mean of the clients' prototypes: the form used in comparisons under domain shift. ``fedproto-aaai``
 is the paper's: no weights travel, models are personal (the plugin ``personal``), and prototypes are
-averaged by example count (equation 6; the released code takes the plain mean, ``average: plain``).
+averaged by example count (the released code takes the plain mean, ``average: plain``).
 
 Two inference rules are reported for both. The run's accuracy is by ``classifier`` unless
-``--set accuracy.inference=nearest_prototype`` (equation 5's distance, over all classes that have a
-prototype; the released code tries a client's own classes only).
+``--set accuracy.inference=nearest_prototype``, which tries all classes that have a prototype (the
+released code: a client's own classes only).
 
 Local prototypes are those of `.prototypes`. Only this round's clients count, as in the released
 code: a class that none of them holds has no prototype in the next round.

@@ -45,15 +45,13 @@ class FedProx:
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
-        ctx.scratch[SCRATCH] = [p.detach().clone() for p in _trainable(ctx)]
+        ctx.scratch[SCRATCH] = [p.detach().clone() for p in ctx.model.parameters()]
         return (yield)
 
     @hookimpl
     def local_loss(self, ctx: ClientContext) -> Mapping[str, Tensor]:
         if self.mu == 0:
             return {}
-        return {"fedprox": self.mu * proximal_term(_trainable(ctx), ctx.scratch[SCRATCH])}
-
-
-def _trainable(ctx: ClientContext) -> list[Tensor]:
-    return [p for p in ctx.model.parameters() if p.requires_grad]
+        both = zip(ctx.model.parameters(), ctx.scratch[SCRATCH], strict=True)
+        params, anchor = zip(*((p, a) for p, a in both if p.requires_grad), strict=True)
+        return {"fedprox": self.mu * proximal_term(params, anchor)}
