@@ -104,36 +104,6 @@ def _report(client: int, upload: PerClass) -> Any:
     return Report(client, 1, Payload({"fedproto.prototypes": upload}, "here"), {})
 
 
-@pytest.mark.parametrize("method", ["fedproto", "fpl"])
-def test_prototypes_are_the_last_epochs_means(
-    method: str, registry: Registry, tiny_config: Callable[..., Any]
-) -> None:
-    """With one batch an epoch, the class means can be recomputed from that batch alone."""
-    seen: dict[int, PerClass] = {}
-    key = f"{method}.prototypes"
-    config = tiny_config(
-        registry, method, rounds=1, extra={"sgd": {"epochs": 2, "batch_size": 10**6}}
-    )
-    run = Run(config.__class__(**{**vars(config), "executor": {"name": "inline"}}),
-              registry=registry)  # fmt: skip
-    original = registry.get("plugin", method).value.server_update
-
-    def spy(self: Any, reports: Any) -> Any:
-        seen.update({r.client: r.uploads.per_class(key) for r in reports})
-        return original(self, reports=reports)
-
-    with pytest.MonkeyPatch.context() as patch:
-        spy.fedbench_impl = original.fedbench_impl  # type: ignore[attr-defined]
-        patch.setattr(registry.get("plugin", method).value, "server_update", spy)
-        run.run()
-    for client, prototypes in seen.items():
-        labels = run.runtime.data.train.labels[run.runtime.parts[client]]
-        present, counts = labels.unique(return_counts=True)
-        assert prototypes.labels.tolist() == present.tolist()
-        assert prototypes.counts.tolist() == counts.tolist()
-        assert torch.isfinite(prototypes.values).all()
-
-
 def test_both_inference_rules_are_in_the_result(run_tiny: RunTiny) -> None:
     for method in ("fedproto", "fedproto-aaai"):
         run = run_tiny(method, rounds=2)
