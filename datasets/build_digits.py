@@ -14,6 +14,8 @@ CACHE is a folder of your own. `--fetch` fills it through the ordinary clients (
 The same versions of the packages, of Pillow and of NumPy give the same bytes. The script prints
 the digests that belong into `fedbench_datasets/digits.py`; it needs nothing from there but the
 functions that compose the images. Needs NumPy and Pillow (built here with 2.4 and 13.0).
+
+One script on purpose: it is run by hand, and a reader checks the recipe of a domain in one place.
 """
 
 from __future__ import annotations

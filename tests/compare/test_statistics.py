@@ -2,6 +2,8 @@
 
 The bounds of the simulated studies are quantiles of the binomial distribution at 1 in 1,000, for
 the rate that theory gives; nothing is tuned to the seed.
+
+Long, since every statistic has its hand-computed cases beside its simulated study.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""`fedbench data fetch`: resumed, checked, whole or not at all; the server is on this machine."""
+"""`fedbench data fetch`: resumed, checked, whole or not at all; the server is on this machine.
+
+Long, since it holds a small HTTP server and every way in which a download can go wrong.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Data sets of arrays, read from small files in the original formats; every damage is one line."""
+"""Data sets of arrays, read from small files in the original formats; every damage is one line.
+
+Long, since every data set's original format is made here and broken here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Data sets of image files and of text, on small files laid out as the originals are."""
+"""Data sets of image files and of text, on small files laid out as the originals are.
+
+Long, since every folder layout is made here and broken here.
+"""
 
 from __future__ import annotations
 
