@@ -69,15 +69,22 @@ class Pipeline:
         self, plugins: RunPlugins, device: torch.device, rng: Callable[[str], torch.Generator]
     ) -> None:
         self._device = device
-        self._steps = [(call, rng(f"transform/{n}")) for n, call in plugins.calls("transform")]
+        # Streams of their own, so that looking at data never shifts what training draws.
+        self._steps = [
+            (
+                call,
+                {train: rng(f"transform/{n}{'' if train else '/test'}") for train in (True, False)},
+            )
+            for n, call in plugins.calls("transform")
+        ]
 
     def __call__(self, inputs: Tensor, train: bool) -> Tensor:
         """Return (B, ...) model inputs; uint8 becomes float in [0, 1], other types stay."""
         x = inputs.to(self._device)
         if x.dtype == torch.uint8:
             x = x.float().div_(255)
-        for call, rng in self._steps:
-            x = call(inputs=x, train=train, rng=rng)
+        for call, streams in self._steps:
+            x = call(inputs=x, train=train, rng=streams[train])
         return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
