@@ -9,92 +9,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from . import options, yamlfile
-from .cards import digest, load_card
+from .cards import load_card
 from .errors import ConfigError, did_you_mean
 from .plugins import Entry, Registry, RunPlugins
+from .runconfig import TOP, TOP_KEYS, Accuracy, RunConfig
 from .yamlfile import Document, KeyPath
+
+__all__ = ["Accuracy", "RunConfig", "build", "build_plugins", "describe_changes", "load", "resolve"]
 
 Options = Mapping[str, Any]
 
-
-@dataclass(frozen=True, eq=False)
-class Accuracy:
-    """How one number per domain is made from the rounds.
-
-    ``last`` takes the last round, ``last_k`` the mean of the last ``k`` rounds, ``best`` the round
-    with the best mean over domains, which picks on test data.
-    """
-
-    metric: Annotated[str, Field(description="the metric that is reported")] = "accuracy"
-    rule: Annotated[Literal["last", "last_k", "best"], Field(description="which rounds count")] = (
-        "last_k"
-    )
-    k: Annotated[int, Field(ge=1, description="how many rounds last_k averages")] = 5
-    inference: Annotated[
-        str, Field(description="how a prediction is made: classifier, or a plugin's rule")
-    ] = "classifier"
-
-
-@dataclass(frozen=True, eq=False)
-class RunConfig:
-    """Everything that a run depends on. Build one with `resolve` or `load`."""
-
-    plugins: Annotated[
-        dict[str, dict[str, Any]], Field(description="run plugins in order: name -> options")
-    ]
-    data: Annotated[dict[str, Any], Field(description="data set: name and options")]
-    model: Annotated[dict[str, Any], Field(description="model: name and options")]
-    method: Annotated[str, Field(description="a label for tables", min_length=1)] = "custom"
-    seed: Annotated[int, Field(ge=0, lt=2**63, description="seed of every random stream")] = 0
-    rounds: Annotated[int, Field(ge=1, description="communication rounds")] = 20
-    accuracy: Annotated[Accuracy, Field(description="the accuracy rule")] = field(
-        default_factory=Accuracy
-    )
-    metrics: Annotated[
-        dict[str, dict[str, Any]], Field(description="metrics on test data: name -> options")
-    ] = field(default_factory=lambda: {"accuracy": {}, "loss": {}, "class_accuracy": {}})
-    device: Annotated[str, Field(description="cpu, cuda, cuda:1, mps")] = "cpu"
-    executor: Annotated[dict[str, Any], Field(description="where clients run: name, options")] = (
-        field(default_factory=lambda: {"name": "pool"})
-    )
-    origin: Annotated[
-        dict[str, str], Field(description="where the values came from: recipe, card, card_hash")
-    ] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the config as JSON-like data in the order of the YAML file."""
-        order = ("method", "data", "model", "seed", "rounds", "device", "executor", "accuracy")
-        data = options.dump(self)
-        return {k: data[k] for k in (*order, "metrics", "plugins", "origin")}
-
-    def to_yaml(self) -> str:
-        """Return the config as YAML that `load` reads back."""
-        return yamlfile.dump(self.to_dict())
-
-    @cached_property
-    def hash(self) -> str:
-        """SHA-256 over all that the result depends on: not the label, origin or executor."""
-        data = {
-            k: v for k, v in self.to_dict().items() if k not in ("method", "origin", "executor")
-        }
-        return digest(data)
-
-    @property
-    def data_name(self) -> str:
-        """The data set's name."""
-        return str(self.data["name"])
-
-
-TOP = ("method", "data", "model", "seed", "rounds", "device", "executor", "accuracy", "metrics")
-TOP_KEYS = (*TOP, "plugins", "origin")
 CHOICES = {"data": "dataset", "model": "model", "executor": "executor"}
 """Config key -> kind of thing it names."""
 
@@ -173,7 +101,7 @@ def resolve(
             "this data set has no card of its own; name one with --card, or give data, model and "
             "the card's plugins in YAML (`fedbench config METHOD` prints a full file to edit)"
         )
-    merged: dict[str, Any] = {}
+    merged: dict[str, Any] = {"executor": {"name": "pool"}}
     if origin:
         merged["origin"] = origin
     sources: dict[KeyPath, Document] = {}
@@ -230,7 +158,7 @@ def describe_changes(registry: Registry, config: RunConfig) -> list[str]:
     for name, given in mine["plugins"].items():
         before = base["plugins"].get(name, {})
         changes += [f"{name}.{k}={v}" for k, v in given.items() if v != before.get(k, v)]
-    for key in ("data", "model", "rounds", "accuracy", "metrics"):
+    for key in ("data", "model", "rounds", "precision", "failures", "accuracy", "metrics"):
         if mine[key] != base[key]:
             text = mine[key] if not isinstance(mine[key], dict) else json.dumps(mine[key])
             changes.append(f"{key}={text}")

@@ -33,7 +33,7 @@ KINDS = {
 
 RESERVED = frozenset(
     {"method", "recipe", "card", "origin", "seed", "rounds", "data", "model", "executor", "device"}
-    | {"accuracy", "metrics", "inference", "plugins", "fedbench"}
+    | {"accuracy", "metrics", "inference", "plugins", "fedbench", "precision", "failures"}
 )
 """Top-level keys of a config; a run plugin can't have such a name, since ``--set`` uses both."""
 

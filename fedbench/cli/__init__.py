@@ -78,7 +78,17 @@ def config_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--rounds", type=int, metavar="N", help="Communication rounds."),
         click.option("--seed", type=int, metavar="S", help="Seed of every random stream."),
         click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, mps. Default cpu."),
-        click.option("--executor", metavar="NAME", help="Where clients run. Default inline."),
+        click.option(
+            "--precision", metavar="P",
+            help="fp32 (default) or bf16: faster where the processor has it; see docs.",
+        ),
+        click.option(
+            "--executor", metavar="NAME",
+            help="Where clients run: pool (default), inline, ray. The bits are the same.",
+        ),
+        click.option(
+            "--workers", type=int, metavar="N", help="Parallel clients. Default one a core."
+        ),
         click.option(
             "--set", "sets", multiple=True, metavar="KEY=VALUE",
             help="Any value: hpcl.temperature=0.1, sgd.lr=0.05. Repeatable.",
@@ -116,6 +126,9 @@ def resolve_config(
             raise ConfigError(f"{target} and --config {file}: give one file")
         file, target = Path(target), None
     document = yamlfile.read(file) if file else None
+    if (workers := flags.pop("workers", None)) is not None:
+        name = {"name": flags["executor"]} if flags["executor"] else {}
+        flags["executor"] = {**name, "workers": workers}
     config = resolve(
         registry, target, file=document, card=card, sets=sets, without=without, flags=flags
     )
