@@ -274,4 +274,4 @@ class Listing(OneLine, Group):
         super().__init__(*args, **{**kwargs, "invoke_without_command": True})
 
 
-from . import compare, listings  # noqa: E402,F401 - they add their commands to the group
+from . import compare, listings, profile  # noqa: E402,F401 - they add their commands

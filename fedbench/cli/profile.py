@@ -1,0 +1,66 @@
+"""``fedbench profile``: where a round's time goes."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import config_flags, main, resolve_config
+
+
+@main.command()
+@click.argument("target", metavar="METHOD|FILE.yaml")
+@config_flags
+@click.option(
+    "--data-root", type=click.Path(path_type=Path), metavar="DIR",
+    help="Where data sets look for files. Default $FEDBENCH_DATA or the user's cache.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print every round's times as JSON.")
+def profile(target: str, data_root: Path | None, as_json: bool, **given: Any) -> None:
+    """Print where the time of a METHOD's rounds goes; nothing is kept on disk.
+
+    The first round is left out of the table when there are others: it holds what is done once.
+    Clients on other machines (executor ray) show their waiting time only.
+
+    \b
+    fedbench profile fedhpro --data digits          4 rounds
+    fedbench profile fedavg --rounds 10 --executor inline
+    """
+    from .. import profiling
+
+    given["rounds"] = given["rounds"] or 4
+    registry, config = resolve_config(target, **given)
+    found = []
+    for one in profiling.profile(config, registry, data_root=data_root):
+        if not as_json:
+            click.echo(f"round {one.round}: {one.seconds:.2f} s", err=True)
+        found.append(one)
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in found], indent=2))
+        return
+    steady = found[1:] or found
+    what = "round 1" if len(found) == 1 else f"mean of rounds 2 to {len(found)}"
+    _print(f"a round, wall clock, {what}", [one.server for one in steady])
+    turns = sum(one.turns for one in steady) / len(steady)
+    _print(f"its {turns:g} client turns, summed over clients", [one.clients for one in steady])
+
+
+def _print(title: str, rounds: Sequence[Mapping[str, float]]) -> None:
+    """Print a table of steps, the longest first, and their sum."""
+    from ..progress import console, grid
+
+    names = dict.fromkeys(name for one in rounds for name in one)
+    means = {n: statistics.fmean(one.get(n, 0.0) for one in rounds) for n in names}
+    total = sum(means.values())
+    table = grid(title, "seconds", "%")
+    for name in sorted(means, key=lambda n: -means[n]):
+        share = 100 * means[name] / total if total else 0.0
+        table.add_row(name, f"{means[name]:.4f}", f"{share:.1f}")
+    table.add_row("sum", f"{total:.4f}", "100.0")
+    console().print(table)
