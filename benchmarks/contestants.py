@@ -1,0 +1,120 @@
+"""Who takes part: the command of each contestant, its environment, its versions."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from environments import Environment
+from workloads import Workload
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+
+PEERS = {
+    # The newest release that installs; the table and the JSON name the version that did.
+    "flower": Environment(("flwr[simulation]>=1.40,<2",), ("flwr", "ray")),
+    "pfl": Environment(("pfl>=0.6,<0.7",), ("pfl",)),
+    "fluke": Environment(("fluke-fl>=0.8.1,<0.9",), ("fluke-fl",)),
+}
+
+
+@dataclass
+class Contestant:
+    """One row of the table."""
+
+    name: str
+    command: Callable[[Workload, int, Path], list[str]]
+    """From the workload, the number of rounds and an empty folder."""
+    versions: dict[str, str]
+    env: dict[str, str] = field(default_factory=dict)
+    """What its environment has beside the runner's."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, **self.env}
+
+
+def plain() -> Contestant:
+    """Return the hand-written loop."""
+    script = str(HERE / "plain.py")
+    return Contestant(
+        "plain",
+        lambda workload, rounds, folder: [sys.executable, script, workload.name, str(rounds)],
+        versions(sys.executable, ("torch",)),
+    )
+
+
+def peer(name: str, folder: Path, own_torch: bool) -> Contestant:
+    """Return a peer's driver in an environment of its own, made when it isn't there.
+
+    Raises:
+        NotInstalled: naming what failed.
+    """
+    python = PEERS[name].make(name, folder, own_torch)
+    script = str(HERE / "peers" / f"{name}.py")
+    return Contestant(
+        name,
+        lambda workload, rounds, folder: [python, script, workload.name, str(rounds)],
+        versions(python, ("torch", *PEERS[name].packages)),
+        {"PYTHONPATH": str(HERE)},
+    )
+
+
+def fedbench(variant: str) -> Contestant:
+    """Return fedbench's own command on a variant: ``METHOD[-bf16][:KEY=VALUE]...``."""
+    method, *sets = variant.split(":")
+    if method.endswith("-bf16"):
+        method, sets = method.removesuffix("-bf16"), [*sets, "precision=bf16"]
+    more = [part for one in sets for part in ("--set", one)]
+    paths = [HERE / "plugin", HERE, ROOT, ROOT / "plugins/baselines", ROOT / "plugins/fedhpro"]
+    search = [*map(str, [*paths, ROOT / "datasets"]), os.environ.get("PYTHONPATH", "")]
+
+    def command(workload: Workload, rounds: int, folder: Path) -> list[str]:
+        (folder / "workload.yaml").write_text(json.dumps(config(workload), indent=1))
+        start = [sys.executable, "-m", "fedbench", "run", method, "--rounds", str(rounds)]
+        files = ["--config", str(folder / "workload.yaml"), "--out", str(folder / "run")]
+        return [*start, *files, *more]
+
+    env = {"PYTHONPATH": os.pathsep.join(filter(None, search))}
+    return Contestant(f"fedbench {variant}", command, versions(sys.executable, ("torch",)), env)
+
+
+def config(workload: Workload) -> dict[str, object]:
+    """Return the workload as a config file (JSON is YAML); the method comes from the command."""
+    models = {
+        "resnet10": {"name": "resnet10", "filters": 32},
+        "cnn": {"name": "cnn", "width": 32, "feature_size": 512},
+    }
+    sgd = {"lr": workload.lr, "batch_size": workload.batch, "epochs": 1}
+    return {
+        "data": f"speed-{workload.name}",
+        "model": models[workload.model],
+        "accuracy": {"rule": "last"},
+        "plugins": {
+            "iid": {"clients": workload.clients},
+            **({"crop": {}, "flip": {}} if workload.augment else {}),
+            "uniform": {"fraction": workload.online / workload.clients},
+            "sgd": {**sgd, "momentum": 0.0, "weight_decay": 0.0},
+        },
+    }
+
+
+def versions(python: str, packages: tuple[str, ...]) -> dict[str, str]:
+    """Return the versions of ``python`` and of packages in its environment."""
+    code = (
+        "import sys, json, platform; from importlib.metadata import version; "
+        "print(json.dumps({'python': platform.python_version(), "
+        "**{p: version(p) for p in sys.argv[1:]}}))"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, "-c", code, *packages], capture_output=True, text=True, check=True, env=env
+    )
+    found: dict[str, str] = json.loads(done.stdout)
+    return found

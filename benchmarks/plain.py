@@ -1,0 +1,78 @@
+"""FedAvg as one writes it by hand: the loop that everything else is compared with.
+
+    python benchmarks/plain.py WORKLOAD ROUNDS
+
+One process with PyTorch's default number of threads (one a core). All images lie in memory as
+float tensors, one model is loaded anew for each client, the mean is a running one. Nothing is tuned
+beyond that: default memory layout, default allocator, default precision. One JSON line a round.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+from common import augment, build, test_images, train_images
+from torch import Tensor, nn
+from torch.nn import functional as F
+from workloads import WORKLOADS, Workload
+
+
+def floats(pixels: Tensor) -> Tensor:
+    return pixels.float() / 255
+
+
+def train(model: nn.Module, x: Tensor, y: Tensor, workload: Workload) -> None:
+    """One epoch of SGD over a client's images ``x`` (N, channels, height, width)."""
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=workload.lr)
+    for index in torch.randperm(len(x)).split(workload.batch):
+        images = augment(x[index]) if workload.augment else x[index]
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), y[index]).backward()
+        optimizer.step()
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """The share of images that the model classifies as they are labelled."""
+    model.eval()
+    right = sum(
+        int((model(images).argmax(1) == labels).sum())
+        for images, labels in zip(x.split(500), y.split(500), strict=True)
+    )
+    return right / len(y)
+
+
+def main() -> None:
+    workload, rounds = WORKLOADS[sys.argv[1]], int(sys.argv[2])
+    torch.manual_seed(0)
+    pixels, labels = train_images(workload)
+    clients = list(
+        zip(floats(pixels).split(workload.examples), labels.split(workload.examples), strict=True)
+    )
+    del pixels
+    pixels, test_labels = test_images(workload)
+    test = floats(pixels)
+    model = build(workload)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    for number in range(1, rounds + 1):
+        mean = {k: torch.zeros_like(v) for k, v in weights.items() if v.is_floating_point()}
+        seen = 0
+        for client in torch.randperm(workload.clients)[: workload.online].tolist():
+            x, y = clients[client]
+            model.load_state_dict(weights)
+            train(model, x, y, workload)
+            seen += len(y)
+            trained = model.state_dict()
+            for name, value in mean.items():
+                value.lerp_(trained[name], len(y) / seen)
+        weights = {**weights, **mean}
+        model.load_state_dict(weights)
+        print(json.dumps({"round": number, "accuracy": accuracy(model, test, test_labels)}))
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""Seconds a round, time to the first round, memory: fedbench beside a plain loop and its peers.
+
+    python benchmarks/speed.py --workload w1 --against plain,flower --runs 5 --json w1.json
+    python benchmarks/speed.py --short
+
+Contestants alternate: the first run of each, then the second of each. Every run is a process of its
+own. Ratios are taken within a run's turn, between contestants that ran minutes apart, so that a
+machine that is slow for an hour does not favour anyone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import measure
+from contestants import HERE, PEERS, ROOT, Contestant, fedbench, peer, plain
+from environments import NotInstalled
+from workloads import SHORT, WORKLOADS, Workload
+
+Result = dict[str, Any]
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workload", choices=("w1", "w2"), default="w1")
+    parser.add_argument(
+        "--against", default="plain", metavar="NAMES", help=f"plain, {', '.join(PEERS)}"
+    )
+    parser.add_argument(
+        "--variants",
+        default="fedavg",
+        metavar="NAMES",
+        help="fedbench's rows: METHOD[-bf16][:KEY=VALUE]..., for example fedavg,fedavg-bf16,"
+        "fedhpro,fedavg:executor.workers=1",
+    )
+    parser.add_argument("--runs", type=int, default=3, help="processes of each contestant")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each process")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write every number")
+    parser.add_argument("--envs", type=Path, default=HERE / ".envs", help="peers' environments")
+    parser.add_argument("--own-torch", action="store_true", help="PyTorch in each environment")
+    parser.add_argument("--short", action="store_true", help="tiny sizes: does it work at all")
+    given = parser.parse_args(argv)
+    given.against = [name for name in given.against.split(",") if name]
+    given.variants = [name for name in given.variants.split(",") if name]
+    unknown = set(given.against) - {"plain", *PEERS}
+    if unknown:
+        parser.error(f"--against: no contestant {', '.join(sorted(unknown))}")
+    if given.rounds < 2:
+        parser.error("--rounds: at least 2; a first round is no steady state")
+    if given.short:
+        given.runs, given.rounds = 1, 2
+    return given
+
+
+def line_up(given: argparse.Namespace) -> tuple[list[Contestant], dict[str, str]]:
+    """Return who takes part, in turn, and who can't and why."""
+    there, absent = [], {}
+    for name in given.against:
+        try:
+            there.append(plain() if name == "plain" else peer(name, given.envs, given.own_torch))
+        except NotInstalled as error:
+            absent[name] = str(error)
+            print(f"{name}: NOT INSTALLED: {error}", flush=True)
+    return [*there, *map(fedbench, given.variants)], absent
+
+
+def once(contestant: Contestant, workload: Workload, rounds: int) -> measure.Measured:
+    """Run a contestant once in a folder of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="fedbench-speed-"))
+    try:
+        command = contestant.command(workload, rounds, folder)
+        return measure.run(command, rounds, env=contestant.environment)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def play(
+    workload: Workload,
+    contestants: list[Contestant],
+    runs: int,
+    rounds: int,
+    save: Callable[[Result], None],
+    result: Result,
+) -> None:
+    """Let the contestants run in turn and write every number into ``result``.
+
+    One that fails takes no further part.
+    """
+    table = result["contestants"]
+    for number in range(1, runs + 1):
+        for one in contestants:
+            if one.name in result["failed"]:
+                continue
+            try:
+                found = once(one, workload, rounds)
+            except measure.Failed as error:
+                result["failed"][one.name] = str(error)
+                print(f"run {number}/{runs}  {one.name}: FAILED: {error}", flush=True)
+                continue
+            entry = table.setdefault(one.name, {"versions": one.versions, "runs": []})
+            entry["runs"].append({"run": number, **asdict(found), "per_round": found.per_round})
+            print(
+                f"run {number}/{runs}  {one.name}: first round after {found.rounds[0]:.1f} s, "
+                f"then {statistics.median(found.per_round):.2f} s a round",
+                flush=True,
+            )
+            result["summary"] = summary(table)
+            save(result)
+
+
+def summary(table: dict[str, Any]) -> dict[str, Any]:
+    """Return medians over runs, and ratios to the plain loop and to Flower, run by run."""
+    rows = {}
+    for name, entry in table.items():
+        row: dict[str, Any] = {"runs": len(entry["runs"])}
+        for column, value in COLUMNS.items():
+            mine = {run["run"]: value(run) for run in entry["runs"]}
+            numbers = [v for v in mine.values() if v is not None]
+            row[column] = statistics.median(numbers) if numbers else None
+            for base in ("plain", "flower"):
+                others = {run["run"]: value(run) for run in table.get(base, {"runs": []})["runs"]}
+                ratios = [mine[n] / others[n] for n in mine if mine[n] and others.get(n)]
+                if ratios:
+                    row[f"{column}/{base}"] = {
+                        "median": statistics.median(ratios),
+                        "min": min(ratios),
+                        "max": max(ratios),
+                    }
+        rows[name] = row
+    return rows
+
+
+COLUMNS: dict[str, Callable[[Any], float | None]] = {
+    "seconds_per_round": lambda run: statistics.median(run["per_round"]),
+    "first_round": lambda run: run["rounds"][0],
+    "pss_peak": lambda run: run["pss_peak"],
+}
+"""What is compared, from one run: steady state, start of the process to the first round, memory."""
+
+
+def machine() -> dict[str, Any]:
+    """Return what the numbers depend on beside the code."""
+    model, memory = platform.processor(), None
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), model)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    usable = getattr(os, "sched_getaffinity", None)
+    return {
+        "processor": model,
+        "cores": len(usable(0)) if usable else os.cpu_count(),
+        "memory": memory,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def commit() -> str:
+    """Return the commit that runs, with a plus sign when files differ from it."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    except OSError:
+        return "unknown"
+
+
+def show(result: Result) -> None:
+    """Print the table."""
+    size = result["workload"]
+    print(
+        f"\n{size['name']}: {size['online']} of {size['clients']} clients, {size['examples']} "
+        f"examples each, {result['rounds']} rounds a process; {result['machine']['processor']}, "
+        f"{result['machine']['cores']} cores; medians over processes, in [] the lowest and highest"
+    )
+    head = (
+        "",
+        "n",
+        "s/round",
+        "/ plain",
+        "first round, s",
+        "/ Flower's",
+        "peak PSS, MB",
+        "/ plain",
+    )
+    rows = [head]
+    for name, row in result["summary"].items():
+        memory = "-" if row["pss_peak"] is None else f"{row['pss_peak'] / 1e6:.0f}"
+        found = " ".join(f"{k} {v}" for k, v in result["contestants"][name]["versions"].items())
+        rows.append(
+            (
+                f"{name}",
+                str(row["runs"]),
+                f"{row['seconds_per_round']:.2f}",
+                spread(row.get("seconds_per_round/plain")),
+                f"{row['first_round']:.1f}",
+                spread(row.get("first_round/flower")),
+                memory,
+                spread(row.get("pss_peak/plain")),
+            )
+        )
+        rows[-1] += (found,)
+    rows[0] += ("versions",)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            f"{c:<{w}}" if i in (0, 8) else f"{c:>{w}}"
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+    for name, why in {**result["not_installed"], **result["failed"]}.items():
+        print(f"{name}: not in the table: {why.splitlines()[0]}")
+
+
+def spread(ratio: dict[str, float] | None) -> str:
+    """Return a ratio as text."""
+    return f"{ratio['median']:.2f} [{ratio['min']:.2f} {ratio['max']:.2f}]" if ratio else "-"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    given = arguments(argv)
+    measure.adopt_orphans()
+    workload = SHORT[given.workload] if given.short else WORKLOADS[given.workload]
+    contestants, absent = line_up(given)
+    result: Result = {
+        "workload": workload.as_dict,
+        "runs": given.runs,
+        "rounds": given.rounds,
+        "command": [Path(sys.argv[0]).name, *(argv if argv is not None else sys.argv[1:])],
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": machine(),
+        "contestants": {},
+        "summary": {},
+        "not_installed": absent,
+        "failed": {},
+    }
+
+    def save(result: Result) -> None:
+        if given.json:
+            given.json.write_text(json.dumps(result, indent=2) + "\n")
+
+    if not given.short:
+        print("warm-up: one short run of each, not counted", flush=True)
+        warm: Result = {"contestants": {}, "failed": result["failed"]}
+        play(SHORT[given.workload], contestants, 1, 2, lambda _: None, warm)
+    play(workload, contestants, given.runs, given.rounds, save, result)
+    save(result)
+    show(result)
+    ours = [n for n in result["failed"] if n == "plain" or n.startswith("fedbench")]
+    return 1 if ours else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""The workloads: their sizes. Their data and models are in `common`.
+
+W1 is a ResNet-10 on 32 x 32 colour images, ten clients, all online: convolutions on few large
+batches. W2 is the CNN of McMahan et al. (AISTATS 2017) on 28 x 28 grey images, 10 of 100 clients
+online, batches of 10: many tiny steps. Pixels and labels are random, because the cost of a step
+does not depend on what the pictures show; nothing here measures accuracy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Sizes of a federation and of its local training: one epoch of SGD without momentum."""
+
+    name: str
+    model: str
+    shape: tuple[int, int, int]
+    clients: int
+    online: int
+    examples: int
+    batch: int
+    lr: float
+    augment: bool
+    classes: int = 10
+    test: int = 1000
+
+    @property
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+W1 = Workload(
+    name="w1",
+    model="resnet10",
+    shape=(3, 32, 32),
+    clients=10,
+    online=10,
+    examples=500,
+    batch=64,
+    lr=0.1,
+    augment=True,
+)
+W2 = Workload(
+    name="w2",
+    model="cnn",
+    shape=(1, 28, 28),
+    clients=100,
+    online=10,
+    examples=600,
+    batch=10,
+    lr=0.05,
+    augment=False,
+)
+SHORT = {
+    "w1": replace(W1, name="w1-short", clients=3, online=3, examples=24, batch=8, test=20),
+    "w2": replace(W2, name="w2-short", clients=6, online=3, examples=30, test=20),
+}
+"""The same with next to nothing to do: shows that it works, not how fast."""
+
+WORKLOADS = {w.name: w for w in (W1, W2, *SHORT.values())}
