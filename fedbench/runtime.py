@@ -50,21 +50,30 @@ class Runtime:
         config: the resolved config.
         registry: what is installed.
         data_root: where data sets look for files.
+        placed: the prepared data and the partition of another `Runtime` of this config, which are
+            then neither loaded nor made again.
 
     Raises:
         ConfigError: when the parts don't fit together, for example data the model can't take.
     """
 
-    def __init__(self, config: RunConfig, registry: Registry, data_root: Path) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        registry: Registry,
+        data_root: Path,
+        placed: tuple[Dataset, list[Tensor]] | None = None,
+    ) -> None:
         keep_freed_memory()
         self.config, self.registry = config, registry
         self.streams = Streams(config.seed)
         self.device = open_device(config.device)
         self.plugins: RunPlugins = configs.build_plugins(registry, config)
-        self.data: Dataset = configs.build(registry, "dataset", config.data).load(data_root)
-        for name, call in self.plugins.calls("prepare_data"):
-            self.data = call(data=self.data, rng=self.streams.numpy(f"data/{name}"))
-        self.parts = self._partition()
+        if placed:
+            self.data, self.parts = placed
+        else:
+            self.data = self._load(data_root)
+            self.parts = self._partition()
         self.model, self.initial = self._model()
 
     def client_data(self, client: int) -> Examples:
@@ -87,6 +96,12 @@ class Runtime:
         """Return the ids of the clients with training data from a domain (by number)."""
         domains = self.data.train.domains
         return [c for c, part in enumerate(self.parts) if bool((domains[part] == domain).any())]
+
+    def _load(self, data_root: Path) -> Dataset:
+        data: Dataset = configs.build(self.registry, "dataset", self.config.data).load(data_root)
+        for name, call in self.plugins.calls("prepare_data"):
+            data = call(data=data, rng=self.streams.numpy(f"data/{name}"))
+        return data
 
     def _partition(self) -> list[Tensor]:
         rng = self.streams.numpy("partition")
