@@ -8,21 +8,43 @@ so there is a whole checkpoint at every moment. Random streams need nothing: rou
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+from pydantic import Field, TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
+from . import reading
+from .clientstates import ClientStates
+from .config import RunConfig
 from .errors import ConfigError
-from .store import ClientStates, to_json, versions, write_atomic
-from .types import Payload, ServerState, flatten, unflatten
+from .files import write_atomic
+from .store import to_json, versions
+from .types import Payload, ServerState, Value, Weights, flatten, unflatten
 
 FOLDER, POINTER = "checkpoint", "checkpoint.json"
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class _Pointer:
+    """What ``checkpoint.json`` holds."""
+
+    format: Annotated[int, Field(strict=True)]
+    round: Annotated[int, Field(ge=1, strict=True)]
+    config_hash: str
+    versions: dict[str, str]
+    owners: dict[str, str]
+    file: Annotated[str, Field(pattern=r"^state-[0-9]+\.safetensors$")]
+    sha256: str
+    clients: dict[int, str]
+
+
+_POINTER: TypeAdapter[_Pointer] = TypeAdapter(_Pointer)
 
 
 @dataclass(frozen=True)
@@ -76,7 +98,7 @@ def exists(run: Path) -> bool:
     return (run / FOLDER / POINTER).is_file()
 
 
-def read(run: Path, config_hash: str) -> Restored:
+def read(run: Path, config: RunConfig) -> Restored:
     """Read the checkpoint of a run directory.
 
     Raises:
@@ -84,44 +106,74 @@ def read(run: Path, config_hash: str) -> Restored:
             bits may differ from those installed.
     """
     path = run / FOLDER / POINTER
+    data = reading.json_object(path)
+    if data.get("format") != FORMAT:
+        raise ConfigError(f"{path}: format {data.get('format')!r}; this version reads {FORMAT}")
+    reading.check(_POINTER, data, str(path))
+    if data["config_hash"] != config.hash:
+        raise ConfigError(f"{path}: made by another config than {run / 'config.yaml'}")
+    here = versions()
+    for name in ("torch", "fedbench-toolkit"):
+        made = data["versions"].get(name, "an unknown version")
+        if made != here[name]:
+            raise ConfigError(
+                f"{path}: made with {name} {made}, installed is {here[name]}; results "
+                "could differ, so install that version or start anew"
+            )
+    if data["round"] > config.rounds:
+        raise ConfigError(f"{path}: damaged: round {data['round']} of {config.rounds}")
+    file = run / FOLDER / data["file"]
     try:
-        pointer: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if pointer["format"] != FORMAT:
-            raise ConfigError(f"{path}: format {pointer['format']}; this version reads {FORMAT}")
-        if pointer["config_hash"] != config_hash:
-            raise ConfigError(f"{path}: made by another config than {run / 'config.yaml'}")
-        made, here = pointer["versions"], versions()
-        for name in ("torch", "fedbench-toolkit"):
-            if made[name] != here[name]:
-                raise ConfigError(
-                    f"{path}: made with {name} {made[name]}, installed is {here[name]}; results "
-                    "could differ, so install that version or start anew"
-                )
-        file = run / FOLDER / Path(pointer["file"]).name
-        data = file.read_bytes()
-        if hashlib.sha256(data).hexdigest() != pointer["sha256"]:
-            raise ConfigError(f"{file}: damaged: its SHA-256 is not the recorded one")
-        tensors = load(data)
+        state, kept = _tensors(file, data["round"], data["sha256"])
         clients = ClientStates(run / "clients")
-        parts: dict[str, dict[str, Any]] = {"weights": {}, "server": {}}
-        kept: dict[int, dict[str, Any]] = {}
-        for full, tensor in tensors.items():
-            part, name = full.split("/", 1)
-            if part == "client":
-                client, name = name.split("/", 1)
-                kept.setdefault(int(client), {})[name] = tensor
-            else:
-                parts[part][name] = tensor
-        clients.restore(
-            {client: unflatten(flat) for client, flat in kept.items()},
-            {int(client): Path(file).name for client, file in pointer["clients"].items()},
-        )
-        entries = Payload(unflatten(parts["server"]), "the server's state")
-        state = ServerState(int(pointer["round"]), parts["weights"], entries)
-        return Restored(state, dict(pointer["owners"]), clients)
+        clients.restore(kept, {int(client): name for client, name in data["clients"].items()})
     except FileNotFoundError as error:
         raise ConfigError(
             f"{error.filename}: no such file; the run can't go on from here"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise ConfigError(f"{path}: damaged: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{file}: damaged: {type(error).__name__}: {error}") from error
+    return Restored(state, dict(data["owners"]), clients)
+
+
+def _tensors(
+    file: Path, round: int, digest: str
+) -> tuple[ServerState, dict[int, Mapping[str, Value]]]:
+    """Return the server's state and the client states that a file of tensors holds."""
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ConfigError(f"{file}: damaged: its SHA-256 is not the recorded one")
+    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "server": {}}
+    kept: dict[int, dict[str, Tensor]] = {}
+    for full, tensor in load(data).items():
+        part, name = full.split("/", 1)
+        if part == "client":
+            client, name = name.split("/", 1)
+            kept.setdefault(int(client), {})[name] = tensor
+        else:
+            parts[part][name] = tensor
+    entries = Payload(unflatten(parts["server"]), "the server's state")
+    clients: dict[int, Mapping[str, Value]] = {c: unflatten(flat) for c, flat in kept.items()}
+    return ServerState(round, parts["weights"], entries), clients
+
+
+def check_weights(state: ServerState, initial: Weights) -> None:
+    """Check that a checkpoint's weights are those of the run's model.
+
+    Raises:
+        ConfigError: naming the first weight that is missing, unknown or of another shape or type.
+    """
+
+    def form(weights: Weights, name: str) -> str:
+        found = weights.get(name)
+        if found is None:
+            return "missing"
+        return f"{str(found.dtype).removeprefix('torch.')} {tuple(found.shape)}"
+
+    for name in (*initial, *state.weights):
+        have, need = form(state.weights, name), form(initial, name)
+        if have != need:
+            raise ConfigError(
+                f"the checkpoint does not fit the model: weight {name!r} is {have}, "
+                f"the model's is {need}"
+            )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import config as configs
+from . import reading
 from .config import RunConfig
 from .errors import ConfigError
 from .plugins import Registry
@@ -110,17 +111,17 @@ def read(registry: Registry, path: Path) -> Record:
         raise ConfigError(f"{path} holds no run (no config.yaml)")
     config = configs.load(registry, path / "config.yaml")
     failed = path / "error.txt"
-    lines = _lines(path / "rounds.jsonl")
+    rounds, result = reading.progress(path)
     return Record(
         path=path,
         config=config,
         setting=setting_of(registry, config),
         variant=variant_of(registry, config),
-        rounds=lines,
-        result=_json(path / "result.json"),
-        error=failed.read_text(encoding="utf-8").strip() if failed.is_file() else None,
-        environment=_json(path / "environment.json") or {},
-        partition=_json(path / "partition.json"),
+        rounds=rounds,
+        result=result,
+        error=reading.text(failed).strip() if failed.is_file() else None,
+        environment=reading.optional(path / "environment.json") or {},
+        partition=reading.optional(path / "partition.json"),
     )
 
 
@@ -183,27 +184,3 @@ def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return {k.removeprefix("plugins."): v for k, v in flat.items()}
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: damaged: {error}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: damaged: expected a JSON object")
-    return data
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    rounds = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            rounds.append(json.loads(line))
-        except ValueError as error:
-            raise ConfigError(f"{path}:{number}: damaged: {error}") from error
-    return rounds

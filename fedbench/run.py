@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from . import checkpoint
 from . import config as configs
 from .config import RunConfig
@@ -43,6 +45,7 @@ class Run:
         progress: called after each client.
         checkpoint_seconds: how often a checkpoint is written, at the end of a round; one is also
             written when the run is interrupted. Only with a directory.
+        checkpoint_rounds: also after so many rounds; ``None`` goes by time alone.
 
     Raises:
         ConfigError: for a config that can't be used, or a directory that exists or can't be
@@ -58,6 +61,7 @@ class Run:
         data_root: Path | None = None,
         progress: Progress | None = None,
         checkpoint_seconds: float = 60.0,
+        checkpoint_rounds: int | None = None,
     ) -> None:
         self.registry = registry or discover()
         self.config = (
@@ -69,10 +73,12 @@ class Run:
         self.history: list[RoundResult] = []
         self.state: ServerState | None = None
         self.checkpoint_seconds = checkpoint_seconds
+        self.checkpoint_rounds = checkpoint_rounds
         self.progress = progress or (lambda *_: None)
         folder = self.directory.path / "clients" if self.directory else None
         self._clients = ClientStates(folder)
         self._owners: dict[str, str] = {}
+        self._lock: FileLock | None = None
 
     @classmethod
     def resume(cls, directory: str | Path, *, registry: Registry | None = None, **more: Any) -> Run:
@@ -88,20 +94,29 @@ class Run:
         if not (path / "config.yaml").is_file():
             raise ConfigError(f"{path} holds no run (no config.yaml)")
         if (path / "result.json").is_file():
+            RunDirectory(path).tidy()
             raise ConfigError(f"{path} is finished; `fedbench show {path}` prints it")
         registry = registry or discover()
         run = cls(configs.load(registry, path / "config.yaml"), registry=registry, **more)
         run.directory = RunDirectory(path)
+        run._lock = run.directory.lock()
+        try:
+            run._restore(path)
+        except BaseException:
+            run._lock.release()
+            raise
+        return run
+
+    def _restore(self, path: Path) -> None:
         done = 0
         if checkpoint.exists(path):
-            restored = checkpoint.read(path, run.config.hash)
-            run.state, run._owners, run._clients = restored.state, restored.owners, restored.clients
-            done = restored.state.round
+            found = checkpoint.read(path, self.config)
+            self.state, self._owners, self._clients = found.state, found.owners, found.clients
+            done = found.state.round
         else:
-            run._clients = ClientStates(path / "clients")
-            run._clients.restore({}, {})
-        run.history = [round_from_json(data) for data in run.directory.rounds(done)]
-        return run
+            self._clients = ClientStates(path / "clients")
+            self._clients.restore({}, {})
+        self.history = [round_from_json(data) for data in RunDirectory(path).rounds(done)]
 
     def rounds(self) -> Iterator[RoundResult]:
         """Run round after round and yield each one's result as it is finished.
@@ -113,16 +128,19 @@ class Run:
                 not finite.
         """
         config = self.config
-        with one_thread():
-            runtime = self.runtime = Runtime(config, self.registry, self.data_root)
-        self._metrics = {
-            name: configs.build(self.registry, "metric", {"name": name, **given})
-            for name, given in config.metrics.items()
-        }
-        lock = self.directory.lock() if self.directory else None
-        workers = configs.build(self.registry, "executor", config.executor).open(runtime)
+        lock = self._lock or (self.directory.lock() if self.directory else None)
+        workers = None
         saved_at, saved_round = time.monotonic(), self.state.round if self.state else 0
         try:
+            with one_thread():
+                runtime = self.runtime = Runtime(config, self.registry, self.data_root)
+            if self.state:
+                checkpoint.check_weights(self.state, runtime.initial)
+            self._metrics = {
+                name: configs.build(self.registry, "metric", {"name": name, **given})
+                for name, given in config.metrics.items()
+            }
+            workers = configs.build(self.registry, "executor", config.executor).open(runtime)
             if self.directory:
                 self.directory.write("partition.json", partition_table(runtime))
             rounds = Rounds(
@@ -144,7 +162,8 @@ class Run:
                 path = self.directory.path if self.directory else None
                 for _, call in runtime.plugins.calls("round_end"):
                     call(result=result, directory=path)
-                if time.monotonic() - saved_at >= self.checkpoint_seconds:
+                due = self.checkpoint_rounds and number - saved_round >= self.checkpoint_rounds
+                if due or time.monotonic() - saved_at >= self.checkpoint_seconds:
                     self._checkpoint()
                     saved_at, saved_round = time.monotonic(), number
                 yield result
@@ -155,10 +174,12 @@ class Run:
                 self._checkpoint()
             raise
         finally:
-            workers.close()
+            if workers:
+                workers.close()
             self._clients.close()
             if lock:
                 lock.release()
+                self._lock = None
 
     def _checkpoint(self) -> None:
         if self.directory and self.state:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import config as configs
-from . import options, yamlfile
+from . import options, reading, yamlfile
 from .cards import load_card
 from .config import RunConfig
 from .errors import ConfigError, did_you_mean
@@ -55,23 +55,16 @@ def print_run(directory: Path) -> None:
     Raises:
         ConfigError: when the directory holds no run or a file of it is damaged.
     """
-    path = directory / "rounds.jsonl"
     if not (directory / "config.yaml").is_file():
         raise ConfigError(f"{directory} holds no run (no config.yaml)")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    try:
-        rounds = [json.loads(line) for line in lines]
-        shown = [
-            (r["round"], rule, metric, scores)
-            for r in rounds
-            for rule, metrics in r["scores"].items()
-            for metric, scores in metrics.items()
-            if scores["mean"] is not None
-        ]
-        done = directory / "result.json"
-        result = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{directory}: a damaged file: {error}") from error
+    rounds, result = reading.progress(directory)
+    shown = [
+        (r["round"], rule, metric, scores)
+        for r in rounds
+        for rule, metrics in r["scores"].items()
+        for metric, scores in metrics.items()
+        if scores.get("mean") is not None
+    ]
     for rule, metric in dict.fromkeys((s[1], s[2]) for s in shown):
         chosen = [s for s in shown if s[1:3] == (rule, metric)]
         domains = list(chosen[0][3]["domains"])

@@ -128,7 +128,9 @@ class TestShow:
         Path("here/rounds.jsonl").write_text('{"round": 1,')
         done = fedbench("show", "here")
         assert done.exit_code == 1
-        assert done.stderr.startswith("Error: here: a damaged file: ")
+        assert done.stderr.startswith(
+            "Error: here/rounds.jsonl: damaged: 0 rounds, the result has 1"
+        )
         assert done.stderr.count("\n") == 1
 
 

@@ -115,7 +115,10 @@ def _edit(path: Path, **changes: Any) -> None:
             lambda c: _edit(c / "checkpoint.json", versions={"torch": "1.0"}),
             "made with torch 1.0, installed is",
         ),
-        (lambda c: _edit(c / "checkpoint.json", file="../../x"), "no such file"),
+        (
+            lambda c: _edit(c / "checkpoint.json", file="../../x"),
+            "checkpoint.json: damaged: file: string should match",
+        ),
         (lambda c: _edit(c / "checkpoint.json", clients={"0": "0.1.safetensors"}), "no such file"),
         (lambda c: (c / "state-2.safetensors").unlink(), "no such file"),
         (lambda c: (c / "state-2.safetensors").write_bytes(b"x" * 50), "damaged"),
