@@ -55,6 +55,13 @@ if TYPE_CHECKING:
 hookspec = pluggy.HookspecMarker("fedbench")
 hookimpl = pluggy.HookimplMarker("fedbench")
 
+HOOK_API = 1
+"""The version of the hooks below. The module that a package's entry point names states the one that
+it was written for, as a plain number: ``fedbench_api = 1``. It goes up when a package that worked
+could break: a hook or an argument is renamed or taken away, means something else, or has to return
+something else. A new hook, a new argument or a new kind of thing to register is no new version.
+"""
+
 SINGLE = frozenset({"partition", "select_clients", "client_update", "aggregate"})
 """Hooks with exactly one base implementation in a run."""
 

@@ -1,16 +1,18 @@
 """Discovery of plugins, and the hooks of one run.
 
 Packages are found through entry points of the group ``fedbench`` and loaded one by one: one that
-breaks is remembered and reported only when a run asks for something that nobody else provides.
+breaks is remembered and reported only when a run asks for something that nobody else provides. The
+module that an entry point names says which hook API it was written for, ``fedbench_api = 1``.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import os
+import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any
 
@@ -18,11 +20,23 @@ import pluggy
 
 from .errors import ConfigError, PluginError, did_you_mean
 from .hookspecs import AT_MOST_ONE, REQUIRED_ANY, SINGLE, DiscoveryHooks, RunHooks
+from .rules import (
+    LABELS,
+    RUN_HOOKS,
+    check_api,
+    check_marker,
+    check_name,
+    check_schema,
+    check_value,
+    first_line,
+    marked,
+    printable,
+)
 
 GROUP = "fedbench"
 BUNDLED = "fedbench-toolkit"
-
-RUN_HOOKS = tuple(n for n in vars(RunHooks) if not n.startswith("_"))
+LIMIT = "FEDBENCH_PLUGINS"
+"""Environment variable: the packages to load beside the bundled ones, ``a,b``; default all."""
 
 KINDS = {
     name.removeprefix("register_").removesuffix("s"): name
@@ -30,12 +44,6 @@ KINDS = {
     if name.startswith("register_")
 }
 """Kind of thing -> the discovery hook that registers it."""
-
-RESERVED = frozenset(
-    {"method", "recipe", "card", "origin", "seed", "rounds", "data", "model", "executor", "device"}
-    | {"accuracy", "metrics", "inference", "plugins", "fedbench", "precision", "failures"}
-)
-"""Top-level keys of a config; a run plugin can't have such a name, since ``--set`` uses both."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +59,14 @@ class Entry:
     @property
     def about(self) -> str:
         """The first line of its docstring, or a recipe's own line."""
-        text = getattr(self.value, "about", None) or inspect.getdoc(self.value) or ""
-        return str(text).strip().split("\n")[0]
+        text = inspect.getattr_static(self.value, "about", None)
+        text = text if isinstance(text, str) else inspect.getdoc(self.value) or ""
+        return text.strip().split("\n")[0]
 
     @property
     def hooks(self) -> list[str]:
         """The run hooks that a plugin class implements, in the order of a round."""
-        return [n for n in RUN_HOOKS if hasattr(getattr(self.value, n, None), "fedbench_impl")]
+        return list(marked(self.value)) if self.kind == "plugin" else []
 
 
 @dataclass
@@ -67,13 +76,29 @@ class Registry:
     entries: dict[tuple[str, str], list[Entry]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     """Package -> why it could not be loaded."""
+    left_out: list[str] = field(default_factory=list)
+    """Packages that ``FEDBENCH_PLUGINS`` leaves out."""
 
-    def add(self, module: object, package: str = "(local)", version: str = "") -> None:
+    def add(
+        self,
+        module: object,
+        package: str = "(local)",
+        version: str = "",
+        *,
+        api_required: bool = False,
+    ) -> None:
         """Register a module or object that implements discovery hooks.
+
+        Args:
+            module: it may state ``fedbench_api``; installed packages have to (``api_required``).
+            package: who provides it.
+            version: of the package.
+            api_required: refuse a module that doesn't state ``fedbench_api``.
 
         Raises:
             PluginError: when it breaks a rule; nothing of it is registered then.
         """
+        check_api(module, api_required)
         manager = pluggy.PluginManager(GROUP)
         manager.add_hookspecs(DiscoveryHooks)
         try:
@@ -83,12 +108,12 @@ class Registry:
             raise PluginError(str(error).replace("\n", " ")) from error
         found = []
         for kind, hook in KINDS.items():
-            for mapping in getattr(manager.hook, hook)():
-                for name, value in mapping.items():
-                    if kind == "plugin":
-                        check_plugin_class(name, value)
-                    elif kind not in ("recipe", "card"):
-                        check_options_class(name, value)
+            for implementation in getattr(manager.hook, hook).get_hookimpls():
+                for name, value in _offered(hook, implementation.function).items():
+                    check_name(kind, name)
+                    check_value(kind, name, value)
+                    if package != BUNDLED and kind not in ("recipe", "card"):
+                        check_schema(name, value)
                     found.append(Entry(kind, name, value, package, version))
         for entry in found:
             self.entries.setdefault((entry.kind, entry.name), []).append(entry)
@@ -110,99 +135,154 @@ class Registry:
         found = self.entries.get((kind, name), [])
         if len(found) == 1:
             return found[0]
-        label = {"recipe": "method", "dataset": "data set"}.get(kind, kind)
-        if found:
-            owners = " and ".join(e.package for e in found)
+        label = LABELS.get(kind, kind)
+        owners = list(dict.fromkeys(e.package for e in found))
+        if len(owners) == 1:
+            raise ConfigError(f"{label} {name!r} is registered {len(found)} times by {owners[0]}")
+        if owners:
             raise ConfigError(
-                f"{label} {name!r} is provided by {owners}; uninstall one or limit the packages "
-                "with FEDBENCH_PLUGINS"
+                f"{label} {name!r} is provided by {' and '.join(owners)}; uninstall one or limit "
+                f"the packages with {LIMIT}"
             )
         message = f"no {label} {name!r}{did_you_mean(name, self.names(kind))}"
         if self.failures:
             broken = "; ".join(f"{p}: {why}" for p, why in sorted(self.failures.items()))
             message += f"; not loaded: {broken}"
+        if self.left_out:
+            message += f"; left out by {LIMIT}: {', '.join(self.left_out)}"
         raise ConfigError(message)
 
 
-def check_options_class(name: str, cls: object) -> None:
-    """Check that ``cls`` is a dataclass of options.
-
-    Raises:
-        PluginError: when it is not a frozen dataclass with identity equality.
-    """
-    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-        raise PluginError(f"{name!r} must be a dataclass of options, got {cls!r}")
-    params = cls.__dataclass_params__  # type: ignore[attr-defined]
-    if not params.frozen or params.eq:
+def _offered(hook: str, function: Callable[[], object]) -> Mapping[str, Any]:
+    """Call one discovery hook. Directly, since pluggy would drop a ``None``."""
+    if check_marker("the package", hook, function).get("wrapper"):
+        raise PluginError(f"the package: {hook} can't be a wrapper")
+    offered = function()
+    if not isinstance(offered, Mapping):
         raise PluginError(
-            f"{name!r} ({cls.__name__}) must be @dataclass(frozen=True, eq=False): plugins hold "
-            "options only; what lasts between rounds belongs in the server's or client's state"
+            f"{hook} returned {type(offered).__name__}; return a mapping, {{}} for nothing"
         )
+    return offered
 
 
-def check_plugin_class(name: str, cls: object) -> None:
-    """Check a run plugin's class: options only, known hooks, no defaulted hook argument.
+@dataclass(frozen=True)
+class Source:
+    """Code that discovery would import: one entry point of one installed distribution.
+
+    Args:
+        package: the distribution's name.
+        version: the distribution's.
+        value: what the entry point names, ``module`` or ``module:object``.
+        point: the entry point; ``None`` when the distribution's list of them can't be read.
+        loads: whether it is loaded; ``FEDBENCH_PLUGINS`` may leave it out.
+        problem: why it can't be read.
+    """
+
+    package: str
+    version: str
+    value: str
+    point: metadata.EntryPoint | None
+    loads: bool = True
+    problem: str = ""
+
+    @property
+    def label(self) -> str:
+        """The package and what of it is loaded, for messages."""
+        return f"{self.package} ({self.value})"
+
+    @property
+    def file(self) -> str:
+        """Where the module's code is, found without importing it; empty when it isn't found."""
+        path, origin = None, ""
+        parts = self.value.partition(":")[0].strip().split(".")
+        for end in range(1, len(parts) + 1):
+            if end > 1 and path is None:  # what should hold the module is no package
+                return ""
+            try:
+                tried = (f.find_spec(".".join(parts[:end]), path) for f in sys.meta_path)
+                spec = next((s for s in tried if s), None)
+            except Exception:  # a name or a folder that nothing can be looked up in
+                return ""
+            if spec is None:
+                return ""
+            path, origin = spec.submodule_search_locations, spec.origin or ""
+        return origin
+
+
+def sources() -> list[Source]:
+    """Return what discovery would import, without importing any of it.
 
     Raises:
-        PluginError: naming the plugin, the hook and the rule.
+        ConfigError: when ``FEDBENCH_PLUGINS`` names a package that is not installed.
     """
-    check_options_class(name, cls)
-    if name in RESERVED:
-        raise PluginError(f"a plugin can't be called {name!r}: that is a top-level config key")
-    found = False
-    for attribute in dir(cls):
-        function = inspect.getattr_static(cls, attribute)
-        options = getattr(function, f"{GROUP}_impl", None)
-        if options is None:
+    found: dict[tuple[str, str], Source] = {}
+    homes: dict[str, metadata.Distribution] = {}
+    for dist in metadata.distributions():
+        try:
+            points = [p for p in dist.entry_points if p.group == GROUP]
+            if not points:
+                continue
+            package, version = printable(str(dist.name)), printable(str(dist.version))
+        except Exception as error:  # a damaged installation must not break the others
+            where = printable(os.path.basename(str(getattr(dist, "_path", dist))))
+            why = f"its metadata can't be read: {type(error).__name__}: {first_line(error)}"
+            found[where, ""] = Source(where, "", "entry_points.txt", None, problem=why)
             continue
-        found = True
-        hook = options.get("specname") or attribute
-        spec = getattr(RunHooks, hook, None)
-        if spec is None:
-            raise PluginError(
-                f"plugin {name!r} implements unknown hook {hook!r}{did_you_mean(hook, RUN_HOOKS)}"
-            )
-        if options.get("hookwrapper"):
-            raise PluginError(f"plugin {name!r}: {hook} uses hookwrapper; use wrapper=True")
-        if options.get("wrapper") and hook not in SINGLE:
-            raise PluginError(
-                f"plugin {name!r} wraps {hook!r}; only {', '.join(sorted(SINGLE))} can be wrapped"
-            )
-        known = set(inspect.signature(spec).parameters) - {"self"}
-        for parameter in list(inspect.signature(function).parameters.values())[1:]:
-            if parameter.default is not parameter.empty:
-                raise PluginError(
-                    f"plugin {name!r}: argument {parameter.name!r} of {hook} has a default; "
-                    "hooks never pass such an argument, so remove the default"
-                )
-            if parameter.name not in known:
-                raise PluginError(
-                    f"plugin {name!r}: {hook} has no argument {parameter.name!r}"
-                    f"{did_you_mean(parameter.name, known)}"
-                )
-    if not found:
-        raise PluginError(f"plugin {name!r} implements no hook; mark methods with @hookimpl")
+        if homes.setdefault(_normal(package), dist) is not dist:
+            continue  # the first one on the path is the one that Python imports
+        for point in points:
+            value = printable(point.value)
+            found[package, value] = Source(package, version, value, point)
+    wanted = _wanted([s.package for s in found.values() if s.point])
+    chosen = [
+        s if wanted is None or _normal(s.package) in wanted else replace(s, loads=False)
+        for s in found.values()
+    ]
+    return sorted(chosen, key=lambda s: (s.package != BUNDLED, s.package, s.value))
+
+
+def _normal(package: str) -> str:
+    """Return a distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def _wanted(packages: Sequence[str]) -> set[str] | None:
+    """Return the normalised names that ``FEDBENCH_PLUGINS`` allows; ``None`` for all."""
+    given = os.environ.get(LIMIT)
+    if given is None:
+        return None
+    known = {_normal(p): p for p in packages}
+    wanted = {n.strip() for n in given.split(",") if n.strip()}
+    for name in sorted(wanted):
+        if _normal(name) not in known:
+            near = did_you_mean(name, known.values())
+            raise ConfigError(f"{LIMIT}: no installed package {name!r} has plugins{near}")
+    return {_normal(n) for n in (BUNDLED, *wanted)}
 
 
 def discover() -> Registry:
     """Load every package of the entry-point group, one by one, and return the registry.
 
     With ``FEDBENCH_PLUGINS=name,name`` only those packages are loaded, beside the bundled ones.
+
+    Raises:
+        ConfigError: when ``FEDBENCH_PLUGINS`` names a package that is not installed.
     """
     registry = Registry()
-    only = os.environ.get("FEDBENCH_PLUGINS")
-    wanted = {BUNDLED, *(n.strip() for n in only.split(","))} if only is not None else None
-    points = sorted(metadata.entry_points(group=GROUP), key=lambda p: p.name)
-    for point in points:
-        package = point.dist.name if point.dist else point.value
-        version = point.dist.version if point.dist else ""
-        if wanted is not None and package not in wanted:
-            continue
-        try:
-            registry.add(point.load(), package, version)
-        except Exception as error:  # one broken package must not break the others
-            why = f"{type(error).__name__}: {error}".split("\n")[0]
-            registry.failures[f"{package} ({point.value})"] = why
+    for source in sources():
+        if not source.loads:
+            registry.left_out.append(source.label)
+        elif source.point is None:
+            registry.failures[source.label] = source.problem
+        else:
+            try:
+                module = source.point.load()
+                registry.add(module, source.package, source.version, api_required=True)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # even sys.exit(): it must not break the others
+                text = f"{type(error).__name__}: {first_line(error)}"
+                registry.failures[source.label] = text.removesuffix(": ")
     return registry
 
 

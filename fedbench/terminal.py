@@ -13,7 +13,7 @@ from . import options, reading, yamlfile
 from .cards import load_card
 from .config import RunConfig
 from .errors import ConfigError, did_you_mean
-from .plugins import Registry
+from .plugins import LIMIT, Registry
 from .progress import console, duration, grid, percent, size, title
 from .types import Dataset
 
@@ -100,7 +100,9 @@ def print_plugins(registry: Registry) -> None:
             table.add_row(entry.name, f"{entry.package} {entry.version}", about)
         out.print(table)
     for package, why in registry.failures.items():
-        out.print(f"not loaded: {package}: {why}", style="bold red")
+        out.print(f"not loaded: {package}: {why}", style="bold red", soft_wrap=True)
+    if registry.left_out:
+        out.print(f"left out by {LIMIT}: {', '.join(registry.left_out)}", soft_wrap=True)
 
 
 def print_plugin(registry: Registry, name: str) -> None:

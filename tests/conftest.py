@@ -7,7 +7,9 @@ Test modules reach it all through fixtures (`--import-mode=importlib` makes no m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -165,6 +167,36 @@ def add(registry: Registry) -> Callable[..., None]:
         registry.add(module, "tests")
 
     return register
+
+
+@pytest.fixture
+def install(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Path]]:
+    """Install a package, as pip would, into a folder on the path: ``install("name", "source")``.
+
+    Returns the folder. ``entry`` is what the entry point names, by default the module.
+    """
+    folder = tmp_path_factory.mktemp("site")
+    monkeypatch.syspath_prepend(folder)
+    before = set(sys.modules)
+
+    def write(package: str, source: str, version: str = "1.0", entry: str | None = None) -> Path:
+        module = package.replace("-", "_")
+        (folder / f"{module}.py").write_text(source, encoding="utf-8")
+        info = folder / f"{module}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n"
+        )
+        (info / "entry_points.txt").write_text(f"[fedbench]\n{package} = {entry or module}\n")
+        importlib.invalidate_caches()
+        return folder
+
+    yield write
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
+            del sys.modules[name]
 
 
 @pytest.fixture

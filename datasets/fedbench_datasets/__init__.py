@@ -21,6 +21,8 @@ from . import (
     transforms,
 )
 
+fedbench_api = 1
+
 
 @hookimpl
 def register_datasets() -> Mapping[str, type]:

@@ -11,19 +11,41 @@ from . import Listing, config_flags, main, resolve_config
 
 
 @main.group(cls=Listing)
+@click.option(
+    "--sources", is_flag=True,
+    help="Show which code of which package would be loaded, and from where; load none of it.",
+)  # fmt: skip
 @click.pass_context
-def plugins(ctx: click.Context) -> None:
+def plugins(ctx: click.Context, sources: bool) -> None:
     """List what is installed, by which package, and which hooks each plugin implements.
 
     \b
     fedbench plugins
+    fedbench plugins --sources                      which code would be loaded, from where
     fedbench plugins show hpcl                      its options, defaults and bounds
-    """
-    if ctx.invoked_subcommand is None:
-        from .. import terminal
-        from ..plugins import discover
 
-        terminal.print_plugins(discover())
+    FEDBENCH_PLUGINS=a,b loads only these packages, beside the bundled ones.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    if sources:
+        _print_sources()
+        return
+    from .. import terminal
+    from ..plugins import discover
+
+    terminal.print_plugins(discover())
+
+
+def _print_sources() -> None:
+    from ..plugins import LIMIT, sources
+
+    for source in sources():
+        what = source.problem or ("loads" if source.file else "not found")
+        what = what if source.loads else f"left out by {LIMIT}"
+        click.echo(f"{source.package} {source.version}, {source.value}: {what}")
+        if source.file:  # on a line of its own, whole, to be opened
+            click.echo(f"    {source.file}")
 
 
 @plugins.command("show")

@@ -8,6 +8,8 @@ from ..hookspecs import hookimpl
 from .inline import Inline
 from .pool import Pool
 
+fedbench_api = 1
+
 
 @hookimpl
 def register_executors() -> Mapping[str, type]:

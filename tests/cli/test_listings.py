@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
 from PIL import Image
 
-from fedbench import options
+from fedbench import executors, options
 from fedbench.cli import main
 
 
@@ -66,20 +68,52 @@ class TestPlugins:
         assert "fedavg: plugin of" in done.stdout
         assert "fedavg: recipe of" in done.stdout
 
-    def test_two_packages_with_one_card_are_both_listed(self, fedbench, monkeypatch):
-        from types import SimpleNamespace
-
-        from fedbench import plugins
-        from fedbench.hookspecs import hookimpl
-
-        other = SimpleNamespace(register_cards=hookimpl(lambda: {"digits": None}))
-        real = list(plugins.metadata.entry_points(group="fedbench"))
-        dist = SimpleNamespace(name="other", version="1.0")
-        point = SimpleNamespace(name="other", value="other", dist=dist, load=lambda: other)
-        monkeypatch.setattr(plugins.metadata, "entry_points", lambda group: [*real, point])
+    def test_two_packages_with_one_card_are_both_listed(self, fedbench, install):
+        install("other", OTHER)
         done = fedbench("plugins")
         assert done.exit_code == 0
         assert "card 'digits' is provided by fedbench-toolkit and other" in flat(done.stdout)
+
+    def test_packages_that_are_not_loaded_are_named_with_the_reason(
+        self, fedbench, install, monkeypatch
+    ):
+        install("other", OTHER)
+        install("old", "")
+        lines = fedbench("plugins").stdout.splitlines()
+        assert lines[-1].startswith("not loaded: old (old): PluginError: it doesn't say which hook")
+        monkeypatch.setenv("FEDBENCH_PLUGINS", "old")
+        lines = fedbench("plugins").stdout.splitlines()
+        assert "left out by FEDBENCH_PLUGINS: other (other)" in lines
+
+    def test_sources_show_what_would_be_loaded_without_loading_it(
+        self, fedbench, install, monkeypatch, tmp_path
+    ):
+        trap = tmp_path / "loaded"
+        folder = install("other", f"open({str(trap)!r}, 'w')", version="1.5")
+        install("nowhere", "", entry="nowhere.inner:thing")
+        monkeypatch.setenv("FEDBENCH_PLUGINS", "nowhere")
+        done = fedbench("plugins", "--sources")
+        assert done.exit_code == 0
+        lines = done.stdout.splitlines()
+        assert lines[-3:] == [
+            "nowhere 1.0, nowhere.inner:thing: not found",
+            "other 1.5, other: left out by FEDBENCH_PLUGINS",
+            f"    {folder / 'other.py'}",
+        ]
+        assert re.fullmatch(r"fedbench-toolkit \S+, fedbench\.executors: loads", lines[0])
+        assert Path(lines[1].strip()) == Path(executors.__file__)
+        assert not trap.exists()
+
+
+OTHER = """
+from pathlib import Path
+from fedbench import hookimpl
+fedbench_api = 1
+
+@hookimpl
+def register_cards():
+    return {"digits": Path(__file__)}
+"""
 
 
 class TestData:

@@ -159,11 +159,12 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("words", "text"), MISTAKES, ids=[" ".join(w) for w, _ in MISTAKES])
-def test_a_mistake_is_one_line_without_a_traceback(fedbench, words, text, monkeypatch):
+def test_a_mistake_is_one_line_without_a_traceback(fedbench, words, text, install):
     Path("bad.yaml").write_text("recipe: fedavg\nplugins:\n  sgd:\n    epochs: many\n")
     Path("two.yaml").write_text("recipe: fedavg\nplugins:\n  second: {}\n")
     Path("file").write_text("")
-    second(monkeypatch)
+    install("other", SECOND)
+    install("broken", "1 / 0")
     done = fedbench(*words)
     assert done.exit_code == 1
     assert done.stdout == ""
@@ -172,34 +173,25 @@ def test_a_mistake_is_one_line_without_a_traceback(fedbench, words, text, monkey
     assert "Traceback" not in done.output
 
 
-def second(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Install a package with a plugin ``second`` that aggregates too, and a broken one."""
-    from dataclasses import dataclass
-    from types import SimpleNamespace
+SECOND = """
+from dataclasses import dataclass
+from fedbench import hookimpl
+fedbench_api = 1
 
-    from fedbench import plugins
-    from fedbench.hookspecs import hookimpl
+@dataclass(frozen=True, eq=False)
+class Second:
+    @hookimpl
+    def aggregate(self): ...
 
-    @dataclass(frozen=True, eq=False)
-    class Second:
-        """Aggregates too."""
-
-        @hookimpl
-        def aggregate(self): ...
-
-    offer = SimpleNamespace(register_plugins=hookimpl(lambda: {"second": Second}))
-    real = list(plugins.metadata.entry_points(group="fedbench"))
-
-    def point(package, load):
-        dist = SimpleNamespace(name=package, version="1.0")
-        return SimpleNamespace(name=package, value=package, dist=dist, load=load)
-
-    fake = [point("other", lambda: offer), point("broken", lambda: 1 / 0)]
-    monkeypatch.setattr(plugins.metadata, "entry_points", lambda group: [*real, *fake])
+@hookimpl
+def register_plugins():
+    return {"second": Second}
+"""
 
 
-def test_an_unknown_name_tells_of_a_package_that_did_not_load(fedbench, monkeypatch):
-    second(monkeypatch)
+def test_an_unknown_name_tells_of_a_package_that_did_not_load(fedbench, install):
+    install("other", SECOND)
+    install("broken", "1 / 0")
     done = fedbench("config", "fedavgg")
     assert done.stderr == (
         "Error: no method 'fedavgg' (did you mean 'fedavg'?); not loaded: broken (broken): "

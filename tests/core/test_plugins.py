@@ -13,8 +13,8 @@ import torch
 
 from fedbench.errors import ConfigError, PluginError
 from fedbench.hookspecs import DiscoveryHooks, RunHooks, hookimpl
-from fedbench.plugins import RunPlugins, check_plugin_class
-from fedbench.types import ServerUpdate
+from fedbench.plugins import RunPlugins
+from fedbench.types import Recipe, ServerUpdate
 
 
 def exactly(text: str) -> str:
@@ -49,9 +49,48 @@ class UnknownHook:
 
 
 @dataclass(frozen=True, eq=False)
-class UnknownSpecname:
-    @hookimpl(specname="round_ends")
+class Specname:
+    @hookimpl(specname="round_end")
     def observe(self, result): ...
+
+
+@dataclass(frozen=True, eq=False)
+class First:
+    @hookimpl(tryfirst=True)
+    def round_end(self, result): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Last:
+    @hookimpl(trylast=True)
+    def round_end(self, result): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Optional:
+    @hookimpl(optionalhook=True)
+    def round_ends(self, result): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Static:
+    @staticmethod
+    @hookimpl
+    def round_end(result): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Keywords:
+    @hookimpl
+    def round_end(self, result, **more): ...
+
+
+@dataclass(frozen=True, eq=False)
+class RequiresText:
+    requires: ClassVar[str] = "fedavg"
+
+    @hookimpl
+    def round_end(self, result): ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +124,23 @@ class NoHook:
     def round_end(self, result): ...
 
 
+@dataclass(frozen=True, eq=False)
+class NoMethod:
+    """Has options only."""
+
+
+@dataclass(frozen=True, eq=False)
+class Net:
+    def build(self, input_shape, num_classes): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Unresolved:
+    width: Nowhere = 3  # noqa: F821
+
+    def build(self, input_shape, num_classes): ...
+
+
 OPTIONS_ONLY = (
     "must be @dataclass(frozen=True, eq=False): plugins hold options only; what lasts between "
     "rounds belongs in the server's or client's state"
@@ -98,10 +154,13 @@ OPTIONS_ONLY = (
         (ByValue, f"'x' (ByValue) {OPTIONS_ONLY}"),
         (NoDataclass, f"'x' must be a dataclass of options, got {NoDataclass!r}"),
         (UnknownHook, "plugin 'x' implements unknown hook 'aggregat' (did you mean 'aggregate'?)"),
-        (
-            UnknownSpecname,
-            "plugin 'x' implements unknown hook 'round_ends' (did you mean 'round_end'?)",
-        ),
+        (Specname, "plugin 'x': observe uses specname; name the method after its hook"),
+        (First, "plugin 'x': round_end uses tryfirst; the order of the YAML file decides"),
+        (Last, "plugin 'x': round_end uses trylast; the order of the YAML file decides"),
+        (Optional, "plugin 'x': round_ends uses optionalhook; an unknown hook is an error"),
+        (Static, "plugin 'x': round_end must be a plain method, without a decorator on it"),
+        (Keywords, "plugin 'x': round_end takes **more; name the arguments it needs"),
+        (RequiresText, "plugin 'x': requires must be a tuple of plugin names, got 'fedavg'"),
         (
             Defaulted,
             "plugin 'x': argument 'directory' of round_end has a default; hooks never pass such "
@@ -129,10 +188,93 @@ def test_a_class_that_breaks_a_rule_is_refused_when_it_registers(registry, add, 
 
 
 @pytest.mark.parametrize("name", ["seed", "rounds", "plugins", "accuracy"])
-def test_a_plugin_cannot_have_the_name_of_a_config_key(name):
+def test_a_plugin_cannot_have_the_name_of_a_config_key(add, name):
     text = f"a plugin can't be called {name!r}: that is a top-level config key"
     with pytest.raises(PluginError, match=exactly(text)):
-        check_plugin_class(name, Observer)
+        add(**{name: Observer})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "a/b", "../x", "a\\b", "a\nb", "a b", "-a", "é", "a.b", "x" * 65, "a\x1b[1m"],
+)
+def test_a_plugin_has_a_name_that_files_and_flags_can_carry(add, name):
+    text = f"the name of a plugin is at most 64 letters, digits, - and _, got {name!r}"
+    with pytest.raises(PluginError, match=exactly(text)):
+        add(**{name: Observer})
+
+
+def test_other_names_may_have_dots_inside(registry):
+    def offer(name: object) -> object:
+        return SimpleNamespace(register_models=hookimpl(lambda: {name: Net}))
+
+    registry.add(offer("net-1.5"), "other")
+    assert "net-1.5" in registry.names("model")
+    for name in ("net.", "a..b", ".net"):
+        text = (
+            "the name of a model is at most 64 letters, digits, - and _, and dots inside, got "
+            f"{name!r}"
+        )
+        with pytest.raises(PluginError, match=exactly(text)):
+            registry.add(offer(name), "other")
+    with pytest.raises(PluginError, match=exactly("the name of a model must be text, got int")):
+        registry.add(offer(3), "other")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "text"),
+    [
+        ("datasets", NoMethod, "data set 'x' (NoMethod) has no method 'load'"),
+        ("models", NoMethod, "model 'x' (NoMethod) has no method 'build'"),
+        ("metrics", NoMethod, "metric 'x' (NoMethod) has no method '__call__'"),
+        ("executors", NoMethod, "executor 'x' (NoMethod) has no method 'open'"),
+        ("recipes", {"plugins": {}}, "method 'x' must be a Recipe, got dict"),
+        (
+            "recipes",
+            Recipe(plugins={"sgd": None}, about="", source=""),
+            "method 'x': plugins must map each plugin's name to its options",
+        ),
+        (
+            "recipes",
+            Recipe(plugins={}, about=1, source=""),
+            "method 'x': about and source must be ",
+        ),
+        ("cards", "card.yaml", "card 'x' must be a path, got str"),
+        ("models", Unresolved, "the options of 'x' (Unresolved) can't be validated: "),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.isalpha() else "",
+)
+def test_what_is_registered_is_what_its_kind_needs(registry, kind, value, text):
+    module = SimpleNamespace(**{f"register_{kind}": hookimpl(lambda: {"x": value})})
+    with pytest.raises(PluginError) as caught:
+        registry.add(module, "other")
+    assert str(caught.value).startswith(text)
+
+
+@pytest.mark.parametrize("offered", [None, [], 3, "sgd"], ids=repr)
+def test_a_discovery_hook_returns_a_mapping(registry, offered):
+    module = SimpleNamespace(register_plugins=hookimpl(lambda: offered))
+    kind = type(offered).__name__
+    text = f"register_plugins returned {kind}; return a mapping, {{}} for nothing"
+    with pytest.raises(PluginError, match=exactly(text)):
+        registry.add(module, "other")
+
+
+@pytest.mark.parametrize(
+    ("stated", "text"),
+    [
+        (2, "it was written for hook API 2, this fedbench has 1; upgrade fedbench-toolkit"),
+        (0, "it was written for hook API 0, this fedbench has 1; upgrade the package"),
+        ("1", "fedbench_api must be a whole number like 1, got '1'"),
+        (True, "fedbench_api must be a whole number like 1, got True"),
+    ],
+)
+def test_a_module_of_another_hook_api_is_refused(registry, stated, text):
+    module = SimpleNamespace(
+        fedbench_api=stated, register_plugins=hookimpl(lambda: {"x": Observer})
+    )
+    with pytest.raises(PluginError, match=exactly(text)):
+        registry.add(module, "other")
 
 
 def test_data_sets_models_and_metrics_are_dataclasses_of_options_too(registry):

@@ -9,6 +9,8 @@ from fedbench.types import Recipe
 
 from . import fedavg, fedproto, fedprox, fpl, metrics, models, moon, sampling, sgd, trackers
 
+fedbench_api = 1
+
 
 @hookimpl
 def register_plugins() -> Mapping[str, type]:

@@ -9,6 +9,7 @@ from fedbench.types import Recipe
 
 from . import class_batches, hyper_prototypes, losses, recalibration
 
+fedbench_api = 1
 SOURCE = "Wang et al., Federated Hyper-Prototype Learning via Gradient Matching, ICML 2026"
 
 
