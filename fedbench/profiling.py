@@ -27,7 +27,8 @@ from . import context
 from . import round as rounds
 from .config import RunConfig
 from .context import ClientContext
-from .plugins import RUN_HOOKS, Registry, RunPlugins
+from .plugins import Registry, RunPlugins
+from .rules import RUN_HOOKS
 from .run import Run
 from .runtime import Runtime
 from .store import ClientStates
