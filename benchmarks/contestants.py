@@ -23,6 +23,9 @@ PEERS = {
     "fluke": Environment(("fluke-fl>=0.8.1,<0.9",), ("fluke-fl",)),
 }
 
+SILENT = {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0", "WANDB_MODE": "disabled"}
+"""Peers measure without calling home."""
+
 
 @dataclass
 class Contestant:
@@ -57,12 +60,13 @@ def peer(name: str, folder: Path, own_torch: bool) -> Contestant:
         NotInstalled: naming what failed.
     """
     python = PEERS[name].make(name, folder, own_torch)
-    script = str(HERE / "peers" / f"{name}.py")
+    # As a module: as a script its folder would be searched first, where pfl.py hides pfl itself.
+    start = [python, "-m", f"peers.{name}"]
     return Contestant(
         name,
-        lambda workload, rounds, folder: [python, script, workload.name, str(rounds)],
+        lambda workload, rounds, folder: [*start, workload.name, str(rounds)],
         versions(python, ("torch", *PEERS[name].packages)),
-        {"PYTHONPATH": str(HERE)},
+        {"PYTHONPATH": str(HERE), **SILENT},
     )
 
 

@@ -159,3 +159,13 @@ def test_a_contestant_that_fails_is_reported_with_its_last_words(tmp_path):
     text = measured(code, tmp_path)
     assert text.startswith("exit status 1, 1 of 2 rounds")
     assert "no more memory" in text
+
+
+def test_a_peer_that_cannot_be_installed_is_reported_and_left_out(load, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    environments = load("environments")
+    peer = environments.Environment(("no-such-peer==1",), ("no-such-peer",))
+    with pytest.raises(environments.NotInstalled, match="no-such-peer==1"):
+        peer.make("peer", tmp_path, own_torch=False)
+    assert not (tmp_path / "peer" / "complete").exists(), "a later call must try again"
