@@ -67,7 +67,7 @@ class Run:
         self.config = (
             config if isinstance(config, RunConfig) else configs.load(self.registry, config)
         )
-        open_device(self.config.device)
+        open_device(self.config.device, self.config.precision)
         self.data_root = data_root or default_data_root()
         self.directory = RunDirectory.create(Path(directory), self.config) if directory else None
         self.history: list[RoundResult] = []

@@ -19,6 +19,7 @@ from .memory import keep_freed_memory
 from .plugins import Registry, RunPlugins
 from .random import Streams
 from .types import (
+    BF16,
     ClientJob,
     ClientResult,
     Dataset,
@@ -67,7 +68,7 @@ class Runtime:
         keep_freed_memory()
         self.config, self.registry = config, registry
         self.streams = Streams(config.seed)
-        self.device = open_device(config.device)
+        self.device = open_device(config.device, config.precision)
         self.plugins: RunPlugins = configs.build_plugins(registry, config)
         if placed:
             self.data, self.parts = placed
@@ -133,6 +134,7 @@ class Runtime:
         model = model.to(self.device)
         if len(shape) == 3:
             model = model.to(memory_format=torch.channels_last)
+        setattr(model, BF16, self.config.precision == "bf16")
         initial = seal(model.state_dict(), "initial weights")
         assert isinstance(initial, Mapping)
         return model, initial
@@ -182,11 +184,11 @@ def partition_table(runtime: Runtime) -> dict[str, Any]:
     return {"classes": list(data.classes), "domains": list(data.domains), "counts": counts}
 
 
-def open_device(name: str) -> torch.device:
+def open_device(name: str, precision: str = "fp32") -> torch.device:
     """Return the device of that name.
 
     Raises:
-        ConfigError: when it can't be used here.
+        ConfigError: when it can't be used here, or not with that precision.
     """
     try:
         device = torch.device(name)
@@ -194,4 +196,23 @@ def open_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         why = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} can't be used here: {why}") from error
+    if precision == "bf16" and not _has_bf16(device):
+        raise ConfigError(
+            f"precision 'bf16' can't be used on device {name!r} of this machine, which has no "
+            "bfloat16 arithmetic; use 'fp32'"
+        )
     return device
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16 itself; CPUs without it would be many times slower."""
+    if device.type == "cpu":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    try:
+        with torch.autocast(device.type, torch.bfloat16):
+            one = torch.ones(1, 1, device=device)
+            return (one @ one).dtype == torch.bfloat16
+    except RuntimeError:
+        return False

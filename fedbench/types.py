@@ -8,6 +8,7 @@ reference can therefore never leak from one side to the other.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -96,9 +97,20 @@ class Model(Protocol):
         ...
 
 
+BF16 = "fedbench_bf16"
+"""Attribute of a model whose passes run under bfloat16 autocast; copies of the model keep it."""
+
+
 def forward(model: nn.Module, inputs: Tensor) -> Output:
-    """Run ``model`` (a `Model`) on a batch and keep its features beside its logits."""
-    features = model.features(inputs)  # type: ignore[operator]
+    """Run ``model`` (a `Model`) on a batch and keep its features beside its logits.
+
+    With ``precision: bf16`` the features are computed under autocast; they leave it as float32, and
+    the classifier always computes in float32, so that losses and closed forms see plain numbers.
+    """
+    bf16 = getattr(model, BF16, False)
+    with torch.autocast(inputs.device.type, torch.bfloat16) if bf16 else nullcontext():
+        features = model.features(inputs)  # type: ignore[operator]
+    features = features.float() if bf16 else features
     return Output(features, model.classifier(features))  # type: ignore[operator]
 
 

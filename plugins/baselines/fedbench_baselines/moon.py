@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedbench import Batch, ClientContext, Output, hookimpl
+from fedbench.types import forward
 
 STATE = "moon.previous"
 
@@ -75,7 +76,7 @@ class Moon:
         if STATE not in ctx.scratch:
             return {}
         with torch.no_grad():
-            received, previous = (model.features(batch.inputs) for model in ctx.scratch[STATE])
+            received, previous = (forward(m, batch.inputs).features for m in ctx.scratch[STATE])
         return {"moon": self.mu * moon_loss(output.features, received, previous, self.temperature)}
 
 
