@@ -77,11 +77,20 @@ class RunHooks:
 
     @hookspec
     def prepare_data(self, data: Dataset, rng: np.random.Generator) -> Dataset:
-        """Change the whole data set before it is partitioned (long tail, subsets); chained."""
+        """Change the whole data set before it is partitioned (long tail, subsets); chained.
+
+        When: once, before ``partition``; again in a process that rebuilds the run (resume, Ray).
+        Returns: the `Dataset` to go on with; the next plugin gets it.
+        """
 
     @hookspec(firstresult=True)
     def partition(self, data: Dataset, rng: np.random.Generator) -> Sequence[Tensor]:
-        """Give each client its training examples: one (n_k,) index tensor into ``data.train``."""
+        """Give each client its training examples.
+
+        When: once, after ``prepare_data``.
+        Returns: for each client, by id, an (n_k,) index tensor into ``data.train``; n_k >= 1.
+        Indices may be left out; that none is given twice is the partitioner's duty.
+        """
 
     @hookspec
     def client_data(
@@ -92,60 +101,105 @@ class RunHooks:
         num_classes: int,
         rng: np.random.Generator,
     ) -> Examples:
-        """Change what one client trains on (label noise, feature noise); chained, every turn.
+        """Change what one client trains on (label noise, feature noise); chained.
 
-        ``rng`` starts at the same place every round. Give back as many examples as you got.
+        When: at the start of every turn of the client. ``rng`` starts at the same place every
+        round, so the change is the same every round.
+        Returns: the `Examples` to train on, as many as it got.
         """
 
     @hookspec
     def init_server(self, ctx: ServerContext, weights: Weights) -> Mapping[str, Value]:
-        """Return the state entries that this plugin keeps, by key. Called once, before round 1."""
+        """Set up what this plugin keeps on the server.
+
+        When: once, before round 1, with the initial weights; a resumed run has its state already.
+        Returns: state entries by key: a tensor, a `PerClass`, or tensors by name; ``{}`` for none.
+        A key belongs to the plugin that wrote it first.
+        """
 
     @hookspec(firstresult=True)
     def select_clients(self, ctx: ServerContext, state: ServerState) -> Sequence[int]:
-        """Return the ids of the clients that take part in this round, without repetition."""
+        """Choose who takes part.
+
+        When: on the server, at the start of every round.
+        Returns: distinct client ids, at least one, in any order; they are sorted afterwards.
+        """
 
     @hookspec
     def broadcast(self, ctx: ServerContext, state: ServerState) -> Mapping[str, Value]:
-        """Return what every client of this round gets, by key. Two plugins can't send one key."""
+        """Say what every client of this round gets.
+
+        When: on the server, after ``select_clients``.
+        Returns: values by key; ``{}`` for none. Two plugins can't send one key. ``"weights"`` is
+        what clients load into the model; without it they start from the initial weights.
+        """
 
     @hookspec
     def transform(self, inputs: Tensor, train: bool, rng: Generator) -> Tensor:
-        """Transform a batch (B, ...) of float inputs; chained. Draw from ``rng`` per sample."""
+        """Transform a batch (B, ...) of float inputs; chained. Draw from ``rng`` per sample.
+
+        When: on every batch, of training (``train``), test data and ``ctx.embed`` (not ``train``).
+        Returns: the (B, ...) inputs for the next transform or the model.
+        """
 
     @hookspec(firstresult=True)
     def client_update(self, ctx: ClientContext) -> object:
-        """Train ``ctx.model`` on the client's data. The base implementation returns ``True``.
+        """Train ``ctx.model`` on the client's data: one client's turn.
 
-        Wrappers act before and after it: ``ctx.upload(key, value)``, ``ctx.metric(name, value)``,
+        When: once for each selected client and round, in any process and any order. Wrappers run
+        code before and after the base: ``ctx.upload(key, value)``, ``ctx.metric(name, value)``,
         ``ctx.state[key] = value``.
+        Returns: ``True`` from the base; a wrapper hands on what its ``yield`` gave it.
         """
 
     @hookspec
     def local_loss(self, ctx: ClientContext, batch: Batch, output: Output) -> Mapping[str, Tensor]:
-        """Return scalar loss terms by name, already weighted; ``{}`` for none."""
+        """Add terms to the loss of one batch; core sums the terms of all plugins.
+
+        When: in every training step, after the forward pass.
+        Returns: floating scalar tensors by name, already weighted; ``{}`` for none.
+        """
 
     @hookspec
     def after_backward(self, ctx: ClientContext, batch: Batch) -> None:
-        """Act between the backward pass and the optimiser's step, for example on gradients."""
+        """Act on the gradients, which are in ``ctx.model``'s parameters.
+
+        When: in every training step, between the backward pass and the optimiser's step.
+        Returns: nothing.
+        """
 
     @hookspec(firstresult=True)
     def aggregate(
         self, ctx: ServerContext, state: ServerState, results: Iterator[ClientResult]
     ) -> Weights:
-        """Return the new global weights. ``results`` is read once, in client-id order."""
+        """Make the new global weights from the clients' results.
+
+        When: on the server, once a round. ``results`` is read once, in client-id order, as clients
+        finish; keep no more of it than you need.
+        Returns: parameters and buffers by name, as in ``state.weights``; finite.
+        """
 
     @hookspec
     def server_update(
         self, ctx: ServerContext, state: ServerState, reports: Sequence[Report]
     ) -> ServerUpdate:
-        """Return what changes on the server; the next plugin sees it in its ``state``."""
+        """Change the server after aggregation.
+
+        When: once a round, after ``aggregate``; ``state`` has the new weights, and what plugins
+        before this one in YAML order changed.
+        Returns: a `ServerUpdate`: state entries and weights to replace, numbers to report.
+        """
 
     @hookspec
     def inference(
         self, ctx: ServerContext, state: ServerState
     ) -> Mapping[str, Callable[[Output], Tensor]]:
-        """Return rules that turn an `Output` into class scores (B, C), by name."""
+        """Offer other ways to predict than the model's classifier.
+
+        When: at the end of every round, before the test data are scored.
+        Returns: rules by name, each from an `Output` to class scores (B, C); ``{}`` for none. All
+        are scored; the config's ``accuracy.inference`` says which one is the run's accuracy.
+        """
 
     @hookspec
     def personal_models(
@@ -153,13 +207,19 @@ class RunHooks:
     ) -> Iterator[Weights]:
         """Give the models to test on a domain instead of the global one; at most one plugin.
 
-        ``clients`` are the kept states of the clients that train on the domain. The domain's scores
-        are the mean over the models given.
+        When: at the end of every round, for each domain with test data. ``clients`` are the kept
+        states of the clients that train on the domain; one that had no turn yet is not among them.
+        Returns: an iterator of weights, at least one; the domain's scores are the mean over them.
         """
 
     @hookspec
     def round_end(self, result: RoundResult, directory: Path | None) -> None:
-        """Observe a finished round; ``directory`` is the run's, ``None`` when nothing is kept."""
+        """Observe a finished round.
+
+        When: after the round's result is written; ``directory`` is the run's, ``None`` when nothing
+        is kept.
+        Returns: nothing; the result can't be changed.
+        """
 
 
 class DiscoveryHooks:
@@ -167,28 +227,62 @@ class DiscoveryHooks:
 
     @hookspec
     def register_plugins(self) -> Mapping[str, type]:
-        """Return run plugins: name -> frozen dataclass that implements run hooks."""
+        """Register run plugins.
+
+        When: at discovery, once for each installed package, like all hooks of this class.
+        Returns: name -> frozen dataclass that implements run hooks.
+        """
 
     @hookspec
     def register_datasets(self) -> Mapping[str, type]:
-        """Return data sets: name -> frozen dataclass with ``load(root) -> Dataset``."""
+        """Register data sets.
+
+        When: at discovery.
+        Returns: name -> frozen dataclass with ``load(root) -> Dataset``; the class may name its
+        default ``card``, and its ``size`` and ``licence`` for the list.
+        """
 
     @hookspec
     def register_models(self) -> Mapping[str, type]:
-        """Return models: name -> frozen dataclass with ``build(input_shape, num_classes)``."""
+        """Register models.
+
+        When: at discovery.
+        Returns: name -> frozen dataclass with ``build(input_shape, num_classes) -> nn.Module``. The
+        module has ``features(inputs)``, (B, ...) to (B, d), and an ``nn.Linear`` named
+        ``classifier``.
+        """
 
     @hookspec
     def register_metrics(self) -> Mapping[str, type]:
-        """Return metrics: name -> frozen dataclass, called with ``(scores, labels)``."""
+        """Register metrics.
+
+        When: at discovery.
+        Returns: name -> frozen dataclass with ``higher_is_better``, called with class scores (N, C)
+        and labels (N,) of one domain; it gives a float, or a list of C floats.
+        """
 
     @hookspec
     def register_executors(self) -> Mapping[str, type]:
-        """Return executors: name -> frozen dataclass with ``open(...) -> Workers``."""
+        """Register executors.
+
+        When: at discovery.
+        Returns: name -> frozen dataclass with ``open(runtime)``, which gives workers:
+        ``run(payload, jobs)`` yields results in client-id order, ``close()`` releases what they
+        hold.
+        """
 
     @hookspec
     def register_recipes(self) -> Mapping[str, Recipe]:
-        """Return methods: name -> `Recipe`."""
+        """Register methods.
+
+        When: at discovery.
+        Returns: name -> `Recipe`.
+        """
 
     @hookspec
     def register_cards(self) -> Mapping[str, Any]:
-        """Return protocol cards: name -> path of a YAML file (`pathlib.Path` or a resource)."""
+        """Register protocol cards.
+
+        When: at discovery.
+        Returns: name -> path of a YAML file (`pathlib.Path` or a resource).
+        """
