@@ -8,9 +8,9 @@ wait for each other's runs instead of repeating or corrupting them.
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -29,11 +29,13 @@ from . import config as configs
 from . import options, records, yamlfile
 from .config import RunConfig
 from .errors import ConfigError, did_you_mean
+from .files import write_atomic
 from .plugins import Registry
-from .store import write_atomic
 
 LOG = "run.log"
 ERROR = "error.txt"
+PARENT = "FEDBENCH_PARENT"
+"""Environment variable with the id of a process that a run must not outlive."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,17 +173,20 @@ def execute(
     workers: int = 1,
     retry: bool = False,
     data_root: Path | None = None,
+    words: Sequence[str] = (),
     show: Callable[[Progress], None] = lambda _: None,
 ) -> Progress:
     """Run what is not finished yet, each run in a process of its own, ``workers`` at a time.
 
     A run that fails leaves ``error.txt`` and is not tried again unless ``retry``. On an interrupt
     the processes are stopped, and what was under way goes on from its checkpoint next time.
+    ``words`` are flags for every ``fedbench run``.
 
     Returns:
         the final counts.
     """
     progress = Progress(len(jobs))
+    more = [*words, *(["--data-root", str(data_root)] if data_root else [])]
     waiting = deque(jobs)
     lock = threading.Lock()
     stop = threading.Event()
@@ -202,7 +207,7 @@ def execute(
             claim = FileLock(job.path.parent / f".{job.path.name}.lock")
             try:
                 with claim.acquire(timeout=0):
-                    update(**_one(job, workers, retry, data_root, progress, lambda: update(), stop))
+                    update(**_one(job, workers, retry, more, progress, lambda: update(), stop))
             except Timeout:  # another comparison is at it: look again later
                 with lock:
                     waiting.append(job)
@@ -223,7 +228,7 @@ def _one(
     job: Job,
     workers: int,
     retry: bool,
-    data_root: Path | None,
+    words: Sequence[str],
     progress: Progress,
     tick: Callable[[], None],
     stop: threading.Event,
@@ -237,13 +242,21 @@ def _one(
     file = job.path.parent / f".{job.path.name}.yaml"
     write_atomic(file, job.config.to_yaml().encode())
     command = [sys.executable, "-m", "fedbench", "run", str(file), "--out", str(job.path)]
-    command += ["--quiet", *(["--data-root", str(data_root)] if data_root else [])]
+    command += ["--quiet", *words]
     if workers > 1:  # the cores are taken by runs; results do not depend on the executor
         command += ["--executor", "inline"]
     log = job.path.parent / f".{job.path.name}.log"
     key = job.path.name
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        # In a group of its own, so that Ctrl-C on a terminal reaches it once, from us; and it ends
+        # when this process does, whatever ends it.
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, PARENT: str(os.getpid())},
+            process_group=0,
+        )
         try:
             while process.poll() is None:
                 progress.running[key] = (_rounds(job.path), job.config.rounds)
@@ -271,7 +284,7 @@ def _one(
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
-        process.send_signal(signal.SIGINT)  # it writes a checkpoint before it ends
+        process.terminate()  # it writes a checkpoint before it ends
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:

@@ -15,23 +15,47 @@ from .errors import ConfigError
 KeyPath: TypeAlias = tuple[str, ...]
 
 
+LIMIT = 4_000_000
+"""Bytes of the longest text that is read."""
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's scalars: ``1e-3`` is a number; ``off``, ``no``, dates are text."""
+    """SafeLoader with the scalars of YAML 1.2's core schema.
 
-    yaml_implicit_resolvers = {  # noqa: RUF012 - a class attribute of PyYAML
-        first: [(tag, regex) for tag, regex in pairs if not tag.endswith((":timestamp", ":bool"))]
-        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    So ``1e-3`` is a number and ``012`` is 12, while ``off``, ``no``, ``1:30``, ``1_000`` and dates
+    are text.
+    """
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - a class attribute of PyYAML
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
+class _Dumper(yaml.SafeDumper):
+    """Quote what our reader, or one of YAML 1.1, would take for something else than text."""
+
+
+_TAG = "tag:yaml.org,2002:"
+for _kind, _form, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+):
+    for _cls in (_Loader, _Dumper):
+        _cls.add_implicit_resolver(_TAG + _kind, re.compile(rf"^(?:{_form})$"), _first)
+
+
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    """Read an integer; Python itself would take ``012`` for a mistake."""
+    base = {"0o": 8, "0x": 16}.get(node.value[:2], 10)
+    return int(node.value, base)
+
+
+_Loader.add_constructor(_TAG + "int", _integer)
 
 
 @dataclass(frozen=True)
@@ -63,6 +87,9 @@ def parse(text: str, source: str) -> Document:
     Raises:
         ConfigError: for a syntax error, alias, tag, repeated or non-text key, with its line.
     """
+    if len(text) > LIMIT:
+        raise ConfigError(f"{source}: longer than {LIMIT} characters")
+    lines: dict[KeyPath, int] = {}
     try:
         loader = _Loader(text)
         for event in yaml.parse(text, Loader=_Loader):
@@ -74,6 +101,11 @@ def parse(text: str, source: str) -> Document:
             if tag:
                 raise ConfigError(f"{at}: tags ({tag}) are not allowed")
         node = loader.get_single_node()
+        if node is None:
+            raise ConfigError(f"{source}: the file is empty")
+        if not isinstance(node, yaml.MappingNode):
+            raise ConfigError(f"{source}: expected a mapping of keys at the top level")
+        return Document(_build(loader, node, (), lines, source), source, lines)
     except RecursionError:
         raise ConfigError(f"{source}: nested too deeply") from None
     except yaml.MarkedYAMLError as error:
@@ -81,13 +113,6 @@ def parse(text: str, source: str) -> Document:
         raise ConfigError(f"{source}:{line}: not valid YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{source}: not valid YAML: {str(error).splitlines()[0]}") from error
-    if node is None:
-        raise ConfigError(f"{source}: the file is empty")
-    if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{source}: expected a mapping of keys at the top level")
-    lines: dict[KeyPath, int] = {}
-    data = _build(loader, node, (), lines, source)
-    return Document(data, source, lines)
 
 
 def scalar(text: str) -> Any:
@@ -98,7 +123,11 @@ def scalar(text: str) -> Any:
 def read(path: Path) -> Document:
     """Parse the YAML file at ``path``."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            raw = file.read(LIMIT + 1)
+        if len(raw) > LIMIT:
+            raise ConfigError(f"{path}: longer than {LIMIT} bytes; this is no config")
+        text = raw.decode("utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -109,12 +138,6 @@ def read(path: Path) -> Document:
 def dump(data: dict[str, Any]) -> str:
     """Write ``data`` as YAML, keys in their order; `parse` reads back the same data."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quote what our reader would take for a number."""
-
-    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
 def _short_list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
@@ -131,7 +154,9 @@ def _build(
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
-            key = loader.construct_object(key_node, deep=True)
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ConfigError(f"{source}:{line}: a key must be text, got a {key_node.id}")
+            key = _scalar(loader, key_node, path, source)
             if not isinstance(key, (str, int)) or isinstance(key, bool):
                 raise ConfigError(f"{source}:{line}: a key must be text, got {key!r}")
             key = str(key)
@@ -145,8 +170,20 @@ def _build(
             _build(loader, item, (*path, str(i)), lines, source)
             for i, item in enumerate(node.value)
         ]
-    value = loader.construct_object(node, deep=True)
+    return _scalar(loader, node, path, source)
+
+
+def _scalar(loader: _Loader, node: yaml.Node, path: KeyPath, source: str) -> Any:
+    where = f"{source}:{node.start_mark.line + 1}: {'.'.join(path)}"
+    try:
+        value = loader.construct_object(node, deep=True)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
     if isinstance(value, float) and not math.isfinite(value):
-        line = node.start_mark.line + 1
-        raise ConfigError(f"{source}:{line}: {'.'.join(path)}: {value} is no finite number")
+        raise ConfigError(f"{where}: {value} is no finite number")
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{where}: half of a character (a lone surrogate)") from None
     return value

@@ -6,6 +6,7 @@ Nothing heavy is imported at the top, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import click
 
 from ..errors import ConfigError, FedbenchError
+from . import signals
 
 
 class OneLine(click.Command):
@@ -29,18 +31,37 @@ class OneLine(click.Command):
         """Run the command; turn errors into one line."""
         if ctx.params.pop("debug", False):
             ctx.meta["debug"] = True
-        try:
-            return super().invoke(ctx)
-        except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
-            raise
-        except Exception as error:
-            if ctx.meta.get("debug"):
+        with signals.orderly():
+            try:
+                signals.follow_parent()
+                return super().invoke(ctx)
+            except KeyboardInterrupt as error:
+                click.echo("\nInterrupted", err=True)
+                sys.exit(signals.status(error))
+            except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
                 raise
-            text = str(error)
-            text += "".join(f" {n}" for n in getattr(error, "__notes__", []) if n not in text)
-            if not isinstance(error, FedbenchError):
-                text = f"{type(error).__name__}: {text} (--debug shows the traceback)"
-            raise click.ClickException(" ".join(text.split())) from error
+            except Exception as error:
+                if ctx.meta.get("debug"):
+                    raise
+                raise click.ClickException(one_line(error)) from error
+
+
+def one_line(error: Exception) -> str:
+    """Return an error as one printable line that says what is wrong and where."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    elif isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
+        text = f"not enough memory: {text}"
+    elif not isinstance(error, FedbenchError):
+        text = f"{type(error).__name__}: {text} (--debug shows the traceback)"
+    text += "".join(f" {n}" for n in getattr(error, "__notes__", []) if n not in text)
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(" " if c.isspace() else c for c in " ".join("".join(shown).split()))
+
+
+NO_MEMORY = ("can't allocate memory", "CUDA out of memory", "Cannot allocate memory")
+"""What torch says when memory runs out; it has no class of its own for that on the CPU."""
 
 
 class Command(OneLine):
@@ -135,9 +156,27 @@ def resolve_config(
     return registry, config
 
 
+def checkpoint_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the flags that say how often a checkpoint is written."""
+    flags = (
+        click.option(
+            "--checkpoint-rounds", type=click.IntRange(1), metavar="N",
+            help="Write a checkpoint after every N rounds.",
+        ),
+        click.option(
+            "--checkpoint-minutes", type=click.FloatRange(0), default=1.0, metavar="M",
+            help="Write a checkpoint at the end of a round after M minutes. Default 1.",
+        ),
+    )  # fmt: skip
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
 @main.command()
 @click.argument("target", metavar="METHOD|FILE.yaml")
 @config_flags
+@checkpoint_flags
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR",
     help="Run directory. An unfinished run of the same config goes on; anything else there is "
@@ -150,8 +189,9 @@ def resolve_config(
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json and nothing else.")
 def run(
-    target: str, out: Path | None, data_root: Path | None, quiet: bool, as_json: bool, **given: Any
-) -> None:
+    target: str, out: Path | None, data_root: Path | None, quiet: bool, as_json: bool,
+    checkpoint_rounds: int | None, checkpoint_minutes: float, **given: Any,
+) -> None:  # fmt: skip
     """Run a METHOD, or a YAML file, and keep the run in a directory.
 
     \b
@@ -170,10 +210,14 @@ def run(
     registry, config = resolve_config(target, **given)
     changes = describe_changes(registry, config)
     if out is None:
-        name = f"{config.method}-{config.data_name}-s{config.seed}".replace("/", "-")
-        out = free_name(Path("runs"), name, config.hash)
+        name = f"{config.method}-{config.data_name}-s{config.seed}"
+        out = free_name(Path("runs"), re.sub(r"[^\w.=+-]+|^[.]", "-", name)[-100:], config.hash)
     show = progress.progress(config, changes, quiet=quiet or as_json)
     more: Any = {"registry": registry, "data_root": data_root, "progress": show.client}
+    more |= {
+        "checkpoint_rounds": checkpoint_rounds,
+        "checkpoint_seconds": 60 * checkpoint_minutes,
+    }
     goes_on = unfinished(out, config.hash)
     job = Run.resume(out, **more) if goes_on else Run(config, out, **more)
     if goes_on and not (quiet or as_json):
@@ -183,13 +227,17 @@ def run(
 
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path))
+@checkpoint_flags
 @click.option(
     "--data-root", type=click.Path(path_type=Path), metavar="DIR",
     help="Where data sets look for files. Default $FEDBENCH_DATA or the user's cache.",
 )  # fmt: skip
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json and nothing else.")
-def resume(directory: Path, data_root: Path | None, quiet: bool, as_json: bool) -> None:
+def resume(
+    directory: Path, data_root: Path | None, quiet: bool, as_json: bool,
+    checkpoint_rounds: int | None, checkpoint_minutes: float,
+) -> None:  # fmt: skip
     """Go on with the interrupted run in DIRECTORY; the result is the same to the bit.
 
     \b
@@ -201,7 +249,10 @@ def resume(directory: Path, data_root: Path | None, quiet: bool, as_json: bool) 
     from ..run import Run
 
     registry = discover()
-    job = Run.resume(directory, registry=registry, data_root=data_root)
+    job = Run.resume(
+        directory, registry=registry, data_root=data_root,
+        checkpoint_rounds=checkpoint_rounds, checkpoint_seconds=60 * checkpoint_minutes,
+    )  # fmt: skip
     changes = describe_changes(registry, job.config)
     show = progress.progress(job.config, changes, quiet=quiet or as_json)
     job.progress = show.client
@@ -217,14 +268,14 @@ def _execute(job: Any, show: Any, quiet: bool, as_json: bool) -> None:
         with show:
             for result in job.rounds():
                 show.round(result)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         done = len(job.history)
         click.echo(
             f"\nInterrupted after {done} of {config.rounds} rounds; they are in {out}. "
             f"`fedbench show {out}` prints them, `fedbench resume {out}` goes on.",
             err=True,
         )
-        sys.exit(130)
+        sys.exit(signals.status(error))
     if as_json:
         click.echo(json.dumps(job.result(), indent=2))
     else:

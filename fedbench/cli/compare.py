@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from . import main
+from . import checkpoint_flags, main, signals
 
 
 @main.command()
@@ -32,6 +32,7 @@ from . import main
     "Wilcoxon's can't reject at 5 % below 6.",
 )  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Runs at once. Default: cores.")
+@checkpoint_flags
 @click.option("--retry", is_flag=True, help="Run failed runs again.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("comparison"), metavar="DIR",
@@ -44,7 +45,8 @@ from . import main
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 def compare(
     methods: tuple[str, ...], seeds: str | None, file: Path | None, jobs: int | None,
-    retry: bool, out: Path, data_root: Path | None, quiet: bool, **given: Any,
+    retry: bool, out: Path, data_root: Path | None, quiet: bool,
+    checkpoint_rounds: int | None, checkpoint_minutes: float, **given: Any,
 ) -> None:  # fmt: skip
     """Run METHODs over seeds and say which is better, and by how much.
 
@@ -82,6 +84,7 @@ def compare(
         raise click.UsageError("name methods to compare, or a grid with --config FILE")
     jobs_planned = comparison.plan(registry, grid, out)
     show = progress.comparison_progress(quiet)
+    every = ["--checkpoint-rounds", str(checkpoint_rounds)] if checkpoint_rounds else []
     try:
         with show:
             comparison.execute(
@@ -89,13 +92,14 @@ def compare(
                 workers=jobs or os.cpu_count() or 1,
                 retry=retry,
                 data_root=data_root,
+                words=[*every, "--checkpoint-minutes", str(checkpoint_minutes)],
                 show=show.update,
             )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         click.echo(
             f"\nInterrupted; finished runs are kept in {out}. The same command goes on.", err=True
         )
-        sys.exit(130)
+        sys.exit(signals.status(error))
     found = comparison.collect(registry, jobs_planned)
     labels = comparison.labels(registry, jobs_planned)
     _report(registry, found, labels, grid.reference, grid.test, out)

@@ -38,8 +38,12 @@ def parse(text: str):
         ("a: 1e999", "mine.yaml:1: a: inf is no finite number"),
         ("a: [1, .inf]", "mine.yaml:1: a.1: inf is no finite number"),
         ("a: " + "[" * 700 + "]" * 700, "mine.yaml: nested too deeply"),
+        ("a: " + "9" * 5000, "mine.yaml:1: a: Exceeds the limit (4300 digits)"),
+        ('a: ["\\uD800"]', "mine.yaml:1: a.0: half of a character (a lone surrogate)"),
+        ("a: 1\n? [b]\n: 2", "mine.yaml:2: a key must be text, got a sequence"),
+        ("a: " + "x" * 4_000_000, "mine.yaml: longer than 4000000 characters"),
     ],
-    ids=range(19),
+    ids=range(23),
 )
 def test_refused(text, error):
     with pytest.raises(ConfigError, match="^" + re.escape(error)) as caught:
@@ -69,6 +73,19 @@ def test_refused(text, error):
         ("[1, 2e-1]", [1, 0.2]),
         ("{a: 1}", {"a": 1}),
         ("cuda:1", "cuda:1"),
+        # YAML 1.1 would read these as 90, 10, 1000, a merge and a default
+        ("1:30", "1:30"),
+        ("012", 12),
+        ("-007", -7),
+        ("1_000", "1_000"),
+        ("0x1f", 31),
+        ("0o14", 12),
+        ("0b11", "0b11"),
+        ("<<", "<<"),
+        ("=", "="),
+        ("1.", 1.0),
+        ("TRUE", True),
+        ("~", None),
     ],
 )
 def test_scalars_read_as_a_user_means_them(text, value):

@@ -1,0 +1,70 @@
+"""Signals: the first Ctrl-C or SIGTERM ends a command in good order, the second at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a run as Ctrl-C does, with an exit status of its own."""
+
+
+def status(error: KeyboardInterrupt) -> int:
+    """Return the exit status that shells expect: 128 and the signal's number."""
+    return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+
+
+@contextmanager
+def orderly() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` at the first SIGINT, `Terminated` at the first SIGTERM.
+
+    A second signal of either kind ends the process on the spot: workers end with their parent, and
+    files are whole at every moment. A signal that is ignored (``nohup``, ``&``) stays so.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+    caught: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a worker that has just been forked
+            os._exit(128 + number)
+        if caught:
+            show_cursor = b"\x1b[?25h" if sys.stderr.isatty() else b""
+            os.write(2, show_cursor + b"\nStopped at once; the last checkpoint is kept.\n")
+            os._exit(128 + number)
+        caught.append(number)
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, old in before.items():
+        if old is not signal.SIG_IGN:
+            signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            if old is not None:
+                signal.signal(number, old)
+
+
+def follow_parent() -> None:
+    """Ask Linux for a SIGTERM when the process named in ``FEDBENCH_PARENT`` ends.
+
+    Raises:
+        Terminated: when it has ended already.
+    """
+    parent = os.environ.pop("FEDBENCH_PARENT", None)
+    if parent and sys.platform.startswith("linux"):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+        if str(os.getppid()) != parent:
+            raise Terminated
