@@ -225,7 +225,8 @@ def show(result: Result) -> None:
         ]
         print("  ".join(cells).rstrip())
     for name, why in {**result["not_installed"], **result["failed"]}.items():
-        print(f"{name}: not in the table: {why.splitlines()[0]}")
+        lines = why.splitlines()
+        print(f"{name}: not in the table: {' '.join(dict.fromkeys((lines[0], lines[-1])))}")
 
 
 def spread(ratio: dict[str, float] | None) -> str:

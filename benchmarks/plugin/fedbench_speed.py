@@ -18,6 +18,8 @@ from workloads import WORKLOADS, Workload
 
 from fedbench import Dataset, Examples, hookimpl
 
+fedbench_api = 1
+
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
