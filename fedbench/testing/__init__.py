@@ -1,0 +1,73 @@
+"""The conformance kit: rules that every plugin must keep, for its author's own tests.
+
+With pytest::
+
+    import pytest
+    from fedbench import testing
+
+    @pytest.mark.parametrize("rule", testing.rules("method", "my-method"), ids=str)
+    def test_conformance(rule):
+        rule.check()
+
+A rule that is broken raises `RuleBroken`, which says what was broken, where, and how to mend it. A
+rule that can't be checked here (an optional package or a data set's files are missing) raises
+``unittest.SkipTest``, which test runners report as skipped. The kit needs no test runner itself.
+
+The kit brings tiny data (`TinyData`: three classes, domains ``ink`` and ``chalk``), a tiny model
+(`TinyModel`) and the plainest pieces of a run, so that the rounds take milliseconds. A method is
+run as its recipe says; a run plugin in the smallest method that uses it, else with what it
+requires; whatever a run then still lacks comes from the kit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..plugins import Registry, discover
+from . import describing, rounds, things, workers  # noqa: F401 - their rules register themselves
+from .rule import KINDS, SPECS, Rule, RuleBroken
+from .subject import Subject
+from .tiny import TinyData, TinyModel, TinyModule
+
+__all__ = [
+    "KINDS",
+    "Rule",
+    "RuleBroken",
+    "TinyData",
+    "TinyModel",
+    "TinyModule",
+    "rules",
+    "table",
+]
+
+
+def rules(
+    kind: str,
+    name: str,
+    registry: Registry | None = None,
+    *,
+    options: Mapping[str, Any] | None = None,
+) -> list[Rule]:
+    """Return the rules that apply to one registered thing.
+
+    Args:
+        kind: ``method``, ``plugin``, ``partition`` (a run plugin that implements this hook),
+            ``dataset``, ``model``, ``metric`` or ``executor``.
+        name: its registered name.
+        registry: what is installed; default `fedbench.plugins.discover`.
+        options: options for it; those without a default must be given.
+
+    Raises:
+        ConfigError: when nothing of that kind and name is registered.
+        ValueError: for an unknown kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is one of {', '.join(KINDS)}, not {kind!r}")
+    subject = Subject(registry or discover(), kind, name, options or {})
+    return [Rule(subject, s) for s in SPECS if kind in s.kinds and s.applies(subject)]
+
+
+def table() -> list[tuple[str, str, str]]:
+    """Return every rule as (name, kinds that it applies to, statement)."""
+    return [(spec.name, ", ".join(spec.kinds), spec.statement) for spec in SPECS]

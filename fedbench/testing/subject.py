@@ -1,0 +1,294 @@
+"""What is checked, and the runs in which it is checked; a run is made once for all rules."""
+
+from __future__ import annotations
+
+import gc
+import json
+import tempfile
+import unittest
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .. import config as configs
+from .. import options as option_checks
+from ..config import RunConfig
+from ..errors import ConfigError, FedbenchError
+from ..plugins import Entry, Registry
+from ..run import Run
+from ..yamlfile import Document
+from .outcome import PLAIN, Outcome, Setting, failed, shuffled
+from .rule import RUN, Breach
+from .tiny import PIECES, register
+from .watch import Trace, failing, fingerprint, watching
+
+NEEDS = "pip install"
+"""An error that says this is about an optional package."""
+
+
+_DONE: dict[Any, Outcome] = {}
+"""Runs by all that they depend on: plugins of one method share them."""
+
+
+class Subject:
+    """One registered thing, and runs of it on tiny data.
+
+    Args:
+        registry: what is installed.
+        kind: what it is.
+        name: its name.
+        options: options to give it, at least those without a default.
+
+    Raises:
+        ConfigError: when nothing of that name is registered, or it is no such thing.
+    """
+
+    def __init__(
+        self, registry: Registry, kind: str, name: str, options: Mapping[str, Any]
+    ) -> None:
+        self.registry, self.kind, self.name = registry, kind, name
+        self.options: dict[str, Any] = dict(options)
+        self._outcomes: dict[Setting, Outcome] = {}
+        table = {"method": "recipe", "partition": "plugin"}
+        self.entry: Entry = registry.get(table.get(kind, kind), name)
+        if kind == "partition" and not self.gives("partition"):
+            raise ConfigError(f"plugin {name!r} does not implement the hook 'partition'")
+
+    @property
+    def label(self) -> str:
+        """Kind and name, ``plugin 'fedprox'``."""
+        return f"{self.kind} {self.name!r}"
+
+    @property
+    def cls(self) -> type:
+        """The class that is registered; not for methods."""
+        found: type = self.entry.value
+        return found
+
+    def gives(self, hook: str) -> bool:
+        """Whether it is a run plugin with a base implementation of ``hook``."""
+        return self.entry.kind == "plugin" and _base(self.cls, hook)
+
+    @cached_property
+    def plugins(self) -> dict[str, dict[str, Any]]:
+        """The plugins of a run around it: name -> options, in order.
+
+        A method's own; for a plugin those of the smallest method that uses it, else the ones that
+        it requires. What a run then still needs comes from the kit.
+        """
+        plugins: dict[str, dict[str, Any]] = {}
+        if self.kind in RUN:
+            home = self.home
+            if home is not None:
+                plugins = {name: dict(given) for name, given in home.value.plugins.items()}
+            if self.kind != "method":
+                plugins[self.name] = {**plugins.get(self.name, {}), **self.options}
+        return self._completed(self._required(plugins))
+
+    @property
+    def home(self) -> Entry | None:
+        """The method that it is or is run in."""
+        if self.kind == "method":
+            return self.entry
+        homes = [r for r in self.registry.all("recipe") if self.name in r.value.plugins]
+        return min(homes, key=lambda r: (len(r.value.plugins), r.name), default=None)
+
+    def _required(self, plugins: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+
+        def add(name: str, given: dict[str, Any]) -> None:
+            if name in found:
+                return
+            if ("plugin", name) in self.registry.entries:
+                cls = self.registry.get("plugin", name).value
+                for needed in getattr(cls, "requires", ()):
+                    add(needed, plugins.get(needed, {}))
+            found[name] = given
+
+        for name, given in plugins.items():
+            add(name, given)
+        return found
+
+    def _completed(self, plugins: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        known = [n for n in plugins if ("plugin", n) in self.registry.entries]
+        classes = [self.registry.get("plugin", name).value for name in known]
+
+        def lacks(hook: str) -> bool:
+            return not any(_base(cls, hook) for cls in classes)
+
+        missing = {
+            "kit_partition": lacks("partition"),
+            "kit_selection": lacks("select_clients"),
+            "kit_training": lacks("client_update"),
+            "kit_mean": lacks("aggregate"),
+            "kit_loss": lacks("local_loss"),
+            # A bare aggregation rule: neither it nor another plugin moves weights.
+            "kit_weights": lacks("broadcast")
+            and not any(_has(cls, "personal_models") for cls in classes),
+        }
+        return {**{name: {} for name in PIECES if missing[name]}, **plugins}
+
+    def config(self, registry: Registry, setting: Setting) -> RunConfig:
+        """Resolve the config of a run in that setting."""
+        plugins = {name: dict(given) for name, given in self.plugins.items()}
+        if "kit_partition" in plugins:
+            plugins["kit_partition"] = {"form": setting.partition}
+        if "kit_selection" in plugins:
+            plugins["kit_selection"] = {"one": setting.one}
+        if setting.partition == "odd":
+            for name, given in plugins.items():
+                cls = registry.get("plugin", name).value
+                if _base(cls, "client_update") and "batch_size" in cls.__dataclass_fields__:
+                    given.setdefault("batch_size", 8)
+        data: dict[str, Any] = {"name": "kit_data", **dict(setting.data)}
+        if self.gives("partition"):
+            data["examples"] = dict(setting.data).get("examples", 300)
+        executor: dict[str, Any] = {"name": setting.executor}
+        if setting.workers:
+            executor["workers"] = setting.workers
+        tree = {
+            "method": self.name,
+            "data": data,
+            "model": {"name": "kit_model"},
+            "rounds": setting.rounds,
+            "executor": executor,
+            "plugins": plugins,
+        }
+        for key, value in self.choice.items():
+            tree[key] = value
+        return configs.resolve(registry, file=Document(tree, "the kit's run"))
+
+    @cached_property
+    def choice(self) -> dict[str, Any]:
+        """Config keys that name the subject, where it is no run plugin."""
+        if self.kind not in ("dataset", "model", "metric"):
+            return {}
+        named = {"name": self.name, **self.options}
+        if self.kind == "metric":
+            return {"metrics": {"accuracy": {}, self.name: self.options}}
+        return {"data" if self.kind == "dataset" else "model": named}
+
+    def run(self, setting: Setting = PLAIN) -> Outcome:
+        """Run it in that setting, or return what came out when it was run before.
+
+        Raises:
+            unittest.SkipTest: when it needs an optional package that is not installed.
+        """
+        if setting in self._outcomes:
+            return self._outcomes[setting]
+        trace = Trace()
+        watchers = {
+            "kit_watch": ("executor", watching(trace, rough=False)),
+            "kit_rough": ("executor", watching(trace, rough=True)),
+            "kit_failing": ("executor", failing()),
+        }
+        registry = register(self.registry, **watchers)
+        try:
+            config = self.config(registry, setting)
+        except FedbenchError as error:
+            if NEEDS in str(error):
+                raise unittest.SkipTest(str(error)) from error
+            self._outcomes[setting] = Outcome(error=error)
+            return self._outcomes[setting]
+        named = [("plugin", name) for name in config.plugins]
+        named += [("dataset", config.data["name"]), ("model", config.model["name"])]
+        classes = tuple(registry.get(*one).value for one in named)
+        key = (config.hash, json.dumps(config.executor), setting, classes)
+        if key not in _DONE:
+            _DONE[key] = self._made(registry, config, setting, trace)
+        self._outcomes[setting] = _DONE[key]
+        return _DONE[key]
+
+    def _made(
+        self, registry: Registry, config: RunConfig, setting: Setting, trace: Trace
+    ) -> Outcome:
+        with tempfile.TemporaryDirectory(prefix="fedbench-kit-") as folder, shuffled(len(_DONE)):
+            path = Path(folder) / "run"
+            keeps = any("round_end" in registry.get("plugin", n).hooks for n in config.plugins)
+            run = Run(config, path if keeps or setting.stop else None, registry=registry)
+            outcome = Outcome(trace=trace)
+            try:
+                if setting.stop == "interrupted":
+                    rounds: Any = run.rounds()
+                    next(rounds)
+                    rounds.close()
+                    run = Run.resume(path, registry=registry)
+                elif setting.stop == "failed":
+                    outcome.failure = _failure(run)
+                    run = Run.resume(path, registry=registry)
+                run.run()
+            except Exception as error:  # whatever it is, a rule reports it
+                outcome.error = error
+            outcome.rounds = list(run.history)
+            if run.state is not None:
+                outcome.weights = fingerprint(run.state.weights)
+                outcome.entries = fingerprint(run.state.entries)
+        if outcome.error is None:
+            del run
+            if trace.alive():
+                gc.collect()
+            trace.references = [one for one in trace.references if one[0]() is not None]
+        return outcome
+
+    def must(self, setting: Setting = PLAIN, why: str = "") -> Outcome:
+        """Like `run`, for a run that must succeed.
+
+        Raises:
+            Breach: when it did not.
+        """
+        if setting == PLAIN and not why:
+            why = " on tiny data"
+        outcome = self.run(setting)
+        if outcome.error is not None:
+            raise failed(outcome.error, why) from outcome.error
+        return outcome
+
+    def plain(self) -> Outcome:
+        """Return the plain run, with which others are compared.
+
+        Raises:
+            Breach: when it did not succeed, which is the business of the rule ``smoke-round``.
+        """
+        try:
+            return self.must()
+        except Breach as found:
+            found.mend = found.mend or "mend what the rule 'smoke-round' finds first"
+            raise
+
+
+def _failure(run: Run) -> BaseException:
+    """Run until a client fails and return the error."""
+    try:
+        run.run()
+    except Exception as error:  # a plugin may have made another error of the kit's
+        return error
+    raise Breach(
+        "a client's turn raised an error, and the run went on as if it had not",
+        "hook 'client_update'",
+        "don't catch what a wrapped client_update raises",
+    )
+
+
+def _has(cls: type, hook: str) -> bool:
+    return hasattr(getattr(cls, hook, None), "fedbench_impl")
+
+
+def _base(cls: type, hook: str) -> bool:
+    """Whether ``cls`` implements ``hook``, other than as a wrapper."""
+    return _has(cls, hook) and not getattr(cls, hook).fedbench_impl.get("wrapper")
+
+
+def build(cls: type, options: Mapping[str, Any]) -> Any:
+    """Make an instance from options, as a run does.
+
+    Raises:
+        ConfigError: for an option that can't be used.
+        unittest.SkipTest: when an optional package is missing.
+    """
+    try:
+        return option_checks.build(cls, options, lambda path: ".".join(path) or cls.__name__)
+    except ConfigError as error:
+        if NEEDS in str(error):
+            raise unittest.SkipTest(str(error)) from error
+        raise

@@ -1,0 +1,227 @@
+"""What the kit brings along: tiny data, a tiny model, and the plainest pieces of a run.
+
+With them a plugin can be run without any other package: `register` gives them the names that begin
+with ``kit_``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..context import ClientContext, ServerContext
+from ..hookspecs import hookimpl
+from ..plugins import Entry, Registry
+from ..types import (
+    Batch,
+    ClientResult,
+    Dataset,
+    Examples,
+    Output,
+    ServerState,
+    Value,
+    Weights,
+)
+
+CLASSES = ("circle", "square", "star")
+DOMAINS = ("ink", "chalk")
+SHAPES = {"grey": (1, 8, 8), "rgb": (3, 32, 32), "ids": (12,), "numbers": (20,)}
+Form = Literal["grey", "rgb", "ids", "numbers"]
+
+
+@dataclass(frozen=True, eq=False)
+class TinyData:
+    """Noisy patterns of up to three classes in two domains, ``ink`` and ``chalk``, made in place.
+
+    ``grey`` is uint8 (1, 8, 8), ``rgb`` uint8 (3, 32, 32), ``ids`` int64 (12,), ``numbers`` float
+    (20,). The domains differ in contrast.
+    """
+
+    examples: Annotated[int, Field(ge=3, description="training examples per domain")] = 36
+    classes: Annotated[int, Field(ge=1, le=3, description="how many classes")] = 3
+    form: Annotated[Form, Field(description="what an input is")] = "grey"
+
+    def load(self, root: Path) -> Dataset:
+        """Draw the examples; ``root`` is not needed."""
+        generator = torch.Generator().manual_seed(7)
+        shape = SHAPES[self.form]
+        patterns = torch.randint(0, 128, (self.classes, *shape), generator=generator)
+
+        def split(size: int) -> Examples:
+            parts = []
+            for number in range(len(DOMAINS)):
+                labels = torch.arange(size) % self.classes
+                noise = torch.randint(0, 100, (size, *shape), generator=generator)
+                values = patterns[labels] // (number + 1) + noise
+                parts.append((self._inputs(values), labels, torch.full((size,), number)))
+            return Examples(*(torch.cat(p) for p in zip(*parts, strict=True)))
+
+        return Dataset(CLASSES[: self.classes], DOMAINS, split(self.examples), split(12))
+
+    def _inputs(self, values: Tensor) -> Tensor:
+        if self.form == "ids":
+            return values
+        return values.float() / 255 if self.form == "numbers" else values.to(torch.uint8)
+
+
+class TinyModule(nn.Module):
+    """See `TinyModel`."""
+
+    def __init__(self, shape: tuple[int, ...], d: int, classes: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(math.prod(shape), d)
+        self.norm = nn.BatchNorm1d(d)
+        self.classifier = nn.Linear(d, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map inputs (B, ...) to features (B, d)."""
+        h = self.hidden(x.flatten(1).float())
+        # Batch norm can't train on a single example.
+        return torch.relu(self.norm(h) if len(h) > 1 or not self.training else h)
+
+
+@dataclass(frozen=True, eq=False)
+class TinyModel:
+    """One hidden layer with batch norm, for inputs of any shape."""
+
+    feature_size: Annotated[int, Field(ge=1, description="feature size")] = 6
+
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        """Return a freshly initialised model."""
+        return TinyModule(input_shape, self.feature_size, num_classes)
+
+
+@dataclass(frozen=True, eq=False)
+class KitPartition:
+    """Divide the examples in one of the ways that plugins must work with.
+
+    ``plain``: two clients a domain. ``one_client``: one client holds all. ``one_class``: each
+    client holds one class, and nobody holds the last. ``odd``: clients with 1, 9 and 17 examples,
+    so that batches of 8 end with one example.
+    """
+
+    form: Annotated[
+        Literal["plain", "one_client", "one_class", "odd"], Field(description="who holds what")
+    ] = "plain"
+
+    @hookimpl
+    def partition(self, data: Dataset) -> Sequence[Tensor]:
+        labels, domains = data.train.labels, data.train.domains
+        if self.form == "plain":
+            homes = [(domains == d).nonzero().flatten() for d in domains.unique()]
+            parts = [home[start::2] for home in homes for start in (0, 1)]
+        elif self.form == "one_client":
+            parts = [torch.arange(len(labels))]
+        elif self.form == "one_class":
+            held = range(max(1, len(data.classes) - 1))
+            parts = [(labels == c).nonzero().flatten() for c in held]
+        else:
+            parts = list(torch.arange(len(labels))[:27].split([1, 9, 17]))
+        return [part for part in parts if len(part)]
+
+
+@dataclass(frozen=True, eq=False)
+class KitSelection:
+    """Take all clients, or one in each round, in turn."""
+
+    one: Annotated[bool, Field(description="one client a round instead of all")] = False
+
+    @hookimpl
+    def select_clients(self, ctx: ServerContext) -> Sequence[int]:
+        if self.one:
+            return [(ctx.round - 1) % ctx.num_clients]
+        return range(ctx.num_clients)
+
+
+@dataclass(frozen=True, eq=False)
+class KitTraining:
+    """Plain SGD over the client's batches."""
+
+    lr: Annotated[float, Field(gt=0, description="learning rate")] = 0.05
+    epochs: Annotated[int, Field(ge=1, description="local epochs a round")] = 1
+    batch_size: Annotated[int, Field(ge=1, description="examples in a batch")] = 8
+
+    @hookimpl
+    def client_update(self, ctx: ClientContext) -> bool:
+        trained = [p for p in ctx.model.parameters() if p.requires_grad]
+        optimizer = torch.optim.SGD(trained, lr=self.lr)
+        for batch in ctx.batches(self.batch_size, self.epochs):
+            optimizer.zero_grad(set_to_none=True)
+            ctx.loss(batch).backward()
+            ctx.after_backward(batch)
+            optimizer.step()
+        return True
+
+
+@dataclass(frozen=True, eq=False)
+class KitWeights:
+    """Send the global weights to the clients and the clients' back."""
+
+    @hookimpl
+    def broadcast(self, state: ServerState) -> Mapping[str, Value]:
+        return {"weights": state.weights}
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
+        trained = yield
+        ctx.upload("weights", ctx.model.state_dict())
+        return trained
+
+
+@dataclass(frozen=True, eq=False)
+class KitMean:
+    """Take the mean of the clients' weights, by number of examples."""
+
+    @hookimpl
+    def aggregate(self, results: Iterator[ClientResult]) -> Weights:
+        sums: dict[str, Tensor] = {}
+        total, kinds = 0, {}
+        for result in results:
+            total += result.examples
+            for name, value in result.uploads.weights().items():
+                kinds[name] = value.dtype
+                sums[name] = sums.get(name, torch.zeros(())) + value.double() * result.examples
+        return {name: (value / total).to(kinds[name]) for name, value in sums.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class KitLoss:
+    """The mean cross-entropy of the classifier's logits."""
+
+    @hookimpl
+    def local_loss(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:
+        return {"kit_loss": F.cross_entropy(output.logits, batch.labels)}
+
+
+PIECES: Mapping[str, type] = {
+    "kit_partition": KitPartition,
+    "kit_selection": KitSelection,
+    "kit_training": KitTraining,
+    "kit_weights": KitWeights,
+    "kit_mean": KitMean,
+    "kit_loss": KitLoss,
+}
+"""The pieces by name, in the order in which a run has them."""
+
+
+def register(registry: Registry, **more: tuple[str, type]) -> Registry:
+    """Return a copy of ``registry`` that also has the kit's things.
+
+    Args:
+        registry: what is installed; it stays as it is.
+        more: name -> (kind, class) of further ones.
+    """
+    copy = Registry({k: list(v) for k, v in registry.entries.items()}, dict(registry.failures))
+    things = {name: ("plugin", cls) for name, cls in PIECES.items()}
+    things |= {"kit_data": ("dataset", TinyData), "kit_model": ("model", TinyModel), **more}
+    for name, (kind, cls) in things.items():
+        copy.entries[kind, name] = [Entry(kind, name, cls, "fedbench.testing", "")]
+    return copy
