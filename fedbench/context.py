@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,12 +19,14 @@ from .types import (
     ClientJob,
     ClientResult,
     Examples,
+    Failure,
     Output,
     Payload,
     Value,
     copy_to,
     forward,
     seal,
+    tensors,
 )
 
 EVAL_BATCH = 500
@@ -31,7 +34,17 @@ EVAL_BATCH = 500
 
 
 class NonFiniteError(FedbenchError):
-    """A loss or weight became NaN or infinite."""
+    """A loss, weight, upload or metric became NaN or infinite."""
+
+    kind = "not_finite"
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no element is NaN or infinite; other types than floats always are finite."""
+    if not tensor.is_floating_point():
+        return True
+    # The sum is several times as quick; it may overflow, so only a finite one is an answer.
+    return math.isfinite(float(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +107,8 @@ class ClientContext:
     Attributes:
         round, rounds: the round under way, from 1, and how many there are.
         client: the client's id.
+        attempt: 1, more when the turn failed and runs again (``failures.policy: retry``). Random
+            streams do not depend on it unless their purpose names it.
         num_classes: C.
         device: where the model is.
         model: the model, loaded with the received weights; train it in place.
@@ -115,7 +130,9 @@ class ClientContext:
         data: Examples,
         plugins: RunPlugins,
         streams: Streams,
+        attempt: int = 1,
     ) -> None:
+        self.attempt = attempt
         self.round, self.client, self.rounds = job.round, job.client, rounds
         self.num_classes, self.device, self.model = num_classes, device, model
         self.payload, self.data = payload, data
@@ -130,6 +147,7 @@ class ClientContext:
         self._metrics: dict[str, float] = {}
         self._terms: dict[str, Tensor] = {}
         self._owners: dict[str, str] = {}
+        self._failures: list[Failure] = []
         self._seen = 0
 
     def rng(self, purpose: str) -> torch.Generator:
@@ -238,13 +256,21 @@ class ClientContext:
         logits = torch.cat([p.logits for p in parts])
         return Output(features, logits), data.labels.to(self.device)
 
-    def upload(self, key: str, value: Value) -> None:
+    @property
+    def uploads(self) -> Mapping[str, Value]:
+        """What this turn sends so far, by key; read it only."""
+        return MappingProxyType(self._uploads)
+
+    def upload(self, key: str, value: Value, replace: bool = False) -> None:
         """Send ``value`` to the server under ``key``: a sealed copy, its bytes counted.
+
+        With ``replace`` it takes the place of what another plugin sends under that key (noise,
+        compression, faults); such a plugin comes before the other one in YAML order.
 
         Raises:
             PluginError: when the key was already used in this turn, or the type is wrong.
         """
-        if key in self._uploads:
+        if key in self._uploads and not replace:
             raise PluginError(f"two plugins upload {key!r} in {self.where}")
         self._uploads[key] = seal(value, f"upload {key!r}")
 
@@ -252,15 +278,32 @@ class ClientContext:
         """Report a number; the round shows its mean over clients, weighted by examples."""
         if name in self._metrics:
             raise PluginError(f"metric {name!r} is reported twice in {self.where}")
-        self._metrics[name] = float(value.detach() if isinstance(value, Tensor) else value)
+        number = float(value.detach() if isinstance(value, Tensor) else value)
+        if not math.isfinite(number):
+            raise NonFiniteError(f"metric {name!r} is {number} in {self.where}")
+        self._metrics[name] = number
+
+    def fault(self, kind: str, reason: str) -> None:
+        """Count something that went wrong in this turn although its result is used."""
+        self._failures.append(Failure(self.client, self.attempt, kind, reason, lost=False))
 
     def result(self, seconds: float) -> ClientResult:
-        """Close the turn and return what travels and what the client keeps, sealed."""
+        """Close the turn and return what travels and what the client keeps, sealed.
+
+        Raises:
+            NonFiniteError: for an upload that is not finite, naming tensor, round and client. Not
+                left to the server, because here the check runs in parallel.
+        """
         for name, total in self._terms.items():
             mean = float(total) / self._seen
             if not math.isfinite(mean):
                 self._not_finite(self._owners[name], name, mean)
             self._metrics[f"loss.{name}"] = mean
+        for key, value in self._uploads.items():
+            for name, tensor in tensors(value):
+                if not all_finite(tensor):
+                    what = f"upload {key!r}" + (f", tensor {name!r}," if name else "")
+                    raise NonFiniteError(f"{what} is not finite in {self.where}")
         return ClientResult(
             client=self.client,
             examples=len(self.data),
@@ -268,4 +311,5 @@ class ClientContext:
             metrics=self._metrics,
             state={k: seal(v, f"client state {k!r}") for k, v in self.state.items()},
             seconds=seconds,
+            failures=tuple(self._failures),
         )

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
-from .context import NonFiniteError, Pipeline, ServerContext
+from .context import NonFiniteError, Pipeline, ServerContext, all_finite
 from .errors import ConfigError, PluginError, did_you_mean
 from .evaluation import classifier_rule, evaluate
+from .failures import ClientFailure, TooFewClients
 from .runtime import Runtime
 from .store import ClientStates
 from .types import (
     ClientJob,
     ClientResult,
+    Failure,
     Payload,
     Report,
     RoundResult,
@@ -78,7 +79,9 @@ class Rounds:
 
         Raises:
             FedbenchError: for what a user can mend: a plugin that breaks a rule, a loss or weight
-                that is not finite.
+                that is not finite, too few clients left.
+            Exception: a client's, under ``failures.policy: fail``; with several of them that of the
+                lowest client id.
         """
         plugins, hook = self._runtime.plugins, self._runtime.plugins.hook
         ctx = self._context(number)
@@ -89,22 +92,32 @@ class Rounds:
         }
         jobs = [ClientJob(number, client, self._clients.get(client, {})) for client in clients]
         reports: list[Report] = []
+        failures: list[Failure] = []
+        done = 0
         up: Counter[str] = Counter()
 
         def results() -> Iterator[ClientResult]:
+            nonlocal done
             for result in self._workers.run(payload, jobs):
+                done += 1
+                failures.extend(result.failures)
+                if isinstance(result, ClientFailure):
+                    self._go_on_without(result, failures, number, len(jobs))
+                    self._progress(number, done, len(jobs))
+                    continue
                 if result.state or result.client in self._clients:
                     self._clients.stage(result.client, result.state, number)
                 up.update({key: nbytes(value) for key, value in result.uploads.items()})
                 light = {k: v for k, v in result.uploads.items() if k != "weights"}
                 uploads = Payload(light, f"the uploads of client {result.client}")
                 reports.append(Report(result.client, result.examples, uploads, result.metrics))
-                self._progress(number, len(reports), len(jobs))
+                self._progress(number, done, len(jobs))
                 yield result
 
+        self._check_cohort(len(jobs), len(jobs), failures, number)
         stream = results()
         weights = hook.aggregate(ctx=ctx, state=state, results=stream)
-        if len(reports) < len(jobs):
+        if done < len(jobs):
             for _ in stream:  # an aggregator that needs no weights may not read them
                 pass
         state = replace(
@@ -118,9 +131,38 @@ class Rounds:
                 if name in metrics:
                     raise PluginError(f"plugin {plugin!r}: metric {name!r} is reported already")
                 metrics[name] = float(value)
+                if not math.isfinite(metrics[name]):
+                    raise NonFiniteError(
+                        f"plugin {plugin!r}: metric {name!r} is {metrics[name]} in round {number}"
+                    )
         scores = self._evaluate(ctx, state)
         down = {key: nbytes(value) * len(jobs) for key, value in payload.items()}
-        return state, RoundResult(number, clients, scores, metrics, dict(up), down, 0.0)
+        return state, RoundResult(
+            number, clients, scores, metrics, dict(up), down, 0.0, tuple(failures)
+        )
+
+    def _go_on_without(
+        self, answer: ClientFailure, failures: Sequence[Failure], number: int, selected: int
+    ) -> None:
+        """Return when the policy lets the round go on, else raise the client's error."""
+        if answer.fatal or self._runtime.config.failures.policy == "fail":
+            raise answer.error
+        left = selected - sum(f.lost for f in failures)
+        try:
+            self._check_cohort(left, selected, failures, number)
+        except TooFewClients as error:
+            raise error from answer.error
+
+    def _check_cohort(
+        self, left: int, selected: int, failures: Sequence[Failure], number: int
+    ) -> None:
+        needed = self._runtime.config.failures.min_clients
+        if left < needed:
+            lost = "; ".join(f"client {f.client}: {f.kind}, {f.reason}" for f in failures if f.lost)
+            raise TooFewClients(
+                f"round {number}: {left} of {selected} clients left, failures.min_clients is "
+                f"{needed}" + (f" ({lost})" if lost else "")
+            )
 
     def _apply(self, state: ServerState, plugin: str, update: object) -> ServerState:
         if not isinstance(update, ServerUpdate):
@@ -191,7 +233,7 @@ def _checked(clients: Sequence[int], num_clients: int) -> list[int]:
 
 def _finite(weights: Weights, when: str) -> Weights:
     for name, value in weights.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if not all_finite(value):
             raise NonFiniteError(f"weight {name!r} is not finite {when}")
     return {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
 

@@ -27,6 +27,7 @@ from .round import Progress, Rounds
 from .runtime import Runtime, one_thread, open_device, partition_table
 from .store import ClientStates, RunDirectory, default_data_root, json_ready, versions
 from .types import (
+    Failure,
     RoundResult,
     Scores,
     ServerState,
@@ -224,6 +225,7 @@ class Run:
                 "up": _per_round([r.bytes_up for r in rounds]),
                 "down": _per_round([r.bytes_down for r in rounds]),
             },
+            "failures": count_failures(rounds),
             "seconds": sum(r.seconds for r in rounds),
             "weights_sha256": sha256(dict(self.state.weights)),
             "metrics_sha256": hashlib.sha256(lines.encode()).hexdigest(),
@@ -244,16 +246,32 @@ def round_from_json(data: Mapping[str, Any]) -> RoundResult:
             rule: {name: Scores(**found) for name, found in metrics.items()}
             for rule, metrics in data["scores"].items()
         }
-        return RoundResult(**{**data, "scores": scores})
+        failures = tuple(Failure(**one) for one in data.get("failures", ()))
+        return RoundResult(**{**data, "scores": scores, "failures": failures})
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"rounds.jsonl: a damaged line: {error}") from error
 
 
 def canonical_round(result: RoundResult) -> str:
-    """Return a round as JSON without its times, the form that is hashed."""
+    """Return a round as JSON, the form that is hashed: without times and the failures' reasons."""
     data = json_ready(result)
     del data["seconds"]
+    if result.failures:
+        data["failures"] = [[f.client, f.attempt, f.kind, f.lost] for f in result.failures]
+    else:  # the form of version 0.1
+        del data["failures"]
     return json.dumps(data, sort_keys=True)
+
+
+def count_failures(rounds: Sequence[RoundResult]) -> dict[str, int]:
+    """Return how often each kind of failure happened, and ``lost``: turns without a result.
+
+    Under ``retry`` every failed attempt counts. Empty when nothing failed.
+    """
+    found = [failure for one in rounds for failure in one.failures]
+    counts = Counter(failure.kind for failure in found)
+    lost = sum(failure.lost for failure in found)
+    return {**dict(sorted(counts.items())), "lost": lost} if found else {}
 
 
 def _per_round(rounds: Sequence[Mapping[str, int]]) -> dict[str, float]:

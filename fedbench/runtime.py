@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from . import config as configs
 from .config import RunConfig
 from .context import ClientContext
 from .errors import ConfigError, PluginError
+from .failures import ClientFailure, ends_the_run, failure
 from .memory import keep_freed_memory
 from .plugins import Registry, RunPlugins
 from .random import Streams
@@ -24,6 +26,7 @@ from .types import (
     ClientResult,
     Dataset,
     Examples,
+    Failure,
     Received,
     Value,
     Weights,
@@ -139,9 +142,35 @@ class Runtime:
         assert isinstance(initial, Mapping)
         return model, initial
 
-    def run_client(self, job: ClientJob, payload: Mapping[str, Value]) -> ClientResult:
-        """Run one client's turn: a pure function of the config, the job and the payload."""
+    def run_client(
+        self, job: ClientJob, payload: Mapping[str, Value]
+    ) -> ClientResult | ClientFailure:
+        """Run one client's turn: a pure function of the config, the job and the payload.
+
+        An exception becomes a `ClientFailure`, after as many attempts as ``failures`` allows. They
+        all run here, one after the other, so that the answer keeps its place among the others and
+        a turn that succeeds late gives the bits that it would have given at once.
+        """
         started = time.perf_counter()
+        rule = self.config.failures
+        attempts = rule.attempts if rule.policy == "retry" else 1
+        failures: list[Failure] = []
+        for attempt in range(1, attempts + 1):
+            try:
+                result = self._turn(job, payload, attempt)
+            except Exception as error:
+                error.add_note(f"in round {job.round}, client {job.client}")
+                lost = attempt == attempts or ends_the_run(error)
+                failures.append(failure(job.client, attempt, error, lost))
+                if lost:
+                    seconds = time.perf_counter() - started
+                    return ClientFailure(job.client, failures, error, seconds)
+            else:
+                seconds = time.perf_counter() - started
+                return replace(result, seconds=seconds, failures=(*failures, *result.failures))
+        raise AssertionError("there is at least one attempt")
+
+    def _turn(self, job: ClientJob, payload: Mapping[str, Value], attempt: int) -> ClientResult:
         received = Received(payload, self.device)
         with one_thread(), self.streams.scope("client", job.round, job.client):
             weights: Any = payload.get("weights", self.initial)
@@ -157,13 +186,10 @@ class Runtime:
                 data=self.client_data(job.client),
                 plugins=self.plugins,
                 streams=self.streams,
+                attempt=attempt,
             )
-            try:
-                self.plugins.hook.client_update(ctx=ctx)
-            except Exception as error:
-                error.add_note(f"in {ctx.where}")
-                raise
-            return ctx.result(time.perf_counter() - started)
+            self.plugins.hook.client_update(ctx=ctx)
+            return ctx.result(0.0)
 
 
 def partition_table(runtime: Runtime) -> dict[str, Any]:

@@ -166,6 +166,25 @@ class ClientJob:
     state: Mapping[str, Value]
 
 
+@dataclass(frozen=True)
+class Failure:
+    """One thing that went wrong in a client's turn.
+
+    Args:
+        client: its id.
+        attempt: which attempt of the turn, from 1.
+        kind: what it is counted as: ``dropped``, ``not_finite``, an exception's name.
+        reason: one line for the user; it may differ between machines, so it is never hashed.
+        lost: whether the round went on without the client.
+    """
+
+    client: int
+    attempt: int
+    kind: str
+    reason: str
+    lost: bool
+
+
 @dataclass(frozen=True, eq=False)
 class ClientResult:
     """What one client sends back, sealed.
@@ -177,6 +196,7 @@ class ClientResult:
         metrics: numbers to report.
         state: what the client keeps for its next turn; it does not travel.
         seconds: wall-clock time of the client's work.
+        failures: attempts that failed before this one, and what went wrong in this one.
     """
 
     client: int
@@ -185,6 +205,7 @@ class ClientResult:
     metrics: Mapping[str, float]
     state: Mapping[str, Value]
     seconds: float
+    failures: Sequence[Failure] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,12 +238,14 @@ class RoundResult:
 
     Args:
         round: from 1.
-        clients: the ids that took part, ascending.
+        clients: the ids that were selected, ascending.
         scores: ``inference rule -> metric -> Scores`` on the test data after the round.
         metrics: the plugins' numbers (loss terms, diagnostics), by name.
         bytes_up: bytes that all clients together sent, by key.
         bytes_down: bytes that the server sent to all clients together, by key.
         seconds: wall-clock time of the round.
+        failures: what went wrong in clients' turns, in client-id order; ``lost`` ones are missing
+            from the aggregate and from all numbers above but ``bytes_down``.
     """
 
     round: int
@@ -232,6 +255,7 @@ class RoundResult:
     bytes_up: Mapping[str, int]
     bytes_down: Mapping[str, int]
     seconds: float
+    failures: Sequence[Failure] = ()
 
 
 @dataclass(frozen=True)
@@ -257,6 +281,7 @@ __all__ = [
     "ClientResult",
     "Dataset",
     "Examples",
+    "Failure",
     "Model",
     "Output",
     "Payload",

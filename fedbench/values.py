@@ -115,6 +115,8 @@ def seal(value: Value, what: str = "value") -> Value:
         wrong = [k for k, v in value.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
         if wrong:
             raise PluginError(f"{what}: {wrong[0]!r} is no tensor; a mapping holds tensors by name")
+        if not value:
+            raise PluginError(f"{what} is an empty mapping; leave the key out instead")
     elif not isinstance(value, (Tensor, PerClass)):
         raise PluginError(
             f"{what} is a {type(value).__name__}; "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..failures import ClientFailure
     from ..runtime import Runtime
     from ..types import ClientJob, ClientResult, Value
 
@@ -28,8 +29,8 @@ class InlineWorkers:
 
     def run(
         self, payload: Mapping[str, Value], jobs: Sequence[ClientJob]
-    ) -> Iterator[ClientResult]:
-        """Yield the results in client-id order, each computed when it is asked for."""
+    ) -> Iterator[ClientResult | ClientFailure]:
+        """Yield the answers in client-id order, each computed when it is asked for."""
         for job in sorted(jobs, key=lambda j: j.client):
             yield self._runtime.run_client(job, payload)
 

@@ -13,12 +13,11 @@ import math
 import mmap
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -27,6 +26,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..errors import FedbenchError
+from ..failures import ClientFailure
 from ..types import ClientJob, ClientResult, Payload, Value, flatten, nbytes, unflatten
 from .inline import InlineWorkers
 
@@ -150,11 +150,11 @@ def _serve(
         while True:
             number, client, state, places = pipe.recv()
             job = ClientJob(number, client, buffer.get(state, copy=True))
-            try:
-                result = runtime.run_client(job, payload.get(places, copy=False))
-                pipe.send(("done", _answer(result, buffer)))
-            except Exception as error:
-                pipe.send(("error", _portable(error)))
+            answer = runtime.run_client(job, payload.get(places, copy=False))
+            if isinstance(answer, ClientResult):
+                pipe.send(_packed(answer, buffer))
+            else:
+                pipe.send(answer)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         status = 0
     finally:
@@ -168,21 +168,11 @@ def _die_with(parent: int) -> None:
         os._exit(0)
 
 
-def _answer(result: ClientResult, buffer: Buffer) -> Any:
+def _packed(result: ClientResult, buffer: Buffer) -> Any:
+    """Put a result's tensors into the shared memory; return the rest and their places."""
     values = {f"u{key}": value for key, value in result.uploads.items()}
     values |= {f"s{key}": value for key, value in result.state.items()}
-    return result.client, result.examples, dict(result.metrics), result.seconds, buffer.put(values)
-
-
-def _portable(error: Exception) -> tuple[bytes | None, str, list[str]]:
-    """Return an exception as bytes when it can be rebuilt, else as text, and its notes."""
-    notes = list(getattr(error, "__notes__", []))
-    try:
-        data = pickle.dumps(error)
-        pickle.loads(data)
-    except Exception:  # an exception class that can't be rebuilt is reported by its text
-        return None, f"{type(error).__name__}: {error}", notes
-    return data, str(error), notes
+    return replace(result, uploads=Payload({}, ""), state={}), buffer.put(values)
 
 
 class PoolWorkers:
@@ -204,8 +194,8 @@ class PoolWorkers:
 
     def run(
         self, payload: Mapping[str, Value], jobs: Sequence[ClientJob]
-    ) -> Iterator[ClientResult]:
-        """Yield the results in client-id order, with few of them waiting at any time.
+    ) -> Iterator[ClientResult | ClientFailure]:
+        """Yield the answers in client-id order, with few of them waiting at any time.
 
         Within a window of the next clients, larger ones start first.
         """
@@ -213,7 +203,7 @@ class PoolWorkers:
         sizes = {job.client: len(self._runtime.parts[job.client]) for job in jobs}
         waiting = sorted(jobs, key=lambda job: job.client)
         order = [job.client for job in waiting]
-        ready: dict[int, ClientResult] = {}
+        ready: dict[int, ClientResult | ClientFailure] = {}
         attempts: dict[int, int] = {}
         delivered = 0
         while delivered < len(order):
@@ -232,33 +222,32 @@ class PoolWorkers:
 
     def _collect(
         self,
-        ready: dict[int, ClientResult],
+        ready: dict[int, ClientResult | ClientFailure],
         waiting: list[ClientJob],
         attempts: dict[int, int],
     ) -> None:
-        """Wait until a worker answers or dies; take its result, or put its job back."""
+        """Wait until a worker answers or dies; take its answer, or put its job back."""
         busy = {worker.pipe: worker for worker in self._workers if worker.job is not None}
         for pipe in wait(list(busy)):
             worker = busy[pipe]  # type: ignore[index]
             job = worker.job
             assert job is not None
             try:
-                kind, data = worker.pipe.recv()
+                answer = worker.pipe.recv()
             except (EOFError, ConnectionResetError, OSError):
                 self._replace(worker, job, attempts)
                 waiting.append(job)
                 continue
             worker.job = None
-            if kind == "error":
-                _raise(data)
-            client, examples, metrics, seconds, places = data
+            if isinstance(answer, ClientFailure):
+                ready[answer.client] = answer
+                continue
+            result, places = answer
             values = worker.buffer.get(places, copy=True)
             uploads = {key[1:]: value for key, value in values.items() if key[0] == "u"}
             state = {key[1:]: value for key, value in values.items() if key[0] == "s"}
-            where = f"the uploads of client {client}"
-            ready[client] = ClientResult(
-                client, examples, Payload(uploads, where), metrics, state, seconds
-            )
+            sent = Payload(uploads, f"the uploads of client {result.client}")
+            ready[result.client] = replace(result, uploads=sent, state=state)
 
     def _replace(self, worker: Worker, job: ClientJob, attempts: dict[int, int]) -> None:
         self._workers.remove(worker)
@@ -276,12 +265,3 @@ class PoolWorkers:
         for worker in self._workers:
             worker.end()
         self._workers = []
-
-
-def _raise(data: tuple[bytes | None, str, list[str]]) -> NoReturn:
-    raw, text, notes = data
-    error = pickle.loads(raw) if raw is not None else RuntimeError(text)
-    for note in notes:
-        if note not in getattr(error, "__notes__", []):
-            error.add_note(note)
-    raise error
