@@ -159,7 +159,9 @@ class Runtime:
             try:
                 result = self._turn(job, payload, attempt)
             except Exception as error:
-                error.add_note(f"in round {job.round}, client {job.client}")
+                where = f"in round {job.round}, client {job.client}"
+                if where not in str(error):
+                    error.add_note(where)
                 lost = attempt == attempts or ends_the_run(error)
                 failures.append(failure(job.client, attempt, error, lost))
                 if lost:

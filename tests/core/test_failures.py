@@ -1,0 +1,336 @@
+"""A client that fails: the policy decides, the round counts, and every executor tells the same."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedbench import ClientContext, ConfigError, PluginError, Run, ServerUpdate, hookimpl
+from fedbench.context import NonFiniteError
+from fedbench.failures import ClientFailed, ClientFailure, TooFewClients
+from fedbench.plugins import Registry
+from fedbench.run import canonical_round, count_failures, round_from_json
+from fedbench.store import json_ready
+from fedbench.types import Failure
+
+INLINE = {"name": "inline"}
+EXECUTORS = [INLINE] + [
+    pytest.param(
+        {"name": "pool", "workers": n},
+        marks=pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the pool forks"),
+    )
+    for n in (1, 2, 3)
+]
+SKIP = {"policy": "skip"}
+
+
+@dataclass(frozen=True, eq=False)
+class Breaks:
+    """Raises in the clients ``who``, in the first ``times`` attempts, from round ``since`` on."""
+
+    who: tuple[int, ...] = (1,)
+    times: int = 99
+    since: int = 1
+    error: str = "plain"
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Any:
+        trained = yield
+        ctx.state["turns"] = ctx.state.get("turns", torch.zeros(1)) + 1
+        if ctx.client in self.who and ctx.attempt <= self.times and ctx.round >= self.since:
+            if self.error == "memory":
+                raise MemoryError("no more")
+            if self.error == "rule":
+                raise PluginError("a broken rule")
+            if self.error == "config":
+                raise ConfigError("a wrong option")
+            if self.error == "purpose":
+                raise ClientFailed("dropped", "went away")
+            if self.error == "upload":
+                weights = {k: v.clone() for k, v in ctx.uploads["weights"].items()}
+                weights["classifier.bias"][1] = torch.inf
+                ctx.upload("weights", weights, replace=True)
+            elif self.error == "metric":
+                ctx.metric("breaks", torch.tensor(torch.inf))
+            else:
+                raise ZeroDivisionError(f"by client {ctx.client}")
+        return trained
+
+
+@pytest.fixture
+def broken(
+    add: Callable[..., None], run_tiny: Callable[..., Run], registry: Registry
+) -> Callable[..., Run]:
+    """Run FedAvg (four clients) with `Breaks`, outermost, and ``failures`` as given."""
+    add(breaks=Breaks, averaging=registry.get("plugin", "fedavg").value)
+
+    def run(failures: dict[str, Any], directory: Path | None = None, **options: Any) -> Run:
+        given = {k: options.pop(k) for k in ("executor", "rounds") if k in options}
+        given |= {"extra": {"breaks": options, "averaging": {}}, "without": ["fedavg"]}
+        return run_tiny(directory=directory, failures=failures, **given)
+
+    return run
+
+
+@pytest.fixture
+def without(add: Callable[..., None], run_tiny: Callable[..., Run]) -> Callable[..., Run]:
+    """Run FedAvg with some clients never selected."""
+
+    def run(clients: tuple[int, ...]) -> Run:
+        @dataclass(frozen=True, eq=False)
+        class Others:
+            @hookimpl
+            def select_clients(self) -> list[int]:
+                return [c for c in range(4) if c not in clients]
+
+        add(others=Others)
+        return run_tiny(extra={"others": {}}, without=["uniform"])
+
+    return run
+
+
+# --- policies ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("executor", EXECUTORS, ids=str)
+def test_fail_raises_the_error_of_the_lowest_client_id(
+    broken: Callable[..., Run], executor: dict[str, Any]
+) -> None:
+    with pytest.raises(ZeroDivisionError, match="by client 1") as caught:
+        broken({"policy": "fail"}, who=[3, 1], executor=executor)
+    assert caught.value.__notes__ == ["in round 1, client 1"]
+
+
+def test_skip_gives_the_bits_of_a_round_without_the_client(
+    broken: Callable[..., Run], without: Callable[..., Run]
+) -> None:
+    run, other = broken(SKIP, who=[1, 2]), without((1, 2))
+    assert run.result()["weights_sha256"] == other.result()["weights_sha256"]
+    assert run.history[0].bytes_up == other.history[0].bytes_up
+    assert run.history[0].bytes_down["weights"] == 2 * other.history[0].bytes_down["weights"]
+    assert run.history[0].clients == [0, 1, 2, 3]
+    assert run.result()["failures"] == {"ZeroDivisionError": 4, "lost": 4}
+    assert run.history[1].failures[1] == Failure(
+        2, 1, "ZeroDivisionError", "ZeroDivisionError: by client 2", lost=True
+    )
+
+
+@pytest.mark.parametrize("executor", EXECUTORS, ids=str)
+def test_a_retry_that_succeeds_gives_the_bits_of_a_turn_that_never_failed(
+    broken: Callable[..., Run], run_tiny: Callable[..., Run], executor: dict[str, Any]
+) -> None:
+    run = broken({"policy": "retry"}, who=[0, 3], times=2, executor=executor)
+    assert run.result()["weights_sha256"] == run_tiny().result()["weights_sha256"]
+    assert run.result()["failures"] == {"ZeroDivisionError": 8, "lost": 0}
+    assert [(f.client, f.attempt) for f in run.history[0].failures] == [
+        (0, 1), (0, 2), (3, 1), (3, 2)
+    ]  # fmt: skip
+
+
+def test_a_retry_that_never_succeeds_goes_on_without_the_client(
+    broken: Callable[..., Run], without: Callable[..., Run]
+) -> None:
+    run = broken({"policy": "retry", "attempts": 4})
+    assert run.result()["weights_sha256"] == without((1,)).result()["weights_sha256"]
+    assert run.result()["failures"] == {"ZeroDivisionError": 8, "lost": 2}
+    assert [f.lost for f in run.history[0].failures] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("policy", ["skip", "retry"])
+@pytest.mark.parametrize("error", ["rule", "config", "memory"])
+@pytest.mark.parametrize("executor", EXECUTORS[:3], ids=str)
+def test_broken_rules_and_a_lack_of_memory_are_never_the_clients_failure(
+    broken: Callable[..., Run], policy: str, error: str, executor: dict[str, Any]
+) -> None:
+    kind = {"rule": PluginError, "config": ConfigError, "memory": MemoryError}[error]
+    with pytest.raises(kind) as caught:
+        broken({"policy": policy}, error=error, executor=executor)
+    assert caught.value.__notes__ == ["in round 1, client 1"]
+
+
+@pytest.mark.parametrize("executor", EXECUTORS[:3], ids=str)
+def test_a_round_ends_the_run_when_too_few_clients_are_left(
+    broken: Callable[..., Run], executor: dict[str, Any]
+) -> None:
+    rule = {"policy": "skip", "min_clients": 3}
+    assert len(broken(rule, who=[2], executor=executor).history) == 2
+    with pytest.raises(TooFewClients) as caught:
+        broken(rule, who=[2, 0], error="purpose", since=2, executor=executor)
+    assert str(caught.value) == (
+        "round 2: 2 of 4 clients left, failures.min_clients is 3 (client 0: dropped, went away; "
+        "client 2: dropped, went away)"
+    )
+    assert isinstance(caught.value.__cause__, ClientFailed)
+
+
+def test_more_clients_than_are_selected_are_never_left(run_tiny: Callable[..., Run]) -> None:
+    text = r"^round 1: 4 of 4 clients left, failures.min_clients is 5$"
+    with pytest.raises(TooFewClients, match=text):
+        run_tiny(failures={"min_clients": 5})
+
+
+def test_a_failed_client_keeps_the_state_that_it_had(broken: Callable[..., Run]) -> None:
+    run = broken(SKIP, who=[1], since=2, rounds=4)
+    turns = {client: int(state["turns"]) for client, state in run._clients.items()}
+    assert turns == {0: 4, 1: 1, 2: 4, 3: 4}
+
+
+# --- what is kept --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("executor", EXECUTORS[1:], ids=str)
+@pytest.mark.parametrize("error", ["plain", "purpose", "upload"])
+def test_every_executor_counts_the_same(
+    broken: Callable[..., Run], executor: dict[str, Any], error: str
+) -> None:
+    one = broken(SKIP, who=[0, 2], error=error, executor=INLINE)
+    two = broken(SKIP, who=[0, 2], error=error, executor=executor)
+    for key in ("weights_sha256", "metrics_sha256", "failures"):
+        assert one.result()[key] == two.result()[key]
+    assert [r.failures for r in one.history] == [r.failures for r in two.history]
+
+
+def test_rounds_with_failures_are_read_back(broken: Callable[..., Run], tmp_path: Path) -> None:
+    run = broken(SKIP, directory=tmp_path / "r")
+    lines = (tmp_path / "r" / "rounds.jsonl").read_text().splitlines()
+    assert [round_from_json(json.loads(line)) for line in lines] == [
+        round_from_json(json_ready(r)) for r in run.history
+    ]
+    assert round_from_json(json.loads(lines[0])).failures == run.history[0].failures
+    written = json.loads((tmp_path / "r" / "result.json").read_text())
+    assert written["failures"] == {"ZeroDivisionError": 2, "lost": 2}
+
+
+def test_a_round_of_an_earlier_version_has_no_failures_and_keeps_its_hash(
+    run_tiny: Callable[..., Run],
+) -> None:
+    run = run_tiny()
+    old = json_ready(run.history[0])
+    del old["failures"]
+    assert round_from_json(old).failures == ()
+    del old["seconds"]
+    assert canonical_round(run.history[0]) == json.dumps(old, sort_keys=True)
+    assert run.result()["failures"] == {}
+
+
+def test_reasons_are_not_hashed_but_kinds_are(broken: Callable[..., Run]) -> None:
+    from dataclasses import replace
+
+    result = broken(SKIP).history[0]
+    failure = result.failures[0]
+    other = replace(result, failures=(replace(failure, reason="at 0x7f00"),))
+    assert canonical_round(other) == canonical_round(result)
+    other = replace(result, failures=(replace(failure, kind="dropped"),))
+    assert canonical_round(other) != canonical_round(result)
+
+
+def test_what_went_wrong_in_a_turn_that_counts(
+    add: Callable[..., None], run_tiny: Callable[..., Run]
+) -> None:
+    @dataclass(frozen=True, eq=False)
+    class Odd:
+        @hookimpl(wrapper=True)
+        def client_update(self, ctx: ClientContext) -> Any:
+            ctx.fault("odd", "counted only")
+            return (yield)
+
+    add(odd=Odd)
+    run = run_tiny(extra={"odd": {}}, rounds=1)
+    assert run.history[0].failures == tuple(
+        Failure(client, 1, "odd", "counted only", lost=False) for client in range(4)
+    )
+    assert count_failures(run.history) == {"odd": 4, "lost": 0}
+
+
+def test_a_resumed_run_counts_as_if_it_had_never_stopped(
+    add: Callable[..., None], registry: Registry, tiny_config: Callable[..., Any], tmp_path: Path
+) -> None:
+    add(breaks=Breaks)
+    config = tiny_config(registry, rounds=4, failures=SKIP, extra={"breaks": {}})
+    whole = Run(config, registry=registry).run()
+    for result in Run(config, tmp_path / "r", registry=registry).rounds():
+        if result.round == 2:
+            break
+    again = Run.resume(tmp_path / "r", registry=registry)
+    assert len(again.history) == 2
+    result = again.run()
+    for key in ("weights_sha256", "metrics_sha256", "failures"):
+        assert result[key] == whole[key]
+    assert result["failures"] == {"ZeroDivisionError": 4, "lost": 4}
+
+
+# --- values that are not finite ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("executor", EXECUTORS[:3], ids=str)
+def test_an_upload_that_is_not_finite_names_tensor_round_and_client(
+    broken: Callable[..., Run], executor: dict[str, Any]
+) -> None:
+    text = r"^upload 'weights', tensor 'classifier.bias', is not finite in round 2, client 1$"
+    with pytest.raises(NonFiniteError, match=text):
+        broken({}, error="upload", since=2, executor=executor)
+
+
+def test_an_upload_that_is_not_finite_is_a_failed_client_under_skip(
+    broken: Callable[..., Run], without: Callable[..., Run]
+) -> None:
+    run = broken(SKIP, error="upload")
+    assert run.result()["failures"] == {"not_finite": 2, "lost": 2}
+    assert run.result()["weights_sha256"] == without((1,)).result()["weights_sha256"]
+
+
+def test_large_finite_uploads_whose_sum_overflows_are_fine(
+    add: Callable[..., None], run_tiny: Callable[..., Run]
+) -> None:
+    @dataclass(frozen=True, eq=False)
+    class Large:
+        @hookimpl(wrapper=True)
+        def client_update(self, ctx: ClientContext) -> Any:
+            ctx.upload("large", torch.full((4,), 3e38))
+            return (yield)
+
+    add(large=Large)
+    assert len(run_tiny(extra={"large": {}}).history) == 2
+
+
+def test_a_clients_metric_that_is_not_finite(broken: Callable[..., Run]) -> None:
+    with pytest.raises(NonFiniteError, match=r"^metric 'breaks' is inf in round 1, client 1$"):
+        broken({}, error="metric")
+
+
+def test_a_servers_metric_that_is_not_finite(
+    add: Callable[..., None], run_tiny: Callable[..., Run]
+) -> None:
+    @dataclass(frozen=True, eq=False)
+    class Bad:
+        @hookimpl
+        def server_update(self) -> ServerUpdate:
+            return ServerUpdate(metrics={"gap": float("nan")})
+
+    add(bad=Bad)
+    with pytest.raises(NonFiniteError, match=r"^plugin 'bad': metric 'gap' is nan in round 1$"):
+        run_tiny(extra={"bad": {}})
+
+
+def test_a_failure_survives_pickling_whatever_its_exception_is() -> None:
+    import pickle
+
+    class Local(Exception):
+        """Can't be found by pickle."""
+
+    error = Local("deep inside")
+    error.add_note("in round 1, client 2")
+    kept = (Failure(2, 1, "Local", "Local: deep inside", lost=True),)
+    copy = pickle.loads(pickle.dumps(ClientFailure(2, kept, error, 0.5)))
+    assert (copy.client, copy.failures, copy.seconds, copy.fatal) == (2, kept, 0.5, False)
+    assert (type(copy.error), str(copy.error)) == (RuntimeError, "Local: deep inside")
+    assert copy.error.__notes__ == ["in round 1, client 2"]
+    known = pickle.loads(pickle.dumps(ClientFailure(2, kept, ClientFailed("late", "why"), 0.5)))
+    assert (known.error.kind, str(known.error)) == ("late", "why")
