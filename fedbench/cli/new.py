@@ -1,0 +1,162 @@
+"""`fedbench new`: a package of one's own that installs, passes its tests and runs as it is."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from importlib import metadata, util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import ConfigError
+from . import main
+
+if TYPE_CHECKING:
+    from ..plugins import Registry
+
+KINDS = {
+    "method": ("recipe", "plugin"),
+    "partition": ("plugin",),
+    "dataset": ("dataset",),
+    "model": ("model",),
+    "metric": ("metric",),
+    "executor": ("executor",),
+}
+"""What can be made -> the kinds of thing that it registers."""
+
+COMMANDS = {
+    "method": ("fedbench run {name} --data digits", "--set {name}.mu=0.01"),
+    "partition": (
+        "fedbench run fedavg --data digits --without domains --set plugins.{name}.clients=8",
+        "--set plugins.{name}.mixed=0.1",
+    ),
+    "dataset": ("fedbench run fedavg --data {name}", "--set data.noise=50"),
+    "model": ("fedbench run fedavg --data digits --model {name}", "--set model.feature_size=32"),
+    "metric": ("fedbench run fedavg --data digits --set metrics.{name}.k=2", "--seed 1"),
+    "executor": (
+        "fedbench run fedavg --data digits --executor {name}",
+        "--set executor.at_once=2",
+    ),
+}
+"""For each kind the command that uses the new thing, and flags that change it."""
+
+_NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
+
+
+@main.command()
+@click.argument("name")
+@click.option(
+    "--kind", type=click.Choice(list(KINDS)), default="method", show_default=True,
+    help="What the package brings.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR",
+    help="Where to write it; the folder must not exist. Default ./NAME.",
+)  # fmt: skip
+def new(name: str, kind: str, out: Path | None) -> None:
+    """Write a package with a plugin NAME that works: install it, test it, run it, change it.
+
+    \b
+    fedbench new my-method
+    fedbench new my-split --kind partition
+    fedbench new my-data --kind dataset --out packages/my-data
+    """
+    from ..plugins import discover
+
+    folder = out or Path(name)
+    check_new_name(discover(), kind, name)
+    files = write(folder, kind, name)
+    click.echo(f"wrote {', '.join(files)} in {folder}")
+    click.echo(f"next:\n  cd {folder}\n  pip install -e '.[test]'\n  pytest")
+    click.echo(f"  {COMMANDS[kind][0].format(name=name)}")
+
+
+def check_new_name(registry: Registry, kind: str, name: str) -> None:
+    """Check that a package of that name can be made.
+
+    Raises:
+        ConfigError: for a name that is no name or is taken, with one that would do.
+        PluginError: for a key of config files.
+    """
+    from ..rules import LABELS, check_name
+
+    if len(name) > 40 or not _NAME.fullmatch(name):
+        better = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-0123456789")[:40].rstrip("-")
+        hint = f", for example {better!r}" if better else ""
+        raise ConfigError(
+            f"{name!r} is no name: letters, digits, - and _, at most 40, a letter first, a letter "
+            f"or digit last{hint}"
+        )
+    for registered in KINDS[kind]:
+        check_name(registered, name)
+        if (registered, name) in registry.entries:
+            owner = registry.entries[registered, name][0].package
+            raise ConfigError(
+                f"there is a {LABELS.get(registered, registered)} {name!r} already, of {owner}; "
+                f"choose another name, for example 'my-{name}'"
+            )
+    module, distribution = _module(name), _distribution(name)
+    try:
+        taken = f"package {distribution} {metadata.version(distribution)}"
+    except metadata.PackageNotFoundError:
+        taken = f"module {module}" if util.find_spec(module) else ""
+    if taken:
+        raise ConfigError(
+            f"the {taken} is installed already; choose another name, for example 'my-{name}'"
+        )
+
+
+def _module(name: str) -> str:
+    return f"fedbench_{name.replace('-', '_').lower()}"
+
+
+def _distribution(name: str) -> str:
+    return f"fedbench-{re.sub(r'[-_]+', '-', name).lower()}"
+
+
+def write(folder: Path, kind: str, name: str) -> list[str]:
+    """Write the package into ``folder`` and return the names of its files.
+
+    Raises:
+        ConfigError: when the folder exists or can't be written.
+    """
+    import jinja2
+
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("fedbench"),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+    )
+    module = _module(name)
+    command, option = (text.format(name=name) for text in COMMANDS[kind])
+    values = {
+        "name": name,
+        "kind": kind,
+        "ident": name.replace("-", "_"),
+        "cls": "".join(part[:1].upper() + part[1:] for part in re.split("[-_]+", name)),
+        "module": module,
+        "distribution": _distribution(name),
+        "version": metadata.version("fedbench-toolkit"),
+        "year": date.today().year,
+        "command": command,
+        "option": option,
+    }
+    made = {
+        f"{module}.py": f"{kind}.py",
+        f"test_{module}.py": "test_plugin.py",
+        "pyproject.toml": "pyproject.toml",
+        "README.md": "README.md",
+    }
+    try:
+        folder.mkdir(parents=True)
+        for file, template in made.items():
+            text = templates.get_template(f"{template}.jinja").render(values)
+            (folder / file).write_text(text, encoding="utf-8")
+    except FileExistsError:
+        raise ConfigError(f"{folder} exists already; choose another --out") from None
+    except OSError as error:
+        raise ConfigError(f"{folder} can't be written: {error.strerror or error}") from error
+    return list(made)
