@@ -56,10 +56,13 @@ def resolve(
     card_name = card or given.pop("card", None)
     given.pop("recipe", None)
     given.pop("card", None)
+    chosen = {k: v for k, v in (flags or {}).items() if v is not None}
     user = [
         *([Document(given, file.source, file.lines)] if file else []),
+        # Before --set, which may give an option of the model that a flag names.
+        Document({k: v for k, v in chosen.items() if k in CHOICES}, "command line"),
         *(_set_layer(text) for text in sets),
-        Document({k: v for k, v in (flags or {}).items() if v is not None}, "command line"),
+        Document({k: v for k, v in chosen.items() if k not in CHOICES}, "command line"),
     ]
     for layer in user:
         for key in layer.data:

@@ -34,7 +34,10 @@ COMMANDS = {
     ),
     "dataset": ("fedbench run fedavg --data {name}", "--set data.noise=50"),
     "model": ("fedbench run fedavg --data digits --model {name}", "--set model.feature_size=32"),
-    "metric": ("fedbench run fedavg --data digits --set metrics.{name}.k=2", "--seed 1"),
+    "metric": (
+        "fedbench run fedavg --data digits --set metrics.{name}.k=2 --set accuracy.metric={name}",
+        "--set metrics.accuracy={{}}",
+    ),
     "executor": (
         "fedbench run fedavg --data digits --executor {name}",
         "--set executor.at_once=2",

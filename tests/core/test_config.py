@@ -70,6 +70,11 @@ def test_a_recipe_can_replace_the_cards_plugins(registry):
         resolve(registry, "alone")
 
 
+def test_set_gives_options_of_what_a_flag_names(registry):
+    more = {"flags": {"model": "tiny_model"}, "sets": ["model.feature_size=3"]}
+    assert resolve(registry, "fedavg", **more).model == {"name": "tiny_model", "feature_size": 3}
+
+
 def test_naming_another_choice_drops_the_options_of_the_first(registry):
     file = "recipe: fedavg\nmodel: {name: cnn, width: 8}\n"
     assert from_text(registry, file).model["width"] == 8
