@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,22 +75,40 @@ def fedbench(variant: str) -> Contestant:
     method, *sets = variant.split(":")
     if method.endswith("-bf16"):
         method, sets = method.removesuffix("-bf16"), [*sets, "precision=bf16"]
+    return Contestant(
+        f"fedbench {variant}",
+        lambda workload, rounds, folder: fedbench_command(
+            method, config(workload), rounds, folder, sets
+        ),
+        versions(sys.executable, ("torch",)),
+        fedbench_env(),
+    )
+
+
+def fedbench_command(
+    method: str,
+    config: dict[str, object],
+    rounds: int,
+    folder: Path,
+    sets: Sequence[str] = (),
+) -> list[str]:
+    """Return ``fedbench run`` of a method with a config file, which is written into ``folder``."""
+    file = folder / "workload.yaml"
+    file.write_text(json.dumps(config, indent=1))  # JSON is YAML
+    start = [sys.executable, "-m", "fedbench", "run", method, "--rounds", str(rounds)]
     more = [part for one in sets for part in ("--set", one)]
-    paths = [HERE / "plugin", HERE, ROOT, ROOT / "plugins/baselines", ROOT / "plugins/fedhpro"]
-    search = [*map(str, [*paths, ROOT / "datasets"]), os.environ.get("PYTHONPATH", "")]
+    return [*start, "--config", str(file), "--out", str(folder / "run"), *more]
 
-    def command(workload: Workload, rounds: int, folder: Path) -> list[str]:
-        (folder / "workload.yaml").write_text(json.dumps(config(workload), indent=1))
-        start = [sys.executable, "-m", "fedbench", "run", method, "--rounds", str(rounds)]
-        files = ["--config", str(folder / "workload.yaml"), "--out", str(folder / "run")]
-        return [*start, *files, *more]
 
-    env = {"PYTHONPATH": os.pathsep.join(filter(None, search))}
-    return Contestant(f"fedbench {variant}", command, versions(sys.executable, ("torch",)), env)
+def fedbench_env() -> dict[str, str]:
+    """Return the environment in which this tree's fedbench runs and finds the benchmarks' data."""
+    own = [HERE / "plugin", HERE, ROOT, ROOT / "plugins/baselines", ROOT / "plugins/fedhpro"]
+    search = [*map(str, [*own, ROOT / "datasets"]), os.environ.get("PYTHONPATH", "")]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, search))}
 
 
 def config(workload: Workload) -> dict[str, object]:
-    """Return the workload as a config file (JSON is YAML); the method comes from the command."""
+    """Return the workload as a config file; the method comes from the command."""
     models = {
         "resnet10": {"name": "resnet10", "filters": 32},
         "cnn": {"name": "cnn", "width": 32, "feature_size": 512},
