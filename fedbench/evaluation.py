@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .config import Accuracy
-from .context import EVAL_BATCH, NonFiniteError, Pipeline
-from .types import Dataset, Output, Scores, Weights, forward
+from .context import NonFiniteError
+from .types import Dataset, Output, Scores
 
 Rules = Mapping[str, Callable[[Output], Tensor]]
 
@@ -34,20 +34,18 @@ def classifier_rule(output: Output) -> Tensor:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module,
-    models: Callable[[int], Iterator[Weights]],
+    outputs: Callable[[int], Iterator[Sequence[Output]]],
     data: Dataset,
-    pipeline: Pipeline,
     rules: Rules,
     metrics: Mapping[str, Metric],
 ) -> dict[str, dict[str, Scores]]:
     """Score the models of every domain on its test data.
 
     Args:
-        model: the module that the weights are loaded into.
-        models: domain number -> the weights to test on it; scores are averaged over them.
+        outputs: domain number -> for each model to test on it, what the model made of the domain's
+            test data, part by part in order; scores are averaged over models. Called for each
+            domain with test data, in order.
         data: the data set; a domain without test data is left out.
-        pipeline: raw inputs to model inputs.
         rules: inference rules by name.
         metrics: metrics by name.
 
@@ -57,22 +55,19 @@ def evaluate(
     Returns:
         inference rule -> metric -> `Scores`.
     """
-    model.eval()
     values: dict[str, dict[str, dict[str, float | list[float]]]] = {
         rule: {metric: {} for metric in metrics} for rule in rules
     }
     for number, domain in enumerate(data.domains):
-        test = data.test[data.test.domains == number]
-        if not len(test):
+        labels = data.test.labels[data.test.domains == number]
+        if not len(labels):
             continue
         found: dict[tuple[str, str], list[float | list[float]]] = {}
-        for weights in models(number):
-            model.load_state_dict(weights)
-            outputs = [forward(model, pipeline(x, False)) for x in test.inputs.split(EVAL_BATCH)]
+        for parts in outputs(number):
             for rule, scores_of in rules.items():
-                scores = torch.cat([scores_of(output).cpu() for output in outputs])
+                scores = torch.cat([scores_of(output).cpu() for output in parts])
                 for name, metric in metrics.items():
-                    value = metric(scores, test.labels)
+                    value = metric(scores, labels)
                     if not all(map(math.isfinite, value if isinstance(value, list) else [value])):
                         raise NonFiniteError(
                             f"metric {name!r} is {value} on the test data of {domain}; try a "

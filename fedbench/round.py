@@ -6,11 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 from typing import Any
 
-from .context import NonFiniteError, Pipeline, ServerContext, all_finite
+from .context import NonFiniteError, ServerContext, all_finite
 from .errors import ConfigError, PluginError, did_you_mean
 from .evaluation import classifier_rule, evaluate
+from .executors.inline import InlineWorkers
 from .failures import ClientFailure, TooFewClients
 from .runtime import Runtime
 from .store import ClientStates
@@ -18,6 +20,7 @@ from .types import (
     ClientJob,
     ClientResult,
     Failure,
+    Output,
     Payload,
     Report,
     RoundResult,
@@ -199,22 +202,30 @@ class Rounds:
                 f"accuracy.inference: no plugin of this run gives {wanted!r}"
                 f"{did_you_mean(wanted, rules)}"
             )
-        pipeline = Pipeline(
-            self._runtime.plugins,
-            self._runtime.device,
-            lambda name: self._runtime.streams.torch(name, ctx.round),
-        )
+        outputs = self._outputs(ctx.round, state)
+        return evaluate(outputs, self._runtime.data, rules, self._metrics)
 
-        def models(domain: int) -> Iterator[Weights]:
-            for _, call in self._runtime.plugins.calls("personal_models"):
-                states = (self._clients.newest(c) for c in self._runtime.clients_of(domain))
+    def _outputs(
+        self, number: int, state: ServerState
+    ) -> Callable[[int], Iterator[Sequence[Output]]]:
+        """Return domain -> what each model to test on it makes of its test data, in parts.
+
+        Workers with a method ``test`` compute the parts in parallel.
+        """
+        runtime = self._runtime
+        test = getattr(self._workers, "test", None) or InlineWorkers(runtime).test
+        for _, call in runtime.plugins.calls("personal_models"):
+
+            def personal(domain: int) -> Iterator[Sequence[Output]]:
+                states = (self._clients.newest(c) for c in runtime.clients_of(domain))
                 kept = (found for found in states if found is not None)
-                return iter(call(state=state, clients=kept))
-            return iter([state.weights])
+                for weights in call(state=state, clients=kept):  # noqa: B023 - the only plugin
+                    yield list(test(weights, runtime.chunks(number, domain)))
 
-        return evaluate(
-            self._runtime.model, models, self._runtime.data, pipeline, rules, self._metrics
-        )
+            return personal
+        chunks = [runtime.chunks(number, domain) for domain in range(len(runtime.data.domains))]
+        stream = test(state.weights, list(chain.from_iterable(chunks)))
+        return lambda domain: iter([list(islice(stream, len(chunks[domain])))])
 
 
 def _checked(clients: Sequence[int], num_clients: int) -> list[int]:

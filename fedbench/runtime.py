@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from . import config as configs
 from .config import RunConfig
-from .context import ClientContext
+from .context import EVAL_BATCH, ClientContext, Pipeline
 from .errors import ConfigError, PluginError
 from .failures import ClientFailure, ends_the_run, failure
 from .memory import keep_freed_memory
@@ -22,16 +22,22 @@ from .plugins import Registry, RunPlugins
 from .random import Streams
 from .types import (
     BF16,
+    Chunk,
     ClientJob,
     ClientResult,
     Dataset,
     Examples,
     Failure,
+    Output,
     Received,
     Value,
     Weights,
+    forward,
     seal,
 )
+
+TEST_BATCH = 100
+"""Test examples per forward pass on a CPU: larger ones are no faster and need much more memory."""
 
 
 @contextmanager
@@ -192,6 +198,32 @@ class Runtime:
             )
             self.plugins.hook.client_update(ctx=ctx)
             return ctx.result(0.0)
+
+    def chunks(self, round: int, domain: int) -> list[Chunk]:
+        """Return the parts in which a domain's test data is run through a model, in order."""
+        size = TEST_BATCH if self.device.type == "cpu" else EVAL_BATCH
+        n = int((self.data.test.domains == domain).sum())
+        return [Chunk(round, domain, start, min(start + size, n)) for start in range(0, n, size)]
+
+    def run_chunk(self, chunk: Chunk, weights: Weights) -> Output:
+        """Run a model on a part of the test data: a pure function, like `run_client`.
+
+        Returns:
+            the `Output` of its examples, on the CPU.
+        """
+        where = f"test/{chunk.domain}/{chunk.start}"
+        members = (self.data.test.domains == chunk.domain).nonzero().flatten()
+        inputs = self.data.test.inputs[members[chunk.start : chunk.stop]]
+        pipeline = Pipeline(
+            self.plugins,
+            self.device,
+            lambda name: self.streams.torch(f"{name}/{where}", chunk.round),
+        )
+        with one_thread(), self.streams.scope(where, chunk.round), torch.no_grad():
+            self.model.load_state_dict(weights)
+            self.model.eval()
+            output = forward(self.model, pipeline(inputs, False))
+        return Output(output.features.cpu(), output.logits.cpu())
 
 
 def partition_table(runtime: Runtime) -> dict[str, Any]:

@@ -185,6 +185,16 @@ class Failure:
     lost: bool
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """A part of the test data for one forward pass: examples ``start`` to ``stop`` of a domain."""
+
+    round: int
+    domain: int
+    start: int
+    stop: int
+
+
 @dataclass(frozen=True, eq=False)
 class ClientResult:
     """What one client sends back, sealed.
@@ -277,6 +287,7 @@ class Recipe:
 
 __all__ = [
     "Batch",
+    "Chunk",
     "ClientJob",
     "ClientResult",
     "Dataset",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..failures import ClientFailure
     from ..runtime import Runtime
-    from ..types import ClientJob, ClientResult, Value
+    from ..types import Chunk, ClientJob, ClientResult, Output, Value, Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,11 @@ class InlineWorkers:
         """Yield the answers in client-id order, each computed when it is asked for."""
         for job in sorted(jobs, key=lambda j: j.client):
             yield self._runtime.run_client(job, payload)
+
+    def test(self, weights: Weights, chunks: Sequence[Chunk]) -> Iterator[Output]:
+        """Yield what a model makes of parts of the test data, in their order."""
+        for chunk in chunks:
+            yield self._runtime.run_chunk(chunk, weights)
 
     def close(self) -> None:
         """Nothing to release."""

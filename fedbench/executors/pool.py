@@ -15,11 +15,12 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias
 
 import torch
 from pydantic import Field
@@ -27,14 +28,30 @@ from torch import Tensor
 
 from ..errors import FedbenchError
 from ..failures import ClientFailure
-from ..types import ClientJob, ClientResult, Payload, Value, flatten, nbytes, unflatten
+from ..types import (
+    Chunk,
+    ClientJob,
+    ClientResult,
+    Output,
+    Payload,
+    Value,
+    Weights,
+    flatten,
+    nbytes,
+    unflatten,
+)
 from .inline import InlineWorkers
 
 if TYPE_CHECKING:
     from ..runtime import Runtime
 
 ATTEMPTS = 3
-"""How often a client may lose its worker before the run ends."""
+"""How often a job may lose its worker before the run ends."""
+
+SERVER = -1
+"""The client of an answer about no client's job."""
+
+Job: TypeAlias = ClientJob | Chunk
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +129,7 @@ class Worker:
     def __init__(self, runtime: Runtime, payload: Buffer, size: int, others: list[Worker]) -> None:
         self.buffer = Buffer(size)
         self.pipe, child = multiprocessing.Pipe()
-        self.job: ClientJob | None = None
+        self.job: int | None = None
         parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -123,10 +140,13 @@ class Worker:
             _serve(runtime, payload, self.buffer, child, parent)
         child.close()
 
-    def give(self, job: ClientJob, payload: Sequence[Any]) -> None:
-        """Hand the worker a job."""
-        self.job = job
-        self.pipe.send((job.round, job.client, self.buffer.put(job.state), payload))
+    def give(self, number: int, job: Job, payload: Sequence[Any]) -> None:
+        """Hand the worker a job, which is its caller's ``number``."""
+        self.job = number
+        state: list[Any] = []
+        if isinstance(job, ClientJob):
+            state, job = self.buffer.put(job.state), replace(job, state={})
+        self.pipe.send((job, state, payload))
 
     def end(self) -> None:
         """Stop the process and wait for it."""
@@ -147,10 +167,15 @@ def _serve(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _die_with(parent)
         torch.set_num_threads(1)
+        torch.set_grad_enabled(True)  # a worker may be replaced while the parent evaluates
         while True:
-            number, client, state, places = pipe.recv()
-            job = ClientJob(number, client, buffer.get(state, copy=True))
-            answer = runtime.run_client(job, payload.get(places, copy=False))
+            job, state, places = pipe.recv()
+            received = payload.get(places, copy=False)
+            if isinstance(job, Chunk):
+                pipe.send(_tested(runtime, job, received, buffer))
+                continue
+            job = replace(job, state=buffer.get(state, copy=True))
+            answer = runtime.run_client(job, received)
             if isinstance(answer, ClientResult):
                 pipe.send(_packed(answer, buffer))
             else:
@@ -173,6 +198,16 @@ def _packed(result: ClientResult, buffer: Buffer) -> Any:
     values = {f"u{key}": value for key, value in result.uploads.items()}
     values |= {f"s{key}": value for key, value in result.state.items()}
     return replace(result, uploads=Payload({}, ""), state={}), buffer.put(values)
+
+
+def _tested(
+    runtime: Runtime, chunk: Chunk, payload: Mapping[str, Any], buffer: Buffer
+) -> tuple[None, Any] | ClientFailure:
+    try:
+        output = runtime.run_chunk(chunk, payload["weights"])
+    except Exception as error:
+        return ClientFailure(SERVER, (), error, 0.0)
+    return None, buffer.put({"features": output.features, "logits": output.logits})
 
 
 class PoolWorkers:
@@ -199,69 +234,87 @@ class PoolWorkers:
 
         Within a window of the next clients, larger ones start first.
         """
+        ordered = sorted(jobs, key=lambda job: job.client)
+        sizes = [len(self._runtime.parts[job.client]) for job in ordered]
+        return self._work(payload, ordered, sizes)
+
+    def test(self, weights: Weights, chunks: Sequence[Chunk]) -> Iterator[Output]:
+        """Yield what a model makes of parts of the test data, in their order."""
+        for answer in self._work({"weights": weights}, chunks, [1] * len(chunks)):
+            if isinstance(answer, ClientFailure):
+                raise answer.error
+            yield answer
+
+    def _work(
+        self, payload: Mapping[str, Value], jobs: Sequence[Job], sizes: Sequence[int]
+    ) -> Iterator[Any]:
+        """Yield the jobs' answers in their order."""
         places = self._payload.put(payload)
-        sizes = {job.client: len(self._runtime.parts[job.client]) for job in jobs}
-        waiting = sorted(jobs, key=lambda job: job.client)
-        order = [job.client for job in waiting]
-        ready: dict[int, ClientResult | ClientFailure] = {}
-        attempts: dict[int, int] = {}
+        waiting = list(range(len(jobs)))
+        ready: dict[int, Any] = {}
+        deaths: Counter[int] = Counter()
         delivered = 0
-        while delivered < len(order):
-            window = set(order[delivered : delivered + 4 * self._count])
+        while delivered < len(jobs):
             for worker in [w for w in self._workers if w.job is None]:
-                open_jobs = [job for job in waiting if job.client in window]
-                if not open_jobs:
+                window = [n for n in waiting if n < delivered + 4 * self._count]
+                if not window:
                     break
-                job = max(open_jobs, key=lambda j: sizes[j.client])
-                waiting.remove(job)
-                worker.give(job, places)
-            self._collect(ready, waiting, attempts)
-            while delivered < len(order) and order[delivered] in ready:
-                yield ready.pop(order[delivered])
+                number = max(window, key=sizes.__getitem__)
+                waiting.remove(number)
+                worker.give(number, jobs[number], places)
+            for number in self._collect(ready):
+                deaths[number] += 1
+                if deaths[number] == ATTEMPTS:
+                    raise WorkerDied(
+                        f"{_place(jobs[number])}: its worker process died {ATTEMPTS} times; is "
+                        "there enough memory?"
+                    )
+                waiting.append(number)
+            while delivered in ready:
+                yield ready.pop(delivered)
                 delivered += 1
 
-    def _collect(
-        self,
-        ready: dict[int, ClientResult | ClientFailure],
-        waiting: list[ClientJob],
-        attempts: dict[int, int],
-    ) -> None:
-        """Wait until a worker answers or dies; take its answer, or put its job back."""
+    def _collect(self, ready: dict[int, Any]) -> list[int]:
+        """Wait for answers and put them into ``ready``; return the jobs whose worker died."""
         busy = {worker.pipe: worker for worker in self._workers if worker.job is not None}
+        lost = []
         for pipe in wait(list(busy)):
             worker = busy[pipe]  # type: ignore[index]
-            job = worker.job
-            assert job is not None
+            number = worker.job
+            assert number is not None
             try:
                 answer = worker.pipe.recv()
             except (EOFError, ConnectionResetError, OSError):
-                self._replace(worker, job, attempts)
-                waiting.append(job)
+                self._workers.remove(worker)
+                worker.end()
+                self._start()
+                lost.append(number)
                 continue
             worker.job = None
-            if isinstance(answer, ClientFailure):
-                ready[answer.client] = answer
-                continue
-            result, places = answer
-            values = worker.buffer.get(places, copy=True)
-            uploads = {key[1:]: value for key, value in values.items() if key[0] == "u"}
-            state = {key[1:]: value for key, value in values.items() if key[0] == "s"}
-            sent = Payload(uploads, f"the uploads of client {result.client}")
-            ready[result.client] = replace(result, uploads=sent, state=state)
-
-    def _replace(self, worker: Worker, job: ClientJob, attempts: dict[int, int]) -> None:
-        self._workers.remove(worker)
-        worker.end()
-        attempts[job.client] = attempts.get(job.client, 0) + 1
-        if attempts[job.client] >= ATTEMPTS:
-            raise WorkerDied(
-                f"round {job.round}, client {job.client}: its worker process died "
-                f"{ATTEMPTS} times; is there enough memory?"
+            ready[number] = (
+                answer if isinstance(answer, ClientFailure) else _unpacked(answer, worker.buffer)
             )
-        self._start()
+        return lost
 
     def close(self) -> None:
         """Stop every worker."""
         for worker in self._workers:
             worker.end()
         self._workers = []
+
+
+def _unpacked(answer: tuple[ClientResult | None, Any], buffer: Buffer) -> ClientResult | Output:
+    result, places = answer
+    values = buffer.get(places, copy=True)
+    if result is None:
+        return Output(**values)  # type: ignore[arg-type]
+    uploads = {key[1:]: value for key, value in values.items() if key[0] == "u"}
+    state = {key[1:]: value for key, value in values.items() if key[0] == "s"}
+    sent = Payload(uploads, f"the uploads of client {result.client}")
+    return replace(result, uploads=sent, state=state)
+
+
+def _place(job: Job) -> str:
+    if isinstance(job, Chunk):
+        return f"round {job.round}, test data from {job.start}"
+    return f"round {job.round}, client {job.client}"

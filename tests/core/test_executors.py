@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from fedbench import ClientContext, ConfigError, FedbenchError, PerClass, Run, hookimpl
-from fedbench.executors.pool import Buffer, PoolWorkers, WorkerDied
+from fedbench.executors.pool import Buffer, Pool, PoolWorkers, WorkerDied
 from fedbench.plugins import Registry, discover
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the pool forks")
@@ -204,3 +204,103 @@ def test_a_buffer_gives_back_what_was_put(size: int) -> None:
 def test_too_few_workers_are_refused(registry: Registry, tiny_config: Callable[..., Any]) -> None:
     with pytest.raises(FedbenchError, match="workers"):
         tiny_config(registry, executor=pool(0))
+
+
+class Spied:
+    """An executor's workers that note who runs the test data."""
+
+    def __init__(self, inner: Any, test: bool) -> None:
+        self.inner, self.seen = inner, []
+        self.run, self.close = inner.run, inner.close
+        if test:
+            self.test = self._test
+
+    def _test(self, weights: Any, chunks: Any) -> Any:
+        for chunk, output in zip(chunks, self.inner.test(weights, chunks), strict=True):
+            self.seen.append((chunk.domain, chunk.start, len(output.logits)))
+            yield output
+
+
+@pytest.mark.parametrize("method", ["fedavg", "fedproto-aaai"])
+def test_test_data_goes_to_workers_that_take_it_and_the_bits_stay(
+    method: str, run_tiny: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedbench.runtime.TEST_BATCH", 5)
+    expected = run_tiny(method, rounds=1, executor=INLINE).result()["metrics_sha256"]
+    opened = Pool.open
+    for test in (True, False):
+        spies: list[Spied] = []
+
+        def spied(self: Pool, runtime: Any, test: bool = test, spies: list[Spied] = spies) -> Any:
+            spies.append(Spied(opened(self, runtime), test))
+            return spies[0]
+
+        monkeypatch.setattr(Pool, "open", spied)
+        result = run_tiny(method, rounds=1, executor=pool(2)).result()
+        assert result["metrics_sha256"] == expected
+        # 12 test examples in each of 2 domains; in the second case one model per client
+        models = 1 if method == "fedavg" else 2
+        parts = [(d, s, n) for d in (0, 1) for _ in range(models) for s, n in PARTS]
+        assert spies[0].seen == (parts if test else [])
+
+
+PARTS = ((0, 5), (5, 5), (10, 2))
+
+
+@dataclass(frozen=True, eq=False)
+class DisturbsTests:
+    """Kills its process, or raises, when test data is prepared."""
+
+    marker: str = ""
+
+    @hookimpl
+    def transform(self, inputs: torch.Tensor, train: bool) -> torch.Tensor:
+        if not train and not self.marker:
+            raise ZeroDivisionError("in a transform")
+        if not train and not Path(self.marker).exists():
+            Path(self.marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return inputs
+
+
+def test_a_worker_that_dies_with_test_data_is_replaced(
+    run_tiny: Callable[..., Run], add: Callable[..., None], tmp_path: Path
+) -> None:
+    add(disturbs=DisturbsTests)
+    undisturbed = run_tiny("fedavg", executor=INLINE).result()
+    extra = {"disturbs": {"marker": str(tmp_path / "died")}}
+    result = run_tiny("fedavg", executor=pool(2), extra=extra).result()
+    assert (tmp_path / "died").exists()
+    assert result["metrics_sha256"] == undisturbed["metrics_sha256"]
+
+
+def test_an_error_with_test_data_is_the_same_error_in_the_parent(
+    run_tiny: Callable[..., Run], add: Callable[..., None]
+) -> None:
+    add(disturbs=DisturbsTests)
+    with pytest.raises(ZeroDivisionError, match="in a transform"):
+        run_tiny("fedavg", executor=pool(2), extra={"disturbs": {}})
+
+
+def test_random_test_transforms_do_not_depend_on_who_runs_them(
+    run_tiny: Callable[..., Run], add: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedbench.runtime.TEST_BATCH", 5)
+    add(noise=Noise)
+    results = [
+        run_tiny("fedavg", executor=executor, extra={"noise": {}}).result()["metrics_sha256"]
+        for executor in (INLINE, pool(2), pool(3))
+    ]
+    assert len(set(results)) == 1
+    assert results[0] != run_tiny("fedavg", executor=INLINE).result()["metrics_sha256"]
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """Adds noise to test data: from its stream and from torch's global generator."""
+
+    @hookimpl
+    def transform(self, inputs: torch.Tensor, train: bool, rng: torch.Generator) -> torch.Tensor:
+        if train:
+            return inputs
+        return inputs + torch.rand(inputs.shape, generator=rng) + torch.rand(inputs.shape)
