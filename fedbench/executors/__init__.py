@@ -8,6 +8,9 @@ An executor is a frozen dataclass of options with ``open(runtime) -> workers``. 
     is an answer too (`ClientFailure`, which pickles whatever its exception is); retries happen
     inside `Runtime.run_client`, policies in the round. What an executor raises itself (a lost
     worker) ends the run under every policy, because it says something about the machine.
+``test(weights, chunks) -> Iterator[Output]``, if they like
+    what `Runtime.run_chunk` makes of each part of the test data, in their order. Without it the
+    server's process does this itself.
 ``close()``
     releases what ``open`` took; called once, also after an error.
 """
