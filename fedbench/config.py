@@ -35,6 +35,7 @@ def resolve(
     card: str | None = None,
     sets: Sequence[str] = (),
     without: Sequence[str] = (),
+    plus: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """Resolve a config from its layers and check every name and option.
@@ -46,6 +47,7 @@ def resolve(
         card: a card's name; default the file's ``card`` key, else the data set's own card.
         sets: ``key=value`` with dotted keys: ``hpcl.temperature=0.1``, ``rounds=5``.
         without: plugins to leave out.
+        plus: plugins to add with their defaults, last in order; ``sets`` may give them options.
         flags: top-level keys given as flags; ``data`` and ``model`` as plain names.
 
     Raises:
@@ -61,6 +63,7 @@ def resolve(
         *([Document(given, file.source, file.lines)] if file else []),
         # Before --set, which may give an option of the model that a flag names.
         Document({k: v for k, v in chosen.items() if k in CHOICES}, "command line"),
+        *(_plus_layer(registry, name) for name in plus),
         *(_set_layer(text) for text in sets),
         Document({k: v for k, v in chosen.items() if k not in CHOICES}, "command line"),
     ]
@@ -115,6 +118,7 @@ def resolve(
             for name in dropped:
                 merged.get("plugins", {}).pop(name, None)
     _drop(merged, without)
+    _outermost_first(registry, merged)
     return _validate(registry, merged, sources)
 
 
@@ -159,13 +163,23 @@ def describe_changes(registry: Registry, config: RunConfig) -> list[str]:
     if shared != [n for n in base["plugins"] if n in mine["plugins"]]:
         changes.append("reordered")
     for name, given in mine["plugins"].items():
-        before = base["plugins"].get(name, {})
-        changes += [f"{name}.{k}={v}" for k, v in given.items() if v != before.get(k, v)]
+        before = base["plugins"].get(name) or _defaults(registry, name)
+        changes += [
+            f"{name}.{k}={v}" for k, v in given.items() if k not in before or v != before[k]
+        ]
     for key in ("data", "model", "rounds", "precision", "failures", "accuracy", "metrics"):
         if mine[key] != base[key]:
             text = mine[key] if not isinstance(mine[key], dict) else json.dumps(mine[key])
             changes.append(f"{key}={text}")
     return changes
+
+
+def _defaults(registry: Registry, name: str) -> dict[str, Any]:
+    """Return a plugin's options without any given; `{}` when it has required ones."""
+    try:
+        return options.dump(options.build(registry.get("plugin", name).value, {}, _dotted(name)))
+    except ConfigError:
+        return {}
 
 
 def _dotted(name: str) -> options.Where:
@@ -185,6 +199,27 @@ def _set_layer(text: str) -> Document:
     for part in reversed(path):
         data = {part: data}
     return Document(data, f"--set {text}")
+
+
+def _plus_layer(registry: Registry, name: str) -> Document:
+    try:
+        registry.get("plugin", name)
+    except ConfigError as error:
+        raise ConfigError(f"--with {name}: {error}") from error
+    return Document({"plugins": {name: {}}}, f"--with {name}")
+
+
+def _outermost_first(registry: Registry, merged: dict[str, Any]) -> None:
+    """Put plugins whose class says ``outermost = True`` before all others."""
+    plugins = merged.get("plugins")
+    if not isinstance(plugins, dict):
+        return
+
+    def inner(name: str) -> bool:
+        entries = registry.entries.get(("plugin", name), [])
+        return not any(getattr(entry.value, "outermost", False) for entry in entries)
+
+    merged["plugins"] = {name: plugins[name] for name in sorted(plugins, key=inner)}
 
 
 def _default_card(registry: Registry, user: Iterable[Document]) -> str | None:

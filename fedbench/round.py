@@ -13,7 +13,7 @@ from .context import NonFiniteError, ServerContext, all_finite
 from .errors import ConfigError, PluginError, did_you_mean
 from .evaluation import classifier_rule, evaluate
 from .executors.inline import InlineWorkers
-from .failures import ClientFailure, TooFewClients
+from .failures import ClientFailed, ClientFailure, TooFewClients
 from .runtime import Runtime
 from .store import ClientStates
 from .types import (
@@ -149,6 +149,8 @@ class Rounds:
     ) -> None:
         """Return when the policy lets the round go on, else raise the client's error."""
         if answer.fatal or self._runtime.config.failures.policy == "fail":
+            if isinstance(answer.error, ClientFailed):
+                answer.error.add_note("(failures.policy=skip or retry lets a round go on)")
             raise answer.error
         left = selected - sum(f.lost for f in failures)
         try:

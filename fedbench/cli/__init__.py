@@ -119,6 +119,10 @@ def config_flags(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Leave a plugin out: an ablation. Repeatable.",
         ),
         click.option(
+            "--with", "plus", multiple=True, metavar="PLUGIN",
+            help="Add a plugin; --set PLUGIN.OPTION=VALUE sets its options. Repeatable.",
+        ),
+        click.option(
             "--config", "file", type=click.Path(path_type=Path), metavar="FILE",
             help="YAML file, whole or partial; flags and --set win over it.",
         ),
@@ -134,6 +138,7 @@ def resolve_config(
     card: str | None,
     sets: tuple[str, ...],
     without: tuple[str, ...],
+    plus: tuple[str, ...],
     **flags: Any,
 ) -> tuple[Any, Any]:
     """Return (registry, config) for a method's name or a YAML file, and flags."""
@@ -151,7 +156,14 @@ def resolve_config(
         name = {"name": flags["executor"]} if flags["executor"] else {}
         flags["executor"] = {**name, "workers": workers}
     config = resolve(
-        registry, target, file=document, card=card, sets=sets, without=without, flags=flags
+        registry,
+        target,
+        file=document,
+        card=card,
+        sets=sets,
+        without=without,
+        plus=plus,
+        flags=flags,
     )
     return registry, config
 
@@ -197,6 +209,7 @@ def run(
     \b
     fedbench run fedhpro --data digits
     fedbench run fedhpro --without hpal --set hpcl.temperature=0.1 --seed 1
+    fedbench run fedavg --with faults --set faults.drop=0.2 --set failures.policy=skip
     fedbench run mine.yaml --rounds 5 --out runs/try
 
     The directory holds config.yaml (running it again repeats the run to the bit), rounds.jsonl,

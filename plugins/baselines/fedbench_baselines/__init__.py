@@ -7,7 +7,19 @@ from collections.abc import Mapping
 from fedbench.hookspecs import hookimpl
 from fedbench.types import Recipe
 
-from . import fedavg, fedproto, fedprox, fpl, metrics, models, moon, sampling, sgd, trackers
+from . import (
+    faults,
+    fedavg,
+    fedproto,
+    fedprox,
+    fpl,
+    metrics,
+    models,
+    moon,
+    sampling,
+    sgd,
+    trackers,
+)
 
 fedbench_api = 1
 
@@ -25,6 +37,7 @@ def register_plugins() -> Mapping[str, type]:
         "fedproto": fedproto.FedProto,
         "personal": fedproto.Personal,
         "fpl": fpl.Fpl,
+        "faults": faults.Faults,
         "tensorboard": trackers.TensorBoard,
         "mlflow": trackers.Mlflow,
     }
