@@ -201,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             report(number, runs, one)
         result = {
             "runs": number,
+            "short": given.short,
             "command": [Path(sys.argv[0]).name, *(argv if argv is not None else sys.argv[1:])],
             "date": begun,
             "commit": commit(),
@@ -255,6 +256,8 @@ def summary(found: Sequence[Found]) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> None:
     """Print what follows from the numbers."""
+    if result["short"]:
+        print("the short form: its numbers mean nothing")
     if memory := result["memory"]:
         percent = 100 * (memory["memory_factor"] - 1)
         print(f"\nmemory from {memory['from']} to {memory['to']} clients a round: {percent:+.1f} %")

@@ -14,8 +14,8 @@ from fedbench.report.specs import CONFIG
 Spec = dict[str, Any]
 
 
-def axis(field: str, title: str, *, log: bool = False, zero: bool = True) -> Spec:
-    scale: Spec = {"type": "log"} if log else {"zero": zero}
+def axis(field: str, title: str, *, log: bool = False) -> Spec:
+    scale: Spec = {"type": "log"} if log else {"zero": True}
     return {"field": field, "type": "quantitative", "title": title, "scale": scale}
 
 
@@ -69,14 +69,15 @@ def charts(result: dict[str, Any]) -> dict[str, Spec]:
                 chart(rows, x, axis(*time, **scale), "Time"),
                 chart(rows, x, axis("megabytes", "MB, all processes"), "Peak memory"),
             ]
-    if rows := result["overhead"]:
+    # A slope below 0 is noise; a logarithmic axis can't show it, the table does.
+    if rows := [row for row in result["overhead"] if row["ms_per_client"] > 0]:
         x = axis("megabytes", "weights, MB", log=True)
         y = axis("ms_per_client", "ms a client", log=True)
         title = "A client that trains nothing; dashed: target"
         found["overhead"] = [chart(rows, x, y, title, ("executor", "executor"), "target_ms")]
     if rows := of["workers"]:
         x = axis("workers", "workers")
-        x["axis"] = {"tickMinStep": 1}
+        x |= {"axis": {"tickMinStep": 1}, "scale": {"zero": False}}
         found["workers"] = [
             chart(rows, x, axis("seconds", "seconds a round"), "Time"),
             chart(rows, x, axis("megabytes", "MB, all processes"), "Peak memory"),

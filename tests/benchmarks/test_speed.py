@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -12,17 +11,6 @@ import torch
 from fedbench.plugins import discover
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """Import a module of the benchmarks' folder by name."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-
-    def module(name: str) -> ModuleType:
-        return __import__(name)
-
-    return module
 
 
 def python(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:

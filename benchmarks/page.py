@@ -1,0 +1,134 @@
+"""The page of the docs with all numbers, made from the files that `speed` and `growth` write.
+
+    python benchmarks/page.py --speed w1.json w2.json --growth growth.json --out docs/performance.md
+
+Plots go into a folder beside the page, called as it is. Nothing is typed by hand, so that every
+number on the page has its command, its machine and its count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import growth_plots
+
+Result = dict[str, Any]
+
+INTRODUCTION = """# Performance
+
+Measured by `benchmarks/`; its [README](../benchmarks/README.md) says what each number means and
+how to repeat it. This page is made by `benchmarks/page.py`.
+"""
+
+
+def where(result: Result) -> str:
+    """Return command, machine, commit and date."""
+    machine = result["machine"]
+    memory = f", {machine['memory'] / 2**30:.0f} GiB" if machine["memory"] else ""
+    return (
+        f"`python benchmarks/{shlex.join(result['command'])}` on {machine['cores']} cores "
+        f"({machine['processor']}{memory}, {machine['system']}, Python {machine['python']}), "
+        f"commit `{result['commit'][:10]}`, {result['date'][:10]}, n = {result['runs']}.\n"
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; all columns but the first hold numbers."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def ratio(row: Result, name: str) -> str:
+    found = row.get(name)
+    return f"{found['median']:.2f} ({found['min']:.2f}-{found['max']:.2f})" if found else "-"
+
+
+def speed(result: Result) -> str:
+    """Return the section of one workload."""
+    size = result["workload"]
+    rows = []
+    for name, row in result["summary"].items():
+        versions = result["contestants"][name]["versions"]
+        packages = [f"{k} {v}" for k, v in versions.items() if k not in ("python", "ray")]
+        memory = row["pss_peak"]
+        rows.append(
+            (
+                f"{name} ({', '.join(packages)})",
+                f"{row['seconds_per_round']:.2f}",
+                ratio(row, "seconds_per_round/plain"),
+                f"{row['first_round']:.1f}",
+                ratio(row, "first_round/flower"),
+                f"{memory / 1e6:.0f}" if memory else "-",
+                ratio(row, "pss_peak/plain"),
+            )
+        )
+    head = ("", "s a round", "/ plain", "first round, s", "/ Flower's", "peak MB", "/ plain")
+    absent = "".join(
+        f"\nNot in the table: {name}, {why.splitlines()[0]}\n"
+        for name, why in {**result["not_installed"], **result["failed"]}.items()
+    )
+    return (
+        f"## {size['name'].upper()}\n\n{size['model']} on {' x '.join(map(str, size['shape']))}, "
+        f"{size['online']} of {size['clients']} clients a round, {size['examples']} examples each, "
+        f"batch {size['batch']}, one epoch, evaluation on {size['test']} images. "
+        f"{where(result)}\n{table(head, rows)}{absent}\n"
+        "Medians over processes; ratios are taken between runs of one turn, with the lowest and "
+        "the highest. Memory is the peak of all processes together, shared pages once.\n"
+    )
+
+
+def growth(result: Result, plots: Path) -> str:
+    """Return the section about growth, and draw its plots."""
+    files = growth_plots.write(result, plots)
+    parts = [f"## How cost grows\n\n{where(result)}"]
+    if memory := result["memory"]:
+        percent = 100 * (memory["memory_factor"] - 1)
+        parts.append(
+            f"From {memory['from']} to {memory['to']} clients a round peak memory changes by "
+            f"{percent:+.1f} %.\n"
+        )
+    if result["overhead"]:
+        rows = [
+            (
+                f"{row['megabytes']:.1f} MB, {row['executor']}",
+                f"{row['ms_per_client']:.2f}",
+                f"{row['target_ms']:.2f}",
+            )
+            for row in result["overhead"]
+        ]
+        parts.append("A client that trains nothing (job, seal, stream, aggregate):\n")
+        parts.append(table(("weights, executor", "ms", "target, ms"), rows))
+    for file in files:
+        if file.suffix == ".svg":
+            parts.append(f"![{file.stem}]({plots.name}/{file.name})\n")
+    for name, one in result["fit"].items():
+        parts.append(
+            f"**{name[0].upper()}{name[1:]}**, fitted to {one['points']} points (median error "
+            f"{100 * one['median_error']:.0f} %, largest {100 * one['largest_error']:.0f} %): "
+            f"{one['formula']}\n"
+        )
+        for guess in one["extrapolated"]:
+            text = f"{guess['what']}: {guess['value']:,.0f} {guess['unit']}"
+            parts.append(f"- *extrapolated, not measured*: {text}\n")
+    return "\n".join(parts)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--speed", type=Path, nargs="*", default=[], metavar="FILE")
+    parser.add_argument("--growth", type=Path, metavar="FILE")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.md")
+    given = parser.parse_args(argv)
+    parts = [INTRODUCTION, *(speed(json.loads(file.read_text())) for file in given.speed)]
+    if given.growth:
+        parts.append(growth(json.loads(given.growth.read_text()), given.out.with_suffix("")))
+    given.out.write_text("\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
