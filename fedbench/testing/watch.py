@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..context import ClientContext, ServerContext
 from ..executors.inline import InlineWorkers
-from ..plugins import RUN_HOOKS
+from ..rules import RUN_HOOKS
 from ..types import Batch, ClientJob, ClientResult, Output, PerClass, Value, nbytes, tensors
 
 ORDINARY = (bool, int, float, str, bytes, type(None))
