@@ -1,0 +1,16 @@
+"""The mean reciprocal rank of the right class."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, eq=False)
+class MeanReciprocalRank:
+    """One over the place of the right class among all scores, averaged over the examples."""
+
+    higher_is_better: ClassVar[bool] = True
+
+    def __call__(self, scores, labels):
+        """Return the mean over (N, C) scores and (N,) labels; classes with equal scores tie low."""
+        right = scores.gather(1, labels[:, None])
+        return float((1 / (scores >= right).sum(1).double()).mean())

@@ -1,0 +1,44 @@
+"""Sticky: each client is drawn to a running mean of the weights that it ended its turns with.
+
+The proximal term of FedProx (Li et al., MLSys 2020, equation 2) around a point of the client's own
+instead of the received weights. The mean lives in the client's state, so it never travels.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+
+from fedbench import hookimpl
+
+HOME = "sticky.home"
+
+
+@dataclass(frozen=True, eq=False)
+class Sticky:
+    """Add ``mu/2 * ||w - home||^2``; after a turn ``home`` moves towards ``w``."""
+
+    requires: ClassVar[tuple[str, ...]] = ("fedavg",)
+    mu: Annotated[float, Field(ge=0, description="weight of the term")] = 0.01
+    memory: Annotated[float, Field(ge=0, lt=1, description="share of home that stays")] = 0.5
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx):
+        home = {k: w.to(ctx.device) for k, w in ctx.state.get(HOME, {}).items()}
+        ctx.scratch[HOME] = home
+        trained = yield
+        with torch.no_grad():
+            ctx.state[HOME] = {
+                name: w.lerp(home[name], self.memory) if home else w.clone()
+                for name, w in ctx.model.named_parameters()
+            }
+        return trained
+
+    @hookimpl
+    def local_loss(self, ctx):
+        home = ctx.scratch[HOME]
+        if not home or self.mu == 0:  # the client's first turn
+            return {}
+        squares = [(w - home[name]).square().sum() for name, w in ctx.model.named_parameters()]
+        return {"sticky": self.mu / 2 * torch.stack(squares).sum()}
