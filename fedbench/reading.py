@@ -55,6 +55,7 @@ class _Result:
     metrics_sha256: str
     model: str | None = None
     card: dict[str, str] | None = None
+    failures: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)

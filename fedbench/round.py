@@ -59,6 +59,8 @@ class Rounds:
     ) -> None:
         self._runtime, self._workers, self._clients = runtime, workers, clients
         self._owners, self._metrics, self._progress = owners, metrics, progress
+        self.digests: dict[int, Mapping[str, str]] = {}
+        """The checksums of what each client sent in the last round."""
 
     def _context(self, number: int) -> ServerContext:
         sizes = tuple(len(part) for part in self._runtime.parts)
@@ -93,6 +95,7 @@ class Rounds:
             key: seal(value, f"broadcast {key!r}")
             for key, value in plugins.collect("broadcast", ctx=ctx, state=state).items()
         }
+        self.digests = {}
         jobs = [ClientJob(number, client, self._clients.get(client, {})) for client in clients]
         reports: list[Report] = []
         failures: list[Failure] = []
@@ -110,6 +113,7 @@ class Rounds:
                     continue
                 if result.state or result.client in self._clients:
                     self._clients.stage(result.client, result.state, number)
+                self.digests[result.client] = result.digests
                 up.update({key: nbytes(value) for key, value in result.uploads.items()})
                 light = {k: v for k, v in result.uploads.items() if k != "weights"}
                 uploads = Payload(light, f"the uploads of client {result.client}")

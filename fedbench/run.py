@@ -10,14 +10,14 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from . import checkpoint
+from . import checkpoint, digests
 from . import config as configs
 from .config import RunConfig
 from .errors import ConfigError
@@ -73,6 +73,7 @@ class Run:
         self.directory = RunDirectory.create(Path(directory), self.config) if directory else None
         self.history: list[RoundResult] = []
         self.state: ServerState | None = None
+        self.digests: Mapping[str, Any] = {}
         self.checkpoint_seconds = checkpoint_seconds
         self.checkpoint_rounds = checkpoint_rounds
         self.progress = progress or (lambda *_: None)
@@ -118,8 +119,9 @@ class Run:
             self._clients = ClientStates(path / "clients")
             self._clients.restore({}, {})
         self.history = [round_from_json(data) for data in RunDirectory(path).rounds(done)]
+        digests.cut(path, done)
 
-    def rounds(self) -> Iterator[RoundResult]:
+    def rounds(self) -> Generator[RoundResult, None, None]:
         """Run round after round and yield each one's result as it is finished.
 
         A run that was resumed yields the rounds that were still to do.
@@ -155,7 +157,9 @@ class Run:
                     # A copy: a plugin that writes into it must not change the state that is kept.
                     state, result = rounds.play(state.copy(), number)
                 result = replace(result, seconds=time.perf_counter() - started)
+                self.digests = digests.line(number, rounds.digests, digests.of_state(state))
                 if self.directory:
+                    digests.add(self.directory.path, self.digests)
                     self.directory.add_round(result)
                 self.history.append(result)
                 self.state = state

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import config as configs
+from . import digests
 from .config import RunConfig
 from .context import EVAL_BATCH, ClientContext, Pipeline
 from .errors import ConfigError, PluginError
@@ -197,7 +198,9 @@ class Runtime:
                 attempt=attempt,
             )
             self.plugins.hook.client_update(ctx=ctx)
-            return ctx.result(0.0)
+            result = ctx.result(0.0)
+            # Here, not at the server, because clients run in parallel.
+            return replace(result, digests=digests.of(result.uploads))
 
     def chunks(self, round: int, domain: int) -> list[Chunk]:
         """Return the parts in which a domain's test data is run through a model, in order."""

@@ -45,6 +45,10 @@ def print_result(result: Mapping[str, Any]) -> None:
     for key in dict.fromkeys((*sent["down"], *sent["up"])):
         table.add_row(key, *(size(sent[way][key]) if key in sent[way] else "-" for way in sent))
     out.print(table)
+    if failures := dict(result.get("failures") or {}):
+        lost = failures.pop("lost", 0)
+        counts = ", ".join(f"{kind} {number}" for kind, number in failures.items())
+        out.print(f"{lost} clients lost in {result['rounds']} rounds; happened: {counts}")
     out.print(f"{result['rounds']} rounds in {duration(result['seconds'])}")
     out.print(f"weights {result['weights_sha256'][:16]}  metrics {result['metrics_sha256'][:16]}")
 

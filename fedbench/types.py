@@ -207,6 +207,7 @@ class ClientResult:
         state: what the client keeps for its next turn; it does not travel.
         seconds: wall-clock time of the client's work.
         failures: attempts that failed before this one, and what went wrong in this one.
+        digests: a checksum of each uploaded tensor, by ``key/name``; see `fedbench.digests`.
     """
 
     client: int
@@ -216,6 +217,7 @@ class ClientResult:
     state: Mapping[str, Value]
     seconds: float
     failures: Sequence[Failure] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -338,4 +338,4 @@ class Listing(OneLine, Group):
         super().__init__(*args, **{**kwargs, "invoke_without_command": True})
 
 
-from . import compare, listings, new, profile  # noqa: E402,F401 - they add their commands
+from . import compare, listings, new, profile, verify  # noqa: E402,F401 - they add commands

@@ -1,0 +1,103 @@
+"""``fedbench verify``: run a kept run again and compare the bits."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import ConfigError
+from . import main, one_line
+
+
+class CantVerify(click.ClickException):
+    """The run can't be run again."""
+
+    exit_code = 2
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option(
+    "--rounds", metavar="A-B",
+    help="Compare these rounds only; the run starts at round 1 and stops after B.",
+)  # fmt: skip
+@click.option("--executor", metavar="NAME", help="Another executor than the run's own.")
+@click.option("--workers", type=int, metavar="N", help="Parallel clients.")
+@click.option(
+    "--data-root", type=click.Path(path_type=Path), metavar="DIR",
+    help="Where data sets look for files. Default $FEDBENCH_DATA or the user's cache.",
+)  # fmt: skip
+@click.option("--quiet", is_flag=True, help="No progress, only the verdict.")
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    directory: Path,
+    rounds: str | None,
+    executor: str | None,
+    workers: int | None,
+    data_root: Path | None,
+    quiet: bool,
+) -> None:
+    """Run the run in DIRECTORY again and say whether the bits agree.
+
+    \b
+    fedbench verify runs/fedhpro-digits-s0
+    fedbench verify runs/fedhpro-digits-s0 --rounds 1-3 --executor inline
+
+    Names the first round, client and tensor that differ. Nothing in DIRECTORY changes. Exit status:
+    0 the bits agree, 1 they differ, 2 the run can't be verified.
+    """
+    try:
+        status = _verify(directory, rounds, executor, workers, data_root, quiet)
+    except Exception as error:
+        if ctx.meta.get("debug"):
+            raise
+        raise CantVerify(f"can't verify {directory}: {one_line(error)}") from error
+    sys.exit(status)
+
+
+def _verify(
+    directory: Path,
+    rounds: str | None,
+    executor: str | None,
+    workers: int | None,
+    data_root: Path | None,
+    quiet: bool,
+) -> int:
+    from ..config import describe_changes
+    from ..plugins import discover
+    from ..progress import progress
+    from ..verify import Kept
+
+    given: dict[str, Any] = {"name": executor, "workers": workers}
+    first, last = _range(rounds)
+    registry = discover()
+    kept = Kept(registry, directory, {k: v for k, v in given.items() if v is not None})
+    for text in kept.changed_environment():
+        click.echo(f"environment differs: {text}")
+    show = progress(kept.config, describe_changes(registry, kept.config), quiet=quiet)
+    with show:
+        verdict = kept.verify(
+            first, last, data_root=data_root, progress=show.client, after_round=show.round
+        )
+    for note in verdict.notes:
+        click.echo(f"note: {note}; only numbers and final digests are compared there")
+    if verdict.difference:
+        click.echo(f"differs: {verdict.difference}")
+        return 1
+    what = f"rounds {first}-{last or verdict.rounds}" if rounds else f"{verdict.rounds} rounds"
+    click.echo(f"agrees: {what} of {directory}, bit for bit")
+    return 0
+
+
+def _range(text: str | None) -> tuple[int, int | None]:
+    if text is None:
+        return 1, None
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    if not found:
+        raise ConfigError(f"--rounds {text}: write A-B, for example 1-3")
+    return int(found[1]), int(found[2] or found[1])

@@ -1,0 +1,122 @@
+"""Checksums of what clients sent and what the server kept, round by round: ``digests.jsonl``.
+
+They let `fedbench.verify` name the first round, client and tensor that differ, in a few bytes for
+each tensor. A line holds ``round``, ``names`` (the tensors of an upload), ``clients`` (id -> eight
+digits for each name, in order; a mapping where a client sent other tensors) and ``server``.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import ConfigError
+from .files import named, write_atomic
+from .types import ServerState, Value, tensors
+
+FILE = "digests.jsonl"
+DIGITS = 8
+FOLD = 4096
+"""Words of eight bytes that a tensor is folded to before its CRC is taken."""
+
+
+def checksum(tensor: Tensor) -> str:
+    """Return eight hexadecimal digits over type, shape and bytes; not cryptographic.
+
+    Long tensors are first folded by integer sums, which one thread does several times as fast as a
+    CRC over all bytes. Any single difference changes the sum, hence the CRC.
+    """
+    code = zlib.crc32(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    rows = raw.numel() // (8 * FOLD)
+    if rows > 1:
+        head, raw = raw[: rows * 8 * FOLD], raw[rows * 8 * FOLD :]
+        aligned = head.clone() if head.storage_offset() % 8 else head
+        code = zlib.crc32(_bytes(aligned.view(torch.int64).view(rows, FOLD).sum(0)), code)
+    return f"{zlib.crc32(_bytes(raw), code):08x}"
+
+
+def _bytes(tensor: Tensor) -> Any:
+    return tensor.numpy()
+
+
+def of(values: Mapping[str, Value]) -> dict[str, str]:
+    """Return the checksum of every tensor by ``key/name``; ``key`` for a plain tensor."""
+    return {
+        f"{key}/{name}" if name else key: checksum(tensor)
+        for key in sorted(values)
+        for name, tensor in tensors(values[key])
+    }
+
+
+def of_state(state: ServerState) -> dict[str, str]:
+    """Return the checksums of the server's weights and entries after a round."""
+    return {**of({"weights": state.weights}), **of(dict(state.entries))}
+
+
+def line(
+    round: int, clients: Mapping[int, Mapping[str, str]], server: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return what ``digests.jsonl`` keeps of a round; `clients_of` reads it."""
+    names = list(next(iter(clients.values()), {}))
+    packed = {
+        str(client): "".join(found.values()) if list(found) == names else dict(found)
+        for client, found in clients.items()
+    }
+    return {"round": round, "names": names, "clients": packed, "server": dict(server)}
+
+
+def clients_of(line: Mapping[str, Any]) -> dict[int, dict[str, str]]:
+    """Return client -> tensor's name -> checksum, as given to `line`."""
+    found: dict[int, dict[str, str]] = {}
+    for client, packed in line["clients"].items():
+        if isinstance(packed, str):
+            parts = [packed[i : i + DIGITS] for i in range(0, len(packed), DIGITS)]
+            packed = dict(zip(line["names"], parts, strict=True))
+        found[int(client)] = packed
+    return found
+
+
+def add(directory: Path, line: Mapping[str, Any]) -> None:
+    """Append a round's line to a run's ``digests.jsonl``."""
+    path = directory / FILE
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, separators=(",", ":")) + "\n")
+    except OSError as error:
+        raise named(error, path) from error
+
+
+def read(directory: Path) -> dict[int, dict[str, Any]]:
+    """Return a run's lines by round; those of a run that kept none, or lost some, are missing.
+
+    Raises:
+        ConfigError: for a whole line that is damaged.
+    """
+    path = directory / FILE
+    if not path.is_file():
+        return {}
+    found = {}
+    for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            one = json.loads(text)
+            clients_of(one)
+            found[int(one["round"])] = {**one, "server": dict(one["server"])}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{path}:{number}: damaged: {error}") from error
+    return found
+
+
+def cut(directory: Path, upto: int) -> None:
+    """Drop the lines of rounds after ``upto``, and what a crash left of a line."""
+    path = directory / FILE
+    if path.is_file():
+        kept = [one for number, one in read(directory).items() if number <= upto]
+        text = "".join(json.dumps(one, separators=(",", ":")) + "\n" for one in kept)
+        write_atomic(path, text.encode())
