@@ -107,7 +107,13 @@ def points(short: bool) -> list[Point]:
     each = 5 if short else 20
     found = [
         # The same 20,000 pictures and 1,000 registered clients, of whom more and more take part.
-        Point("clients", n, total, CNN, 2, examples=each, pictures=each * total)
+        # As many turns in all where rounds are small, or memory would be looked at too seldom.
+        Point(
+            *("clients", n, total, CNN, 2),
+            examples=each,
+            pictures=each * total,
+            rounds=max(3, 300 // n),
+        )
         for n in a_round
     ]
     found += [
