@@ -43,7 +43,8 @@ def _print_sources() -> None:
     for source in sources():
         what = source.problem or ("loads" if source.file else "not found")
         what = what if source.loads else f"left out by {LIMIT}"
-        click.echo(f"{source.package} {source.version}, {source.value}: {what}")
+        package = f"{source.package} {source.version}".strip()
+        click.echo(f"{package}, {source.value}: {what}")
         if source.file:  # on a line of its own, whole, to be opened
             click.echo(f"    {source.file}")
 
