@@ -209,7 +209,11 @@ class Rounds:
                 f"{did_you_mean(wanted, rules)}"
             )
         outputs = self._outputs(ctx.round, state)
-        return evaluate(outputs, self._runtime.data, rules, self._metrics)
+        try:
+            return evaluate(outputs, self._runtime.data, rules, self._metrics)
+        except NonFiniteError as error:
+            error.add_note(f"after round {ctx.round}")
+            raise
 
     def _outputs(
         self, number: int, state: ServerState
