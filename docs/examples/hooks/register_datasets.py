@@ -1,0 +1,37 @@
+"""A package with a data set: two clouds of points, and noise that differs by domain."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from fedbench import Dataset, Examples, hookimpl
+
+fedbench_api = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Clouds:
+    """Points (N, 2) of two classes in two domains, one clean and one noisy."""
+
+    examples: Annotated[int, Field(ge=2, description="training examples of a domain")] = 40
+
+    def load(self, root: Path) -> Dataset:
+        """Return the data set; it needs no file below ``root``."""
+        rng = torch.Generator().manual_seed(0)  # the data are the same for every seed of a run
+
+        def draw(size: int) -> Examples:
+            labels = torch.arange(2 * size) % 2
+            domains = torch.arange(2 * size) // size
+            noise = torch.randn(2 * size, 2, generator=rng) * (1 + domains[:, None])
+            return Examples(4.0 * labels[:, None] + noise, labels, domains)
+
+        return Dataset(("low", "high"), ("clean", "noisy"), draw(self.examples), draw(20))
+
+
+@hookimpl
+def register_datasets() -> Mapping[str, type]:
+    return {"clouds": Clouds}

@@ -1,0 +1,39 @@
+"""A package with an executor that takes clients in the opposite order."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedbench import ClientResult, Value, hookimpl
+
+fedbench_api = 1
+
+
+class BackwardsWorkers:
+    """See `Backwards`."""
+
+    def __init__(self, runtime: Any) -> None:
+        self.runtime = runtime
+
+    def run(self, payload: Mapping[str, Value], jobs: Sequence[Any]) -> Iterator[ClientResult]:
+        """Run the last client first; yield the results in client-id order."""
+        last_first = sorted(jobs, key=lambda job: -job.client)
+        results = [self.runtime.run_client(job, payload) for job in last_first]
+        yield from reversed(results)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+@dataclass(frozen=True, eq=False)
+class Backwards:
+    """Run the last client first, in this process: the bits of the result must not change."""
+
+    def open(self, runtime: Any) -> BackwardsWorkers:
+        """Return the workers of a run."""
+        return BackwardsWorkers(runtime)
+
+
+@hookimpl
+def register_executors() -> Mapping[str, type]:
+    return {"backwards": Backwards}

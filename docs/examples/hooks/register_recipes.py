@@ -1,0 +1,18 @@
+"""A package with a method made of plugins that exist already."""
+
+from collections.abc import Mapping
+
+from fedbench import Recipe, hookimpl
+
+fedbench_api = 1
+
+
+@hookimpl
+def register_recipes() -> Mapping[str, Recipe]:
+    return {
+        "fedavg-smooth": Recipe(
+            plugins={"fedavg": {}, "cross_entropy": {"label_smoothing": 0.1}},
+            about="FedAvg with label smoothing",
+            source="an example of the documentation",
+        )
+    }
