@@ -1,0 +1,312 @@
+"""The reference pages, made from what is installed: nothing in them is written by hand.
+
+`pages` returns them as Markdown. As a Sphinx extension, `setup` writes them to ``docs/reference``
+before a build.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import click
+
+from fedbench import hookspecs, options, testing, yamlfile
+from fedbench.cards import load_card
+from fedbench.cli import main
+from fedbench.errors import FedbenchError
+from fedbench.hookspecs import AT_MOST_ONE, SINGLE, DiscoveryHooks, RunHooks
+from fedbench.plugins import Entry, Registry, discover
+from fedbench.runconfig import RunConfig
+
+DOCS = Path(__file__).parents[1]
+EXAMPLES = DOCS / "examples" / "hooks"
+NOTE = "This page is generated from the code.\n"
+
+GROUPS: dict[str, tuple[str, str, Callable[[list[str]], bool]]] = {
+    "partitions": (
+        "Partitions",
+        "Each divides the training examples among the clients; a run has exactly one.",
+        lambda hooks: "partition" in hooks,
+    ),
+    "modifiers": (
+        "Changes to the data",
+        "They compose with every partition, and with each other in YAML order.",
+        lambda hooks: bool({"prepare_data", "client_data"} & set(hooks)),
+    ),
+    "transforms": (
+        "Transforms",
+        "They change batches on the way into the model, in YAML order.",
+        lambda hooks: "transform" in hooks,
+    ),
+    "plugins": (
+        "Run plugins",
+        "What methods are made of: training, sampling, loss terms, aggregation, observers.",
+        lambda hooks: True,
+    ),
+}
+"""Page -> title, what it says first, which plugins (by hooks) are on it; the first that fits."""
+
+KINDS = {
+    "dataset": ("datasets", "Data sets", "`--data NAME`, or `data: {name: NAME, ...}` in YAML."),
+    "model": ("models", "Models", "`--model NAME`, or `model: {name: NAME, ...}` in YAML."),
+    "metric": ("metrics", "Metrics", "In YAML: `metrics: {NAME: {...}}`."),
+    "executor": ("executors", "Executors", "`--executor NAME`; the bits are the same."),
+}
+
+
+def pages(registry: Registry) -> dict[str, str]:
+    """Return every reference page: file name -> Markdown."""
+    found = {
+        "hooks.md": hooks_page(),
+        "methods.md": methods_page(registry),
+        **{f"{name}.md": plugins_page(registry, name) for name in GROUPS},
+        **{f"{name}.md": kind_page(registry, kind) for kind, (name, _, _) in KINDS.items()},
+        "cards.md": cards_page(registry),
+        "config.md": config_page(),
+        "commands.md": commands_page(),
+        "rules.md": rules_page(),
+    }
+    names = "\n".join(name.removesuffix(".md") for name in found)
+    head = "# Reference\n\nEverything that is installed with the project, from the code itself."
+    found["index.md"] = f"{head}\n\n```{{toctree}}\n:maxdepth: 1\n\n{names}\n```\n"
+    return found
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(" ".join(c.split()).replace("|", "\\|") for c in cells) + " |"
+
+    return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)]) + "\n"
+
+
+def code(text: str, lexer: str = "text") -> str:
+    """Return a fenced block."""
+    return f"```{lexer}\n{text.strip(chr(10))}\n```\n"
+
+
+def prose(text: str) -> str:
+    """Turn a docstring into Markdown: what is indented after ``::`` becomes a block."""
+    done = []
+    for part in re.split(r"\n(?=\S)", text):
+        head, _, rest = part.partition("::\n")
+        done.append(f"{head}:\n\n{code(textwrap.dedent(rest))}" if rest else part)
+    return "\n".join(done).strip() + "\n"
+
+
+def doc(thing: object) -> str:
+    """Return the docstring of a class of options as Markdown."""
+    return prose(inspect.getdoc(thing) or "")
+
+
+def option_table(cls: type, prefix: str = "") -> str:
+    """Return the table of a class's options."""
+    rows = [
+        (f"`{prefix}{o.name}`", f"`{o.type}`", f"`{o.default}`", o.bounds, o.about)
+        for o in options.describe(cls)
+    ]
+    head = ("option", "type", "default", "bounds", "what it is")
+    return table(head, rows) if rows else "No options.\n"
+
+
+def group_of(entry: Entry) -> str:
+    """Return the page that a run plugin is on."""
+    return next(name for name, (_, _, fits) in GROUPS.items() if fits(entry.hooks))
+
+
+def linked(names: Iterable[str], kind: str) -> str:
+    """Return names as links to where they are described."""
+    return ", ".join(f"[`{n}`](#{kind}-{n})" for n in names)
+
+
+def methods_page(registry: Registry) -> str:
+    """Return the page of all methods."""
+    found = registry.all("recipe")
+    rows = [(f"[`{e.name}`](#method-{e.name})", e.about, e.value.source) for e in found]
+    text = f"# Methods\n\n{NOTE}\n{table(('method', 'idea', 'source'), rows)}\n"
+    for e in found:
+        given = [
+            (
+                linked([plugin], "plugin"),
+                ", ".join(f"`{k}: {v}`" for k, v in values.items()) or "defaults",
+                ", ".join(
+                    f"`{plugin}.{o.name}`"
+                    for o in options.describe(registry.get("plugin", plugin).value)
+                ),
+            )
+            for plugin, values in e.value.plugins.items()
+        ]
+        text += f"(method-{e.name})=\n## `{e.name}`\n\n{e.about[0].upper()}{e.about[1:]}.\n\n"
+        text += f"Source: {e.value.source}.\n\n"
+        text += table(("plugin", "set by the method", "options for `--set`"), given) + "\n"
+        if e.value.without:
+            text += f"Replaces the card's {linked(e.value.without, 'plugin')}.\n\n"
+        text += code(f"fedbench run {e.name} --data digits", "console") + "\n"
+    return text
+
+
+def plugins_page(registry: Registry, group: str) -> str:
+    """Return the page of one group of run plugins."""
+    title, about, _ = GROUPS[group]
+    text = f"# {title}\n\n{about} {NOTE}\n"
+    for e in registry.all("plugin"):
+        if group_of(e) == group:
+            text += f"(plugin-{e.name})=\n## `{e.name}`\n\n{doc(e.value)}\n"
+            if needs := getattr(e.value, "requires", ()):
+                text += f"Needs before it: {linked(needs, 'plugin')}.\n\n"
+            text += f"Hooks: {linked(e.hooks, 'hook')}.\n\n{option_table(e.value, e.name + '.')}\n"
+    return text
+
+
+def kind_page(registry: Registry, kind: str) -> str:
+    """Return the page of all data sets, models, metrics or executors."""
+    _, title, about = KINDS[kind]
+    text = f"# {title}\n\n{about} {NOTE}\n"
+    for e in registry.all(kind):
+        text += f"({kind}-{e.name})=\n## `{e.name}`\n\n{doc(e.value)}\n"
+        facts = [(k, getattr(e.value, k, None)) for k in ("size", "licence", "source", "card")]
+        facts += [("default card", facts.pop()[1])]
+        text += "".join(f"- {k}: {v}\n" for k, v in facts if isinstance(v, str) and v)
+        text += (
+            f"\n{option_table(e.value, {'metric': f'metrics.{e.name}'}.get(kind, kind) + '.')}\n"
+        )
+    return text.replace("`dataset.", "`data.")
+
+
+def cards_page(registry: Registry) -> str:
+    """Return the page of all protocol cards."""
+    text = f"# Cards\n\nNamed, versioned protocols: `--card NAME`. {NOTE}\n"
+    for name in registry.names("card"):
+        card = load_card(registry, name)
+        text += f"(card-{name})=\n## `{name}`\n\n{card.title}. Version {card.version}, "
+        text += f"hash `{card.hash}`.\n\n{code(yamlfile.dump(card.config), 'yaml')}\n"
+        reasons = [(f"`{key}`", why) for key, why in card.reasons.items()]
+        text += table(("value", "why"), reasons) + "\n"
+        if card.published:
+            rows = [(p.method, p.column, f"{100 * p.value:.2f}", p.source) for p in card.published]
+            text += table(("published method", "column", "%", "source"), rows) + "\n"
+    return text
+
+
+def config_page() -> str:
+    """Return the page of a config file's keys."""
+    text = f"# Config files\n\n{NOTE}\n{doc(RunConfig)}\n"
+    text += "`recipe` and `card` may stand for a method's and a protocol's values. "
+    text += "`fedbench config METHOD` prints a whole file, `fedbench config --schema` the schema "
+    text += f"that editors read.\n\n{option_table(RunConfig).replace('| option |', '| key |')}\n"
+    hints = get_type_hints(RunConfig)
+    for f in fields(RunConfig):
+        if is_dataclass(inner := hints[f.name]):
+            text += f"## `{f.name}`\n\n{doc(inner)}\n{option_table(inner, f.name + '.')}\n"
+    return text
+
+
+def commands(group: click.Group = main, prefix: str = "fedbench") -> Iterator[tuple[str, Any]]:
+    """Yield every command as typed, groups that do something by themselves included."""
+    for name, command in sorted(group.commands.items()):
+        typed = f"{prefix} {name}"
+        yield typed, command
+        if isinstance(command, click.Group):
+            yield from commands(command, typed)
+
+
+def commands_page() -> str:
+    """Return the page of all commands."""
+    text = f"# Commands\n\n{NOTE}\n{help_text(main.help)}\n"
+    for typed, command in commands():
+        ctx = click.Context(command, info_name=typed)
+        usage = " ".join([typed, *command.collect_usage_pieces(ctx)])
+        anchor = typed.replace(" ", "-")
+        text += f"({anchor})=\n## `{typed}`\n\n{code(usage)}\n{help_text(command.help)}\n"
+        rows = []
+        for p in command.get_params(ctx):
+            if isinstance(p, click.Option):
+                value = f" {p.make_metavar(ctx)}" if not p.is_flag and not p.count else ""
+                rows.append((f"`{', '.join(p.opts)}{value}`", p.help or ""))
+        text += table(("option", "what it does"), rows) + "\n"
+    return text
+
+
+def help_text(text: str | None) -> str:
+    r"""Turn a command's help into Markdown; what follows ``\b`` becomes a block."""
+    done = []
+    for part in inspect.cleandoc(text or "").split("\n\n"):
+        done.append(code(part[2:], "console") if part.startswith("\b\n") else f"{part}\n")
+    return "\n".join(done)
+
+
+def hooks_page() -> str:
+    """Return the page of all hooks."""
+    text = f"# Hooks\n\n{NOTE}\n{prose(inspect.getdoc(hookspecs) or '')}\n"
+    text += "Every example below is a whole plugin, and a test runs it. They import from "
+    text += "`fedbench` alone, but for one that uses FedAvg's mean.\n\n"
+    for group, title in ((RunHooks, "Hooks of a run"), (DiscoveryHooks, "Hooks of a package")):
+        text += f"## {title}\n\n"
+        for name in (n for n in vars(group) if not n.startswith("_")):
+            text += hook_section(name, getattr(group, name))
+    return text
+
+
+def hook_section(name: str, function: Callable[..., Any]) -> str:
+    """Return what the page says about one hook."""
+    about, _, rest = (inspect.getdoc(function) or "").partition("\n\nWhen: ")
+    when, _, returns = rest.partition("\nReturns: ")
+    example = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+    signature = inspect.signature(function)
+    plain = signature.replace(
+        parameters=[p for n, p in signature.parameters.items() if n != "self"]
+    )
+    shown = f"def {name}{plain}: ..."
+    if len(shown) > 88:
+        arguments = ",\n    ".join(str(p) for p in plain.parameters.values())
+        shown = f"def {name}(\n    {arguments},\n) -> {plain.return_annotation}: ..."
+    shown = shown.replace("'", "")
+    text = f"(hook-{name})=\n### `{name}`\n\n{about}\n\n{code(shown, 'python')}\n"
+    text += f"- **When**: {' '.join(when.split())}\n- **Returns**: {' '.join(returns.split())}\n"
+    how = [words for names, words in KINDS_OF_HOOK if name in names]
+    text += f"- **How many**: {how[0] if how else 'any number of plugins, in YAML order.'}\n\n"
+    return f"{text}{code(example, 'python')}\n"
+
+
+KINDS_OF_HOOK = (
+    (SINGLE, "exactly one base implementation in a run; others may wrap it."),
+    (AT_MOST_ONE, "at most one plugin of a run."),
+    (vars(DiscoveryHooks), "any number of packages."),
+)
+
+
+def rules_page() -> str:
+    """Return the page of the conformance kit's rules."""
+    rows = [(f"`{name}`", kinds, statement) for name, kinds, statement in testing.table()]
+    head = "# Conformance rules\n\nWhat `fedbench.testing` checks of a plugin. "
+    return f"{head}{NOTE}\n{table(('rule', 'kinds', 'statement'), rows)}"
+
+
+def write(app: Any) -> None:
+    """Write the pages that have changed; delete those that are no more."""
+    registry = discover()
+    if registry.failures:
+        raise FedbenchError(f"not loaded: {registry.failures}")
+    folder = Path(app.srcdir) / "reference"
+    folder.mkdir(exist_ok=True)
+    found = pages(registry)
+    for old in folder.glob("*.md"):
+        if old.name not in found:
+            old.unlink()
+    for name, text in found.items():
+        path = folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Connect to Sphinx."""
+    app.connect("builder-inited", write)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,28 @@
+"""Sphinx builds the site: ``sphinx-build -W --keep-going -n docs build/docs``."""
+
+import os
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+os.environ["FEDBENCH_PLUGINS"] = ""  # describe the project, not what else is installed here
+
+project = "fedbench"
+author = "the fedbench authors"
+release = version = version_of("fedbench-toolkit")
+html_title = f"fedbench {release}"
+
+extensions = ["myst_parser", "reference"]
+exclude_patterns = ["examples"]
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+suppress_warnings: list[str] = []
+
+html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_theme_options = {"navigation_with_keys": True}
+pygments_style = "friendly"
+pygments_dark_style = "github-dark"

@@ -1,0 +1,277 @@
+"""Every hook says when it runs and what it may return; its example does what it says."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from fedbench import Run, config, hookspecs
+from fedbench.cards import load_card
+from fedbench.plugins import RUN_HOOKS
+from fedbench.rules import marked
+from fedbench.types import sha256
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "hooks"
+DISCOVERY = tuple(n for n in vars(hookspecs.DiscoveryHooks) if n.startswith("register_"))
+
+
+def load(hook: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{hook}", EXAMPLES / f"{hook}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def plugin(hook: str) -> type:
+    """The example's class, the only one that implements the hook."""
+    classes = [c for c in vars(load(hook)).values() if inspect.isclass(c) and hook in marked(c)]
+    assert len(classes) == 1
+    return classes[0]
+
+
+@pytest.mark.parametrize("hook", [*RUN_HOOKS, *DISCOVERY])
+def test_the_docstring_says_when_it_runs_and_what_it_may_return(hook):
+    group = hookspecs.RunHooks if hook in RUN_HOOKS else hookspecs.DiscoveryHooks
+    text = inspect.getdoc(getattr(group, hook)) or ""
+    assert re.fullmatch(r"[A-Z].*?\.\n\nWhen: \S.*\nReturns: \S.*", text, re.DOTALL)
+
+
+def test_every_hook_has_an_example_and_a_check_and_nothing_else_has():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*RUN_HOOKS, *DISCOVERY}
+    assert set(RUN_CHECKS) == set(RUN_HOOKS)
+    assert set(PACKAGE_CHECKS) == set(DISCOVERY)
+
+
+RUN_CHECKS: dict[str, Callable[..., None]] = {}
+PACKAGE_CHECKS: dict[str, Callable[..., None]] = {}
+
+
+def check(function: Callable[..., None]) -> Callable[..., None]:
+    """Keep a function as the check of the hook that it is named after."""
+    name = function.__name__
+    (RUN_CHECKS if name in RUN_HOOKS else PACKAGE_CHECKS)[name] = function
+    return function
+
+
+@pytest.fixture
+def with_example(add, run_tiny) -> Callable[..., Run]:
+    """Run FedAvg on tiny data with a hook's example as one more plugin."""
+
+    def run(hook: str, options: Mapping[str, Any] | None = None, **given: Any) -> Run:
+        add(example=plugin(hook))
+        extra = {"example": dict(options or {}), **given.pop("others", {})}
+        return run_tiny("fedavg", extra=extra, **given)
+
+    return run
+
+
+@pytest.mark.parametrize("hook", RUN_HOOKS)
+def test_the_example_of_a_run_hook_does_what_it_says(hook, with_example, run_tiny, tmp_path):
+    RUN_CHECKS[hook](with_example, run_tiny, tmp_path)
+
+
+@check
+def prepare_data(with_example, run_tiny, folder):
+    sizes = [len(run.runtime.data.train) for run in (with_example("prepare_data"), run_tiny())]
+    assert 2 * sizes[0] == sizes[1]
+
+
+@check
+def partition(with_example, run_tiny, folder):
+    run = with_example("partition", {"clients": 5}, without=["domains"])
+    assert len(run.runtime.parts) == 5
+    assert run.runtime.parts[1].tolist()[:3] == [1, 6, 11]
+    assert sorted(torch.cat(run.runtime.parts).tolist()) == list(range(len(run.runtime.data.train)))
+
+
+@check
+def client_data(with_example, run_tiny, folder):
+    run, plain = with_example("client_data", {"clients": 2}), run_tiny()
+    for client in range(4):
+        seen = run.runtime.client_data(client).inputs
+        before = plain.runtime.client_data(client).inputs
+        assert torch.equal(seen, 255 - before if client < 2 else before)
+
+
+@check
+def init_server(with_example, run_tiny, folder):
+    run = with_example("init_server", rounds=3, others={"uniform": {"fraction": 0.5}})
+    turns = [sum(c in r.clients for r in run.history) for c in range(4)]
+    assert run.state.entries.tensor("turns.count").tolist() == turns
+    assert sum(turns) == 6
+
+
+@check
+def select_clients(with_example, run_tiny, folder):
+    run = with_example("select_clients", rounds=3, without=["uniform"])
+    assert [list(r.clients) for r in run.history] == [[0, 1], [2, 3], [0, 1]]
+
+
+@check
+def broadcast(with_example, run_tiny, folder):
+    run = with_example("broadcast")
+    assert [r.bytes_down["fading.strength"] for r in run.history] == [16, 16]  # 4 clients x fp32
+    terms = [r.metrics["loss.fading"] for r in run.history]
+    assert terms[0] > terms[1] > 0
+
+
+@check
+def transform(with_example, run_tiny, folder):
+    silent = with_example("transform", {"deviation": 0.0})
+    noisy = run_tiny("fedavg", extra={"example": {"deviation": 0.5}})
+    plain = run_tiny()
+    assert sha256(silent.state.weights) == sha256(plain.state.weights)
+    assert sha256(noisy.state.weights) != sha256(plain.state.weights)
+
+
+@check
+def client_update(with_example, run_tiny, folder):
+    run, plain = with_example("client_update"), run_tiny()
+    assert run.history[0].metrics["distance"] > 0
+    assert sha256(run.state.weights) == sha256(plain.state.weights)
+
+
+@check
+def local_loss(with_example, run_tiny, folder):
+    run = with_example("local_loss", {"weight": 1.0})
+    light = run_tiny("fedavg", extra={"example": {"weight": 0.0}})
+    assert light.history[0].metrics["loss.small_features"] == 0
+    assert run.history[0].metrics["loss.small_features"] > 0
+    assert sha256(light.state.weights) == sha256(run_tiny().state.weights)
+    assert sha256(run.state.weights) != sha256(light.state.weights)
+
+
+@check
+def after_backward(with_example, run_tiny, folder):
+    def moved(run: Run) -> float:
+        pairs = ((run.state.weights[k], run.runtime.initial[k]) for k in ("hidden.weight",))
+        return sum(float((new - old).norm()) for new, old in pairs)
+
+    sgd = {"sgd": {"momentum": 0.0, "weight_decay": 0.0}}
+    tight = with_example("after_backward", {"norm": 1e-3}, others=sgd, rounds=1)
+    steps = 3  # batches of 8 from a client's 18 examples
+    assert 0 < moved(tight) <= steps * 0.05 * 1e-3 * 1.001 < moved(run_tiny(rounds=1))
+
+
+@check
+def aggregate(with_example, run_tiny, folder):
+    # Clients of one size: the plain mean is then FedAvg's.
+    run, plain = with_example("aggregate", without=["fedavg"]), run_tiny()
+    assert {len(part) for part in run.runtime.parts} == {18}
+    for name, value in plain.state.weights.items():
+        torch.testing.assert_close(run.state.weights[name], value)
+    uneven = {"domains": {"clients_per_domain": {"ink": 1, "chalk": 3}}}
+    run = run_tiny("fedavg", extra={**uneven, "example": {}}, without=["fedavg"], rounds=1)
+    other = run_tiny("fedavg", extra=uneven, rounds=1)
+    assert sha256(run.state.weights) != sha256(other.state.weights)
+
+
+@check
+def server_update(with_example, run_tiny, folder):
+    run = with_example("server_update", {"decay": 0.5}, rounds=1)
+    new, old = run.state.weights["classifier.weight"], run.runtime.initial["classifier.weight"]
+    torch.testing.assert_close(run.state.entries.tensor("moving_average"), (new + old) / 2)
+    assert run.history[0].metrics["from_average"] == pytest.approx(float((new - old).norm() / 2))
+
+
+@check
+def inference(with_example, run_tiny, folder):
+    run = with_example("inference", accuracy={"inference": "cosine"})
+    assert set(run.history[0].scores) == {"classifier", "cosine"}
+    means = [r.scores["cosine"]["accuracy"].mean for r in run.history]
+    assert run.accuracy().mean == pytest.approx(sum(means) / 2)  # last_k, of two rounds
+    assert run.result()["accuracy"]["inference"] == "cosine"
+
+
+@check
+def personal_models(with_example, run_tiny, folder):
+    own, plain = with_example("personal_models"), run_tiny()
+    assert sha256(own.state.weights) == sha256(plain.state.weights)
+    losses = [r.history[-1].scores["classifier"]["loss"].mean for r in (own, plain)]
+    assert losses[0] != losses[1]
+
+
+@check
+def round_end(with_example, run_tiny, folder):
+    run = with_example("round_end", directory=folder / "run", rounds=2)
+    lines = (folder / "run" / "accuracy.csv").read_text().splitlines()
+    means = [r.scores["classifier"]["accuracy"].mean for r in run.history]
+    assert lines == [f"{n},{mean}" for n, mean in enumerate(means, start=1)]
+
+
+@pytest.mark.parametrize("hook", DISCOVERY)
+def test_the_example_of_a_package_does_what_it_says(hook, registry, run_tiny, tiny_config, capsys):
+    before = {key: len(found) for key, found in registry.entries.items()}
+    module = load(hook)
+    registry.add(module, "example", api_required=True)
+    new = {key for key, found in registry.entries.items() if len(found) > before.get(key, 0)}
+    kind = hook.removeprefix("register_").removesuffix("s")
+    assert {k for k, _ in new} == {kind}
+    PACKAGE_CHECKS[hook](registry, run_tiny, capsys)
+
+
+@check
+def register_plugins(registry, run_tiny, capsys):
+    run_tiny("fedavg", extra={"loud": {}})
+    assert capsys.readouterr().out == "round 1 is over\nround 2 is over\n"
+
+
+@check
+def register_datasets(registry, run_tiny, capsys):
+    from fedbench.config import build
+
+    data = build(registry, "dataset", {"name": "clouds", "examples": 10}).load(Path())
+    assert data.classes == ("low", "high")
+    assert data.domains == ("clean", "noisy")
+    assert data.train.inputs.shape == (20, 2)
+    assert data.test.domains.bincount().tolist() == [20, 20]
+
+
+@check
+def register_models(registry, run_tiny, capsys):
+    run = run_tiny("fedavg", model={"name": "perceptron", "feature_size": 4})
+    assert run.state.weights["hidden.weight"].shape == (4, 64)
+    assert run.state.weights["classifier.weight"].shape == (3, 4)
+
+
+@check
+def register_metrics(registry, run_tiny, capsys):
+    run = run_tiny("fedavg", metrics={"accuracy": {}, "balanced": {}})
+    scores = run.history[-1].scores["classifier"]
+    # The tiny test data have as many examples of each class, so the two must agree.
+    assert scores["balanced"].mean == pytest.approx(scores["accuracy"].mean)
+    metric = registry.get("metric", "balanced").value()
+    guess = torch.tensor([[1.0, 0.0]]).repeat(4, 1)
+    assert metric(guess, torch.tensor([0, 0, 0, 1])) == 0.5
+
+
+@check
+def register_executors(registry, run_tiny, capsys):
+    run, plain = run_tiny("fedavg", executor="backwards"), run_tiny()
+    assert run.result()["metrics_sha256"] == plain.result()["metrics_sha256"]
+    assert sha256(run.state.weights) == sha256(plain.state.weights)
+
+
+@check
+def register_recipes(registry, run_tiny, capsys):
+    run = run_tiny("fedavg-smooth")
+    assert run.config.plugins["cross_entropy"]["label_smoothing"] == 0.1
+
+
+@check
+def register_cards(registry, run_tiny, capsys):
+    card = load_card(registry, "digits-skewed")
+    assert card.config["plugins"]["dirichlet"]["alpha"] == 0.3
+    assert set(card.reasons) >= {"data", "model", "rounds", *card.config["plugins"]}
+    found = config.resolve(registry, "fedavg", card="digits-skewed")
+    assert (found.rounds, found.data_name) == (10, "digits")
