@@ -71,6 +71,7 @@ def pages(registry: Registry) -> dict[str, str]:
         "config.md": config_page(),
         "commands.md": commands_page(),
         "rules.md": rules_page(),
+        "digits-sources.md": (DOCS.parent / "datasets" / "README.md").read_text(encoding="utf-8"),
     }
     names = "\n".join(name.removesuffix(".md") for name in found)
     head = "# Reference\n\nEverything that is installed with the project, from the code itself."
@@ -108,8 +109,15 @@ def doc(thing: object) -> str:
 
 def option_table(cls: type, prefix: str = "") -> str:
     """Return the table of a class's options."""
+    nested = {n for n, hint in get_type_hints(cls).items() if is_dataclass(hint)}
     rows = [
-        (f"`{prefix}{o.name}`", f"`{o.type}`", f"`{o.default}`", o.bounds, o.about)
+        (
+            f"`{prefix}{o.name}`",
+            f"`{o.type}`",
+            "see below" if o.name in nested else f"`{o.default}`",
+            o.bounds,
+            o.about,
+        )
         for o in options.describe(cls)
     ]
     head = ("option", "type", "default", "bounds", "what it is")
@@ -245,8 +253,7 @@ def help_text(text: str | None) -> str:
 def hooks_page() -> str:
     """Return the page of all hooks."""
     text = f"# Hooks\n\n{NOTE}\n{prose(inspect.getdoc(hookspecs) or '')}\n"
-    text += "Every example below is a whole plugin, and a test runs it. They import from "
-    text += "`fedbench` alone, but for one that uses FedAvg's mean.\n\n"
+    text += "Every example below is a whole plugin, and a test runs it.\n\n"
     for group, title in ((RunHooks, "Hooks of a run"), (DiscoveryHooks, "Hooks of a package")):
         text += f"## {title}\n\n"
         for name in (n for n in vars(group) if not n.startswith("_")):
@@ -306,7 +313,14 @@ def write(app: Any) -> None:
             path.write_text(text, encoding="utf-8")
 
 
+def relink(app: Any, name: str, source: list[str]) -> None:
+    """Point links to pages outside of this folder to what the site has of them."""
+    up = "../" * name.count("/")
+    source[0] = source[0].replace("../datasets/README.md)", f"{up}reference/digits-sources.md)")
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx."""
     app.connect("builder-inited", write)
+    app.connect("source-read", relink)
     return {"parallel_read_safe": True}
