@@ -24,5 +24,6 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
+html_show_copyright = False
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"

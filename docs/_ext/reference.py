@@ -156,7 +156,7 @@ def methods_page(registry: Registry) -> str:
         text += table(("plugin", "set by the method", "options for `--set`"), given) + "\n"
         if e.value.without:
             text += f"Replaces the card's {linked(e.value.without, 'plugin')}.\n\n"
-        text += code(f"fedbench run {e.name} --data digits", "console") + "\n"
+        text += code(f"fedbench run {e.name} --data digits", "sh") + "\n"
     return text
 
 
@@ -246,7 +246,7 @@ def help_text(text: str | None) -> str:
     r"""Turn a command's help into Markdown; what follows ``\b`` becomes a block."""
     done = []
     for part in inspect.cleandoc(text or "").split("\n\n"):
-        done.append(code(part[2:], "console") if part.startswith("\b\n") else f"{part}\n")
+        done.append(code(part[2:], "sh") if part.startswith("\b\n") else f"{part}\n")
     return "\n".join(done)
 
 
