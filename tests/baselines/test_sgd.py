@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
-from fedbench_baselines.sgd import CrossEntropy, Sgd
+from fedbench_baselines.sgd import CrossEntropy, Sgd, step
 from torch import nn
 
 from fedbench.types import Batch, Output
@@ -62,6 +64,37 @@ def test_momentum_starts_from_nothing_in_every_turn():
     rule.client_update(ctx=client)
     rule.client_update(ctx=client)
     assert client.w == pytest.approx(-0.2)
+
+
+@pytest.mark.parametrize(("momentum", "weight_decay"), [(0.0, 0.0), (0.9, 0.0), (0.9, 1e-2)])
+def test_steps_are_those_of_torch_to_the_bit(momentum, weight_decay):
+    generator = torch.Generator().manual_seed(0)
+    mine, theirs = ([nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(5))] for _ in "ab")
+    optimizer = torch.optim.SGD(theirs, lr=0.1, momentum=momentum, weight_decay=weight_decay)
+    momenta = [None, None]
+    for number in range(4):
+        for a, b in zip(mine, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=generator)
+            # the second weight's momentum begins later, and rests for a step
+            a.grad = None if len(a) == 5 and number in (0, 2) else a.grad
+            b.grad = a.grad
+        step(mine, momenta, 0.1, momentum, weight_decay)
+        optimizer.step()
+        assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    assert not torch.equal(mine[1], torch.ones(5))
+
+
+def test_training_does_not_load_the_compiler():
+    code = """
+import sys, torch
+from fedbench_baselines.sgd import step
+layer = torch.nn.Linear(2, 1)
+layer(torch.ones(1, 2)).sum().backward()
+step(list(layer.parameters()), [None, None], 0.1, 0.9, 1e-5)
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_batch_options_are_passed_on():
