@@ -2,6 +2,10 @@
 
 One draw for each round, client and attempt decides, from a stream of its own: every other number of
 the run stays, and a retry draws anew. At most one fault happens in a turn.
+
+What clients of a deployed system do: dropping out and missing the deadline of a round are those of
+Bonawitz et al., Towards Federated Learning at Scale, MLSys 2019; updates from old weights those of
+Xie et al., Asynchronous Federated Optimization, 2019.
 """
 
 from __future__ import annotations
