@@ -10,79 +10,28 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
-import torch
 from hypothesis import settings
-from pydantic import Field
-from torch import Tensor, nn
 
 from fedbench import config as configs
 from fedbench.config import RunConfig
 from fedbench.hookspecs import hookimpl
 from fedbench.plugins import Registry, discover
 from fedbench.run import Run
-from fedbench.types import Dataset, Examples
+from fedbench.testing import TinyData, TinyModel
 
 # The same examples on every machine; a busy one is slow now and then.
 settings.register_profile("fedbench", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("fedbench")
 
-CLASSES = ("circle", "square", "star")
-DOMAINS = ("ink", "chalk")
-
-
-@dataclass(frozen=True, eq=False)
-class Tiny:
-    """Noisy 8 x 8 grey patterns, three classes, two domains that differ in contrast."""
-
-    examples: Annotated[int, Field(ge=3, description="training examples per domain")] = 36
-
-    def load(self, root: Path) -> Dataset:
-        generator = torch.Generator().manual_seed(7)
-        patterns = torch.randint(0, 128, (len(CLASSES), 1, 8, 8), generator=generator)
-
-        def split(size: int) -> Examples:
-            parts = []
-            for number in range(len(DOMAINS)):
-                labels = torch.arange(size) % len(CLASSES)
-                noise = torch.randint(0, 100, (size, 1, 8, 8), generator=generator)
-                images = patterns[labels] // (number + 1) + noise
-                parts.append((images.to(torch.uint8), labels, torch.full((size,), number)))
-            return Examples(*(torch.cat(p) for p in zip(*parts, strict=True)))
-
-        return Dataset(CLASSES, DOMAINS, split(self.examples), split(12))
-
-
-class TinyModule(nn.Module):
-    def __init__(self, shape: tuple[int, ...], d: int, classes: int) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(shape[0] * shape[1] * shape[2], d)
-        self.norm = nn.BatchNorm1d(d)
-        self.classifier = nn.Linear(d, classes)
-
-    def features(self, x: Tensor) -> Tensor:
-        h = self.hidden(x.flatten(1))
-        return torch.relu(self.norm(h) if len(h) > 1 or not self.training else h)
-
-
-@dataclass(frozen=True, eq=False)
-class TinyModel:
-    """One hidden layer with batch norm."""
-
-    feature_size: Annotated[int, Field(ge=1, description="feature size")] = 6
-
-    def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-        return TinyModule(input_shape, self.feature_size, num_classes)
-
 
 @hookimpl
 def register_datasets() -> Mapping[str, type]:
-    return {"tiny": Tiny}
+    return {"tiny": TinyData}
 
 
 @hookimpl

@@ -54,7 +54,7 @@ class Setting:
     one: bool = False
     stop: str = ""
     again: int = 0
-    rounds: int = 3
+    rounds: int = 2
 
 
 PLAIN = Setting()

@@ -30,7 +30,7 @@ def _kits_selection(subject: Subject) -> bool:
 
 @rule(*RUN)
 def smoke_round(subject: Subject) -> None:
-    """Three rounds on tiny data run to their end with the default options.
+    """Two rounds on tiny data run to their end with the default options.
 
     Mend: read the error; it names the plugin, the hook and the client where they are known.
     """
@@ -137,7 +137,7 @@ def one_client(subject: Subject) -> None:
     Mend: guard what compares clients with each other, for example a division by their number less
     one.
     """
-    _finite(subject, Setting("inline", partition="one_client", rounds=2), " with a single client")
+    _finite(subject, Setting("inline", partition="one_client"), " with a single client")
 
 
 @rule(*RUN, applies=_kits_clients)
@@ -148,8 +148,8 @@ def one_class(subject: Subject) -> None:
     Mend: use `PerClass`, which has rows only for the classes that are there; guard what compares
     classes with each other.
     """
-    _finite(subject, Setting("inline", partition="one_class", rounds=2), " with one class a client")
-    single = Setting("inline", data=(("classes", 1),), rounds=2)
+    _finite(subject, Setting("inline", partition="one_class"), " with one class a client")
+    single = Setting("inline", data=(("classes", 1),))
     if not isinstance(subject.run(single).error, ConfigError):
         _finite(subject, single, " on data of one class")
 
@@ -160,7 +160,7 @@ def last_batch_of_one(subject: Subject) -> None:
 
     Mend: guard statistics over a batch, such as a standard deviation, and pairs within it.
     """
-    _finite(subject, Setting("inline", partition="odd", rounds=2), " with batches of one example")
+    _finite(subject, Setting("inline", partition="odd"), " with batches of one example")
 
 
 def _finite(subject: Subject, setting: Setting, why: str) -> None:

@@ -122,7 +122,8 @@ class Subject:
             "kit_selection": lacks("select_clients"),
             "kit_training": lacks("client_update"),
             "kit_mean": lacks("aggregate"),
-            "kit_loss": lacks("local_loss"),
+            # A term outside any method may be one that is added to another, or absent at times.
+            "kit_loss": lacks("local_loss") or (self.kind in RUN and self.home is None),
             # A bare aggregation rule: neither it nor another plugin moves weights.
             "kit_weights": lacks("broadcast")
             and not any(_has(cls, "personal_models") for cls in classes),
@@ -141,9 +142,12 @@ class Subject:
                 cls = registry.get("plugin", name).value
                 if _base(cls, "client_update") and "batch_size" in cls.__dataclass_fields__:
                     given.setdefault("batch_size", 8)
-        data: dict[str, Any] = {"name": "kit_data", **dict(setting.data)}
-        if self.gives("partition"):
-            data["examples"] = dict(setting.data).get("examples", 300)
+        # A partition's default is for more clients than the kit's own.
+        many = self.gives("partition")
+        if many and "kit_training" in plugins:
+            plugins["kit_training"] = {"batch_size": 64}
+        examples = 300 if many else 24
+        data = {"name": "kit_data", "examples": examples, **dict(setting.data)}
         executor: dict[str, Any] = {"name": setting.executor}
         if setting.workers:
             executor["workers"] = setting.workers
@@ -192,6 +196,7 @@ class Subject:
             self._outcomes[setting] = Outcome(error=error)
             return self._outcomes[setting]
         named = [("plugin", name) for name in config.plugins]
+        named += [("metric", name) for name in config.metrics]
         named += [("dataset", config.data["name"]), ("model", config.model["name"])]
         classes = tuple(registry.get(*one).value for one in named)
         key = (config.hash, json.dumps(config.executor), setting, classes)

@@ -104,8 +104,8 @@ class KitPartition:
     """Divide the examples in one of the ways that plugins must work with.
 
     ``plain``: two clients a domain. ``one_client``: one client holds all. ``one_class``: each
-    client holds one class, and nobody holds the last. ``odd``: clients with 1, 9 and 17 examples,
-    so that batches of 8 end with one example.
+    client holds one class, and nobody holds the last. ``odd``: clients with 1, 9 and 17 examples
+    (or 9 again), so that batches of 8 end with one example.
     """
 
     form: Annotated[
@@ -124,7 +124,9 @@ class KitPartition:
             held = range(max(1, len(data.classes) - 1))
             parts = [(labels == c).nonzero().flatten() for c in held]
         else:
-            parts = list(torch.arange(len(labels))[:27].split([1, 9, 17]))
+            rest = min(17, len(labels) - 10)
+            index = torch.arange(len(labels))
+            parts = [index[:1], index[1:10], index[10:][: rest - (rest - 1) % 8]]
         return [part for part in parts if len(part)]
 
 

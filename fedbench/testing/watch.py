@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..context import ClientContext, ServerContext
 from ..executors.inline import InlineWorkers
-from ..rules import RUN_HOOKS
+from ..hookspecs import RunHooks
 from ..types import Batch, ClientJob, ClientResult, Output, PerClass, Value, nbytes, tensors
 
 ORDINARY = (bool, int, float, str, bytes, type(None))
@@ -100,8 +100,6 @@ class Watchers:
         self._runtime, self._trace, self._rough = runtime, trace, rough
         self._kinds: dict[str, str] = {}
         self._before = self._plugins()
-        # Also those of the model: everything that a turn hands out and that must not outlive it.
-        trace.references.append((weakref.ref(runtime.model), "the run's model", "after the run"))
         probe(runtime.plugins, trace)
 
     def run(
@@ -128,6 +126,8 @@ class Watchers:
 
     def close(self) -> None:
         """Note what changed in the plugins."""
+        model = weakref.ref(self._runtime.model)
+        self._trace.references.append((model, "the run's model", ""))
         after = self._plugins()
         for place, (owner, found) in after.items():
             if self._before.get(place, (owner, None))[1] != found:
@@ -188,29 +188,28 @@ class ClientFailedError(Exception):
 
 
 def failing() -> type:
-    """Return an executor in which one client fails, once: in the second turn after round 1."""
-    turns: list[str] = []
+    """Return an executor in which the last client of round 2 fails, once."""
+    targets: list[int] = []
 
     @dataclass(frozen=True, eq=False)
     class Failing:
         """Runs clients in this process; one fails."""
 
-        def open(self, runtime: Any) -> InlineWorkers:
+        def open(self, runtime: Any) -> FailingWorkers:
             """Return the workers of a run."""
-            for impl in runtime.plugins.hook.client_update.get_hookimpls():
-                if not impl.wrapper:
-                    impl.function = function_of(impl)
-            return InlineWorkers(runtime)
+            if not targets:
+                for impl in runtime.plugins.hook.client_update.get_hookimpls():
+                    if not impl.wrapper:
+                        impl.function = function_of(impl)
+            return FailingWorkers(runtime, targets)
 
     def function_of(impl: Any) -> Callable[..., Any]:
         train, place = impl.function, impl.argnames.index("ctx")
 
         def fails(*arguments: Any) -> Any:
             ctx = arguments[place]
-            if ctx.round > 1:
-                turns.append(ctx.where)
-                if len(turns) == 2:
-                    raise ClientFailedError(f"the kit broke {ctx.where}")
+            if ctx.round == 2 and ctx.client == targets[0]:
+                raise ClientFailedError(f"the kit broke {ctx.where}")
             return train(*arguments)
 
         return fails
@@ -218,9 +217,25 @@ def failing() -> type:
     return Failing
 
 
+class FailingWorkers(InlineWorkers):
+    """Clients one after the other; notes who is the last of round 2."""
+
+    def __init__(self, runtime: Any, targets: list[int]) -> None:
+        super().__init__(runtime)
+        self._targets = targets
+
+    def run(
+        self, payload: Mapping[str, Value], jobs: Sequence[ClientJob]
+    ) -> Iterator[ClientResult]:
+        """Yield the results in client-id order."""
+        if jobs[0].round == 2:
+            self._targets.append(max(job.client for job in jobs))
+        yield from super().run(payload, jobs)
+
+
 def probe(plugins: Any, trace: Trace) -> None:
     """Put a look at arguments and results around every hook implementation of a run."""
-    for hook in RUN_HOOKS:
+    for hook in (name for name in vars(RunHooks) if not name.startswith("_")):
         for impl in getattr(plugins.hook, hook).get_hookimpls():
             impl.function = _watched(impl.function, impl.argnames, impl.plugin_name, hook, trace)
 
