@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from .rule import KINDS, RUN, Breach, rule
 from .subject import Subject, build
 
-LEARNING = ("local_loss", "after_backward", "aggregate", "server_update")
+LEARNING = ("local_loss", "aggregate", "server_update")
 """Hooks that change what is learned; what does so comes from somewhere."""
 
 CITES = re.compile(r"\b(19|20)\d\d\b|https?://|arXiv|doi", re.IGNORECASE)

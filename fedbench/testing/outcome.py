@@ -43,6 +43,7 @@ class Setting:
         one: one client a round.
         stop: ``""``, ``"interrupted"`` after round 1, or ``"failed"`` in a client in round 2; the
             run is then resumed.
+        policy: what a failing client leads to, as in the config's ``failures``.
         again: repeats of the same run have different numbers.
         rounds: how many.
     """
@@ -53,6 +54,7 @@ class Setting:
     partition: str = "plain"
     one: bool = False
     stop: str = ""
+    policy: str = "fail"
     again: int = 0
     rounds: int = 2
 

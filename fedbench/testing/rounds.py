@@ -120,6 +120,17 @@ def failing_client(subject: Subject) -> None:
         raise Breach(f"resumed after a client failed, the run is another: {found}")
 
 
+@rule(*RUN)
+def skipped_client(subject: Subject) -> None:
+    """Under `failures.policy: skip` the round goes on without a client that failed.
+
+    Mend: don't count on a report or an upload of every client that was selected: take those that
+    the hook is given.
+    """
+    why = " that goes on without a failing client"
+    _finite(subject, Setting("kit_failing", policy="skip"), why)
+
+
 @rule(*RUN, applies=_kits_selection)
 def some_clients(subject: Subject) -> None:
     """Rounds in which only one client takes part work.

@@ -157,6 +157,7 @@ class Subject:
             "model": {"name": "kit_model"},
             "rounds": setting.rounds,
             "executor": executor,
+            "failures": {"policy": setting.policy},
             "plugins": plugins,
         }
         for key, value in self.choice.items():

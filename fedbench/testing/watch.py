@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..context import ClientContext, ServerContext
 from ..executors.inline import InlineWorkers
+from ..failures import ClientFailure
 from ..hookspecs import RunHooks
 from ..types import Batch, ClientJob, ClientResult, Output, PerClass, Value, nbytes, tensors
 
@@ -104,7 +105,7 @@ class Watchers:
 
     def run(
         self, payload: Mapping[str, Value], jobs: Sequence[ClientJob]
-    ) -> Iterator[ClientResult]:
+    ) -> Iterator[ClientResult | ClientFailure]:
         """Yield the results in client-id order."""
         sent: Counter[str] = Counter()
         self._trace.bytes_up.append({})
@@ -112,7 +113,8 @@ class Watchers:
         for job in sorted(jobs, key=lambda j: -j.client if self._rough else j.client):
             result = self._runtime.run_client(job, payload)
             where = f"round {job.round}, client {job.client}"
-            for key, value in result.uploads.items():
+            uploads = result.uploads if isinstance(result, ClientResult) else {}
+            for key, value in uploads.items():
                 sent[key] += nbytes(value)
                 self._look_at(key, value, where)
             self._trace.bytes_up[-1] = dict(sent)
@@ -154,11 +156,9 @@ class Watchers:
         def wrong(what: str, mend: str) -> None:
             self._trace.uploads.append((what, f"upload {key!r}, {where}", mend))
 
-        for name, tensor in tensors(value):
+        for _, tensor in tensors(value):
             if tensor.requires_grad or tensor.device.type != "cpu":
                 wrong("it is not sealed", "upload with ctx.upload")
-            elif tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                wrong(f"{name or 'the tensor'} has NaN or infinite values", "mend the formula")
         if isinstance(value, PerClass):
             classes = len(self._runtime.data.classes)
             for name in ("labels", "counts"):
@@ -226,7 +226,7 @@ class FailingWorkers(InlineWorkers):
 
     def run(
         self, payload: Mapping[str, Value], jobs: Sequence[ClientJob]
-    ) -> Iterator[ClientResult]:
+    ) -> Iterator[ClientResult | ClientFailure]:
         """Yield the results in client-id order."""
         if jobs[0].round == 2:
             self._targets.append(max(job.client for job in jobs))

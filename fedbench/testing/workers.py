@@ -11,7 +11,7 @@ from typing import Any
 from ..context import ClientContext
 from ..hookspecs import hookimpl
 from ..run import Run
-from .outcome import PLAIN, Setting, failed
+from .outcome import PLAIN, Outcome, Setting, difference, failed
 from .rule import Breach, rule
 from .subject import Subject, build
 from .tiny import register
@@ -37,6 +37,8 @@ def _executed(subject: Subject, *plugins: str) -> tuple[Run, list[list[int]]]:
     class Noting:
         def __init__(self, workers: Any) -> None:
             self._workers = workers
+            if hasattr(workers, "test"):
+                self.test = workers.test
 
         def run(self, payload: Mapping[str, Any], jobs: Sequence[Any]) -> Iterator[Any]:
             ids.append([])
@@ -74,12 +76,16 @@ def _children() -> set[str]:
     return found - {str(os.getpid())}
 
 
+def _state(run: Run) -> tuple[Any, Any]:
+    return (run.state.weights, run.state.entries) if run.state else ({}, {})
+
+
 @rule("executor")
 def executor_result(subject: Subject) -> None:
     """It gives the bits of clients that run one after the other, in the order of their ids.
 
     Mend: call `runtime.run_client(job, payload)` for each job, anywhere, and yield the results by
-    ascending client id.
+    ascending client id; likewise `runtime.run_chunk` in `test`, if there is one.
     """
     run, ids = _executed(subject)
     try:
@@ -89,16 +95,17 @@ def executor_result(subject: Subject) -> None:
     for number, found in enumerate(ids, 1):
         if found != sorted(found):
             raise Breach(f"results come in the order {found}", f"round {number}")
-    weights = fingerprint(run.state.weights) if run.state else {}
-    if weights != subject.must(PLAIN).weights:
-        raise Breach("the weights differ from those of clients one after the other")
+    mine = Outcome(run.history, *map(fingerprint, _state(run)))
+    differs = difference(subject.must(PLAIN), mine)
+    if differs:
+        raise Breach(f"clients one after the other give another result: {differs}")
 
 
 @rule("executor")
 def executor_failure(subject: Subject) -> None:
     """A client's error ends the run, and says which client it was.
 
-    Mend: raise in the run's process what `runtime.run_client` raised, with its notes.
+    Mend: yield what `runtime.run_client` returns, also when it is a `ClientFailure`.
     """
     run, _ = _executed(subject, "kit_fault")
     try:
