@@ -22,7 +22,7 @@ from torch import Tensor
 from ..context import ClientContext, ServerContext
 from ..executors.inline import InlineWorkers
 from ..failures import ClientFailure
-from ..hookspecs import RunHooks
+from ..rules import RUN_HOOKS
 from ..types import Batch, ClientJob, ClientResult, Output, PerClass, Value, nbytes, tensors
 
 ORDINARY = (bool, int, float, str, bytes, type(None))
@@ -235,7 +235,7 @@ class FailingWorkers(InlineWorkers):
 
 def probe(plugins: Any, trace: Trace) -> None:
     """Put a look at arguments and results around every hook implementation of a run."""
-    for hook in (name for name in vars(RunHooks) if not name.startswith("_")):
+    for hook in RUN_HOOKS:
         for impl in getattr(plugins.hook, hook).get_hookimpls():
             impl.function = _watched(impl.function, impl.argnames, impl.plugin_name, hook, trace)
 
