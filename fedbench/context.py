@@ -75,6 +75,13 @@ class ServerContext:
         return self.streams.torch(purpose, self.round)
 
 
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return ``tensor`` on ``device``; to a GPU through pinned memory, without waiting for it."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 class Pipeline:
     """Raw inputs to model inputs: to the device, to float in [0, 1], through the transforms."""
 
@@ -93,7 +100,7 @@ class Pipeline:
 
     def __call__(self, inputs: Tensor, train: bool) -> Tensor:
         """Return (B, ...) model inputs; uint8 becomes float in [0, 1], other types stay."""
-        x = inputs.to(self._device)
+        x = send(inputs, self._device)
         if x.dtype == torch.uint8:
             x = x.float().div_(255)
         for call, streams in self._steps:
@@ -178,7 +185,7 @@ class ClientContext:
                 chosen = self.data[permutation[start : min(start + batch_size, end)]]
                 yield Batch(
                     self.prepare(chosen.inputs, train=True),
-                    chosen.labels.to(self.device),
+                    send(chosen.labels, self.device),
                     epoch,
                     epochs,
                 )

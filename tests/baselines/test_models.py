@@ -52,6 +52,22 @@ def test_the_size_of_the_cnn():
     assert parameters(Cnn().build((3, 32, 32), 10)) == convolutions + head == 1_105_098
 
 
+def test_the_cnn_of_mcmahan_et_al():
+    assert parameters(Cnn(feature_size=512).build((1, 28, 28), 10)) == 1_663_370
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_convolutions_compute_in_channels_last(channels):
+    """Also with one channel, whose strides say nothing: pooling is many times slower otherwise."""
+    model = Cnn(feature_size=512).build((channels, 28, 28), 10)
+    model = model.to(memory_format=torch.channels_last)
+    strides = []
+    for layer in (model.conv1, model.conv2):
+        layer.register_forward_hook(lambda _, __, y: strides.append(y.stride(1)))
+    model(torch.randn(10, channels, 28, 28).contiguous(memory_format=torch.channels_last))
+    assert strides == [1, 1]
+
+
 def test_the_size_of_resnet10():
     # He et al., CVPR 2016, one block a stage: 1.23 M with 32 filters, 4.9 M with ResNet's own 64.
     def size(f: int) -> int:

@@ -59,9 +59,9 @@ def prototype_loss(features: Tensor, labels: Tensor, prototypes: PerClass) -> Te
         prototypes: one row (d,) per known class.
     """
     same = labels[:, None] == prototypes.labels[None, :]
-    known = same.any(dim=1)
-    targets = prototypes.values[same.int().argmax(dim=1)[known]]
-    return (features[known] - targets).square().sum() / features.numel()
+    targets = prototypes.values[same.int().argmax(dim=1)]
+    # Multiplied, not chosen: choosing rows makes a GPU wait for the host.
+    return ((features - targets) * same.any(dim=1, keepdim=True)).square().sum() / features.numel()
 
 
 def nearest(prototypes: PerClass, num_classes: int) -> Callable[[Output], Tensor]:

@@ -53,14 +53,17 @@ def fpl_loss(features: Tensor, labels: Tensor, prototypes: PerClass, temperature
         prototypes: any number of rows (d,) per class.
         temperature: T > 0.
     """
-    known = torch.isin(labels, prototypes.labels)
-    z, y = features[known], labels[known]
-    scores = F.normalize(z, dim=1) @ F.normalize(prototypes.values, dim=1).T / temperature
-    own = y[:, None] == prototypes.labels[None, :]
+    same = labels[:, None] == prototypes.labels[None, :]
+    known = same.any(dim=1, keepdim=True)
+    # With all prototypes for its own, a sample of an unknown class has a contrast of exactly 0.
+    # Choosing rows instead would make a GPU wait for the host.
+    own = same | ~known
+    unit = F.normalize(prototypes.values, dim=1)
+    scores = F.normalize(features, dim=1) @ unit.T / temperature
     positive = scores.masked_fill(~own, -torch.inf).logsumexp(dim=1)
     contrast = (scores.logsumexp(dim=1) - positive).sum()
-    unbiased = own.to(z.dtype) @ prototypes.values / own.sum(dim=1, keepdim=True)
-    consistency = (z - unbiased).square().mean(dim=1).sum()
+    unbiased = own.to(features.dtype) @ prototypes.values / own.sum(dim=1, keepdim=True)
+    consistency = ((features - unbiased) * known).square().mean(dim=1).sum()
     return (contrast + consistency) / len(labels)
 
 

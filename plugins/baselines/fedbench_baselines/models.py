@@ -49,7 +49,11 @@ class CnnModule(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Cnn:
-    """Two 5x5 convolutions with max-pooling, one hidden layer: small, for a CPU."""
+    """Two 5x5 convolutions with max-pooling, one hidden layer: small, for a CPU.
+
+    With ``feature_size: 512`` on 28 x 28 grey images it is the CNN of McMahan et al., AISTATS 2017,
+    with its 1,663,370 parameters.
+    """
 
     width: Annotated[int, Field(ge=1, description="filters of the first convolution")] = 32
     feature_size: Annotated[int, Field(ge=1, description="feature size d")] = 256
