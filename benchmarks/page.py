@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import growth_plots
+from speed import BUSY
 
 Result = dict[str, Any]
 
@@ -30,10 +31,12 @@ def where(result: Result) -> str:
     """Return command, machine, commit and date."""
     machine = result["machine"]
     memory = f", {machine['memory'] / 2**30:.0f} GiB" if machine["memory"] else ""
+    busy = result.get("load_at_start", 0.0)
+    warning = f" **The machine was busy: load {busy:.1f} at the start.**" if busy > BUSY else ""
     return (
         f"`python benchmarks/{shlex.join(result['command'])}` on {machine['cores']} cores "
         f"({machine['processor']}{memory}, {machine['system']}, Python {machine['python']}), "
-        f"commit `{result['commit'][:10]}`, {result['date'][:10]}, n = {result['runs']}.\n"
+        f"commit `{result['commit'][:10]}`, {result['date'][:10]}, n = {result['runs']}.{warning}\n"
     )
 
 

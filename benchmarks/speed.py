@@ -32,6 +32,9 @@ from workloads import SHORT, WORKLOADS, Workload
 
 Result = dict[str, Any]
 
+BUSY = 0.5
+"""A load average above which a machine does something else too."""
+
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -237,6 +240,11 @@ def spread(ratio: dict[str, float] | None) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     given = arguments(argv)
     measure.adopt_orphans()
+    load = os.getloadavg()[0]
+    if load > BUSY and not given.short:
+        print(
+            f"WARNING: this machine is busy (load {load:.1f}); its numbers mean little", flush=True
+        )
     workload = SHORT[given.workload] if given.short else WORKLOADS[given.workload]
     contestants, absent = line_up(given)
     result: Result = {
@@ -247,6 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),
+        "load_at_start": load,
         "contestants": {},
         "summary": {},
         "not_installed": absent,
