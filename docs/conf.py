@@ -13,11 +13,10 @@ author = "the fedbench authors"
 release = version = version_of("fedbench-toolkit")
 html_title = f"fedbench {release}"
 
-extensions = ["myst_parser", "reference"]
+extensions = ["myst_parser", "building"]
+smartquotes = False  # it makes a dash of --set
 exclude_patterns = ["examples"]
-myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-suppress_warnings: list[str] = []
 
 html_theme = "furo"
 html_static_path = ["_static"]

@@ -1,8 +1,4 @@
-"""The reference pages, made from what is installed: nothing in them is written by hand.
-
-`pages` returns them as Markdown. As a Sphinx extension, `setup` writes them to ``docs/reference``
-before a build.
-"""
+"""The reference pages, made from what is installed: nothing in them is written by hand."""
 
 from __future__ import annotations
 
@@ -19,9 +15,8 @@ import click
 from fedbench import hookspecs, options, testing, yamlfile
 from fedbench.cards import load_card
 from fedbench.cli import main
-from fedbench.errors import FedbenchError
 from fedbench.hookspecs import AT_MOST_ONE, SINGLE, DiscoveryHooks, RunHooks
-from fedbench.plugins import Entry, Registry, discover
+from fedbench.plugins import Entry, Registry
 from fedbench.runconfig import RunConfig
 
 DOCS = Path(__file__).parents[1]
@@ -179,9 +174,10 @@ def kind_page(registry: Registry, kind: str) -> str:
     text = f"# {title}\n\n{about} {NOTE}\n"
     for e in registry.all(kind):
         text += f"({kind}-{e.name})=\n## `{e.name}`\n\n{doc(e.value)}\n"
-        facts = [(k, getattr(e.value, k, None)) for k in ("size", "licence", "source", "card")]
-        facts += [("default card", facts.pop()[1])]
+        facts = [(k, getattr(e.value, k, None)) for k in ("size", "licence", "source")]
         text += "".join(f"- {k}: {v}\n" for k, v in facts if isinstance(v, str) and v)
+        if card := getattr(e.value, "card", None):
+            text += f"- default card: {linked([card], 'card')}\n"
         text += (
             f"\n{option_table(e.value, {'metric': f'metrics.{e.name}'}.get(kind, kind) + '.')}\n"
         )
@@ -294,33 +290,3 @@ def rules_page() -> str:
     rows = [(f"`{name}`", kinds, statement) for name, kinds, statement in testing.table()]
     head = "# Conformance rules\n\nWhat `fedbench.testing` checks of a plugin. "
     return f"{head}{NOTE}\n{table(('rule', 'kinds', 'statement'), rows)}"
-
-
-def write(app: Any) -> None:
-    """Write the pages that have changed; delete those that are no more."""
-    registry = discover()
-    if registry.failures:
-        raise FedbenchError(f"not loaded: {registry.failures}")
-    folder = Path(app.srcdir) / "reference"
-    folder.mkdir(exist_ok=True)
-    found = pages(registry)
-    for old in folder.glob("*.md"):
-        if old.name not in found:
-            old.unlink()
-    for name, text in found.items():
-        path = folder / name
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
-
-
-def relink(app: Any, name: str, source: list[str]) -> None:
-    """Point links to pages outside of this folder to what the site has of them."""
-    up = "../" * name.count("/")
-    source[0] = source[0].replace("../datasets/README.md)", f"{up}reference/digits-sources.md)")
-
-
-def setup(app: Any) -> dict[str, bool]:
-    """Connect to Sphinx."""
-    app.connect("builder-inited", write)
-    app.connect("source-read", relink)
-    return {"parallel_read_safe": True}
