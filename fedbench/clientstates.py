@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from .types import Value
 
 
+OVERHEAD = 1024
+"""Bytes that a tensor in memory takes beside its numbers, roughly."""
+
+
 class ClientStates(Mapping[int, Mapping[str, "Value"]]):
     """What clients keep between their turns: in memory while it is little, on disk beyond that.
 
@@ -24,10 +28,11 @@ class ClientStates(Mapping[int, Mapping[str, "Value"]]):
 
     Args:
         folder: where to put files once ``limit`` is reached; default a temporary folder.
-        limit: bytes to hold in memory.
+        limit: bytes to hold in memory, so that memory does not grow with the rounds of a run of
+            many clients.
     """
 
-    def __init__(self, folder: Path | None = None, limit: int = 256_000_000) -> None:
+    def __init__(self, folder: Path | None = None, limit: int = 16_000_000) -> None:
         self._folder, self._limit = folder, limit
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._states: dict[int, Mapping[str, Value] | str] = {}
@@ -159,6 +164,8 @@ class ClientStates(Mapping[int, Mapping[str, "Value"]]):
 
 
 def _size(state: Mapping[str, Value]) -> int:
-    from .types import nbytes
+    from .types import nbytes, tensors
 
-    return sum(nbytes(value) for value in state.values())
+    return sum(
+        nbytes(value) + OVERHEAD * sum(1 for _ in tensors(value)) for value in state.values()
+    )

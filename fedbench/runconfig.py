@@ -65,7 +65,7 @@ class RunConfig:
     model: Annotated[dict[str, Any], Field(description="model: name and options")]
     method: Annotated[str, Field(description="a label for tables", min_length=1)] = "custom"
     seed: Annotated[int, Field(ge=0, lt=2**63, description="seed of every random stream")] = 0
-    rounds: Annotated[int, Field(ge=1, description="communication rounds")] = 20
+    rounds: Annotated[int, Field(ge=1, lt=2**31, description="communication rounds")] = 20
     accuracy: Annotated[Accuracy, Field(description="the accuracy rule")] = field(
         default_factory=Accuracy
     )

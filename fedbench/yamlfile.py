@@ -117,7 +117,10 @@ def parse(text: str, source: str) -> Document:
 
 def scalar(text: str) -> Any:
     """Read one YAML value, as ``--set`` takes it: ``0.1``, ``true``, ``[1, 2]``, plain text."""
-    return parse(f"value: {text}", "--set").data["value"]
+    data = parse(f"value: {text}", "--set").data
+    if len(data) > 1:
+        raise ConfigError("--set: one value, not several lines")
+    return data["value"]
 
 
 def read(path: Path) -> Document:

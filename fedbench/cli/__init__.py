@@ -54,7 +54,8 @@ def one_line(error: Exception) -> str:
     elif isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
         text = f"not enough memory: {text}"
     elif not isinstance(error, FedbenchError):
-        text = f"{type(error).__name__}: {text} (--debug shows the traceback)"
+        first = text.split("\n")[0]  # torch adds its C++ frames
+        text = f"{type(error).__name__}: {first} (--debug shows the traceback)"
     text += "".join(f" {n}" for n in getattr(error, "__notes__", []) if n not in text)
     shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return "".join(" " if c.isspace() else c for c in " ".join("".join(shown).split()))

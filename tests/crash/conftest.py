@@ -1,0 +1,267 @@
+"""Victims: forked copies of this process that run the command line and die at a named point.
+
+Forking costs milliseconds where a new process would import torch for seconds, and what the child
+replaces in `os` or in fedbench dies with it. A point is reproducible: "the second client", "half
+of checkpoint.json is written".
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+import fedbench.evaluation
+import fedbench.plugins
+import fedbench.round
+from fedbench import checkpoint, store
+from fedbench.cli import main
+from fedbench.clientstates import ClientStates
+from fedbench.plugins import Registry
+from fedbench.runtime import Runtime
+
+Act = Callable[[], object]
+
+
+def die() -> NoReturn:
+    """End as with ``kill -9``."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("still alive")
+
+
+class Points:
+    """Calls ``act`` at the k-th passage of a named point; use it in a victim only."""
+
+    def __init__(self, act: Act = die) -> None:
+        self.act, self.file = act, ""
+
+    def before(self, owner: Any, name: str, k: int, after: bool = False) -> None:
+        """Act before (or after) the k-th call of ``owner.name``."""
+        original, calls = getattr(owner, name), 0
+
+        @functools.wraps(original)
+        def spy(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == k and not after:
+                self.act()
+            result = original(*args, **kwargs)
+            if calls == k and after:
+                self.act()
+            return result
+
+        setattr(owner, name, spy)
+
+    def writing(self, file: str, step: str, k: int) -> None:
+        """Act at a step of the k-th atomic write of ``file``, a name or the head of one.
+
+        Steps: ``open`` (a temporary file is there), ``half`` (half of it is written), ``flush``
+        (all of it is), ``moved`` (it has its name).
+        """
+        make, flush, move, seen = tempfile.mkstemp, os.fsync, os.replace, 0
+
+        def mkstemp(*args: Any, **kwargs: Any) -> Any:
+            nonlocal seen
+            handle, name = make(*args, **kwargs)
+            self.file = name if Path(name).name.startswith(f".{file}") else ""
+            seen += bool(self.file)
+            self._act("open", step, seen, k)
+            return handle, name
+
+        def chmod(path: str, mode: int, _chmod: Any = os.chmod) -> None:
+            if path == self.file and step == "half" and seen == k:
+                os.truncate(path, os.path.getsize(path) // 2)
+                self.act()
+            _chmod(path, mode)
+
+        def fsync(handle: int) -> None:
+            flush(handle)
+            if self.file and os.path.exists(self.file):
+                self._act("flush", step, seen, k)
+
+        def replace(source: str, target: Path) -> None:
+            move(source, target)
+            if source == self.file:
+                self._act("moved", step, seen, k)
+
+        tempfile.mkstemp, os.fsync, os.replace, os.chmod = mkstemp, fsync, replace, chmod
+
+    def _act(self, here: str, step: str, seen: int, k: int) -> None:
+        if self.file and here == step and seen == k:
+            self.act()
+
+    def torn_round(self, k: int) -> None:
+        """Act when half of the k-th line of ``rounds.jsonl`` is written."""
+        original = store.RunDirectory.add_round
+
+        def add_round(self_: Any, result: Any) -> None:
+            if result.round == k:
+                line = store.to_json(result).replace(b"\n", b"")
+                with (self_.path / "rounds.jsonl").open("ab") as file:
+                    file.write(line[: len(line) // 2])
+                self.act()
+            original(self_, result)
+
+        store.RunDirectory.add_round = add_round  # type: ignore[method-assign]
+
+    def set(self, point: str) -> None:
+        """Arm a point by its name: ``client 2``, ``half of checkpoint.json 1``."""
+        what, _, number = point.rpartition(" ")
+        k = int(number)
+        step, of, file = what.partition(" of ")
+        import torch
+
+        calls: dict[str, tuple[Any, str, bool]] = {
+            "a client starts": (Runtime, "run_client", False),
+            "a client ends": (Runtime, "run_client", True),
+            "a backward pass": (torch.Tensor, "backward", False),
+            "an optimiser's step": (torch.optim.SGD, "step", True),
+            "a result is aggregated": (fedbench.round, "Report", True),
+            "the weights are averaged": (fedbench.round, "_finite", False),
+            "the server updates": (fedbench.round, "_client_metrics", True),
+            "evaluation starts": (fedbench.round, "evaluate", False),
+            "a test batch": (fedbench.evaluation, "forward", True),
+            "evaluation ends": (fedbench.round, "evaluate", True),
+            "a line of rounds.jsonl is written": (store.RunDirectory, "add_round", True),
+            "states are committed": (ClientStates, "commit", True),
+            "a checkpoint is written": (checkpoint, "write", True),
+            "old client files go": (ClientStates, "forget_old", False),
+            "client files have gone": (ClientStates, "forget_old", True),
+            "the folder is tidied": (store.RunDirectory, "tidy", False),
+            "the folder is tidy": (store.RunDirectory, "tidy", True),
+        }
+        if what == "half a line of rounds.jsonl":
+            self.torn_round(k)
+        elif what in calls:
+            owner, name, after = calls[what]
+            self.before(owner, name, k, after)
+        else:
+            assert of, point
+            self.writing(file, step, k)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a victim ended; ``status`` is negative for a signal."""
+
+    pid: int
+    status: int
+    out: str
+    err: str
+
+
+@dataclass
+class Victim:
+    """A forked process that runs ``fedbench WORDS``; `wait` reaps it."""
+
+    pid: int
+    log: Path
+
+    def wait(self, seconds: float = 120) -> Ended:
+        """Wait for its end."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found, status = os.waitpid(self.pid, os.WNOHANG)
+            if found:
+                break
+            if time.monotonic() > deadline:
+                os.killpg(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                raise AssertionError(f"the victim did not end: {self.log.read_text()}")
+            time.sleep(0.005)
+        out, err = (self.log.with_suffix(end).read_text() for end in (".out", ".err"))
+        return Ended(self.pid, os.waitstatus_to_exitcode(status), out, err)
+
+
+def group(pid: int) -> list[int]:
+    """Return the living processes of a victim's group: itself and all that it started."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if int(fields[2]) == pid and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def none_left(pid: int, seconds: float = 10) -> bool:
+    """Whether all of a victim's processes are gone, within some seconds."""
+    deadline = time.monotonic() + seconds
+    while group(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not group(pid)
+
+
+@pytest.fixture
+def fork(registry: Registry, tmp_path: Path) -> Callable[..., Victim]:
+    """Start ``fedbench WORDS`` in a forked process; ``before()`` runs in it first."""
+    count = 0
+
+    def start(words: Sequence[object], before: Callable[[], object] | None = None) -> Victim:
+        nonlocal count
+        count += 1
+        log = tmp_path / f"victim-{count}"
+        for end in (".out", ".err"):
+            log.with_suffix(end).touch()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # forking beside threads
+            pid = os.fork()
+        if pid == 0:
+            status = 70
+            try:
+                os.setpgid(0, 0)
+                for number, end in ((1, ".out"), (2, ".err")):
+                    handle = os.open(log.with_suffix(end), os.O_WRONLY | os.O_APPEND)
+                    os.dup2(handle, number)
+                sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1) for n in (1, 2))
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                fedbench.plugins.discover = lambda: registry
+                # Client states go to files, so that these are among what is written.
+                ClientStates.__init__.__defaults__ = (None, 0)  # type: ignore[misc]
+                if before:
+                    before()
+                main([str(word) for word in words], prog_name="fedbench")
+            except SystemExit as end_:
+                status = end_.code if isinstance(end_.code, int) else 1
+            except BaseException:  # a traceback is what the tests look for
+                import traceback
+
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        with_group = time.monotonic() + 10
+        while os.getpgid(pid) != pid and time.monotonic() < with_group:
+            time.sleep(0.001)
+        return Victim(pid, log)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def points() -> type[Points]:
+    """`Points`, for test modules."""
+    return Points
+
+
+@pytest.fixture(scope="session")
+def processes() -> Callable[[int], bool]:
+    """`none_left`, for test modules."""
+    return none_left
