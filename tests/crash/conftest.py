@@ -15,6 +15,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -165,7 +166,8 @@ class Victim:
     """A forked process that runs ``fedbench WORDS``; `wait` reaps it."""
 
     pid: int
-    log: Path
+    pipes: tuple[int, int]
+    """Where its standard output and error can be read; files would fill up with the disk."""
 
     def wait(self, seconds: float = 120) -> Ended:
         """Wait for its end."""
@@ -177,10 +179,21 @@ class Victim:
             if time.monotonic() > deadline:
                 os.killpg(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
-                raise AssertionError(f"the victim did not end: {self.log.read_text()}")
+                raise AssertionError("the victim did not end")
             time.sleep(0.005)
-        out, err = (self.log.with_suffix(end).read_text() for end in (".out", ".err"))
+        out, err = (drain(pipe) for pipe in self.pipes)
         return Ended(self.pid, os.waitstatus_to_exitcode(status), out, err)
+
+
+def drain(pipe: int) -> str:
+    """Read what is in a pipe, and close it."""
+    os.set_blocking(pipe, False)
+    parts = []
+    with suppress(BlockingIOError):
+        while part := os.read(pipe, 65536):
+            parts.append(part)
+    os.close(pipe)
+    return b"".join(parts).decode()
 
 
 def group(pid: int) -> list[int]:
@@ -206,16 +219,11 @@ def none_left(pid: int, seconds: float = 10) -> bool:
 
 
 @pytest.fixture
-def fork(registry: Registry, tmp_path: Path) -> Callable[..., Victim]:
+def fork(registry: Registry) -> Callable[..., Victim]:
     """Start ``fedbench WORDS`` in a forked process; ``before()`` runs in it first."""
-    count = 0
 
     def start(words: Sequence[object], before: Callable[[], object] | None = None) -> Victim:
-        nonlocal count
-        count += 1
-        log = tmp_path / f"victim-{count}"
-        for end in (".out", ".err"):
-            log.with_suffix(end).touch()
+        out, err = os.pipe(), os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
         with warnings.catch_warnings():
@@ -225,9 +233,8 @@ def fork(registry: Registry, tmp_path: Path) -> Callable[..., Victim]:
             status = 70
             try:
                 os.setpgid(0, 0)
-                for number, end in ((1, ".out"), (2, ".err")):
-                    handle = os.open(log.with_suffix(end), os.O_WRONLY | os.O_APPEND)
-                    os.dup2(handle, number)
+                for number, (_, end) in ((1, out), (2, err)):
+                    os.dup2(end, number)
                 sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1) for n in (1, 2))
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -250,7 +257,9 @@ def fork(registry: Registry, tmp_path: Path) -> Callable[..., Victim]:
         with_group = time.monotonic() + 10
         while os.getpgid(pid) != pid and time.monotonic() < with_group:
             time.sleep(0.001)
-        return Victim(pid, log)
+        os.close(out[1])
+        os.close(err[1])
+        return Victim(pid, (out[0], err[0]))
 
     return start
 

@@ -238,7 +238,7 @@ def mount(tmp_path: Path) -> Any:
 
 
 def test_a_full_file_system(case: Case, fork: Any, mount: Path) -> None:
-    os.system(f"mount -o remount,size=64k {mount}")
+    os.system(f"mount -o remount,size=1m {mount}")
     run = mount / "run"
     words = [run if word == case.run else word for word in case.words]
     filler = mount / "filler"
@@ -254,14 +254,15 @@ def test_a_full_file_system(case: Case, fork: Any, mount: Path) -> None:
     Case(words, run, case.whole, case.digests).check(fork)
 
 
-def test_a_file_system_that_becomes_read_only(case: Case, fork: Any, mount: Path) -> None:
+def test_a_file_system_that_is_read_only(case: Case, fork: Any, mount: Path) -> None:
     run = mount / "run"
     words = [run if word == case.run else word for word in case.words]
 
-    def protect() -> None:
-        os.system(f"mount -o remount,ro {mount}")
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
-    clear(fork(words, lambda: PLAN.update({(2, 0): protect})).wait(), 1, "Read-only file system")
+    assert fork(words, lambda: PLAN.update({(2, 0): die})).wait().status == -signal.SIGKILL
+    os.system(f"mount -o remount,ro {mount}")
     clear(fork(["resume", run]).wait(), 1, f"{run} can't be written: Read-only file system")
     clear(fork(words).wait(), 1, f"{run} can't be written: Read-only file system")
     os.system(f"mount -o remount,rw {mount}")
