@@ -224,8 +224,7 @@ def test_an_unexpected_error_is_one_line_too(fedbench, few, monkeypatch):
     done = fedbench("run", "fedavg", *few, "--quiet")
     assert done.exit_code == 1
     assert done.stderr == (
-        "Error: RuntimeError: first line second line (--debug shows the traceback) "
-        "in round 1, client 0\n"
+        "Error: RuntimeError: first line (--debug shows the traceback) in round 1, client 0\n"
     )
     # --debug lets it through, notes and all
     raised = fedbench("run", "fedavg", *few, "--quiet", "--debug").exception
