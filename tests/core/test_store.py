@@ -32,6 +32,7 @@ def test_a_finished_run_leaves_these_files_and_no_others(finished):
         "model.safetensors",
         "environment.json",
         "partition.json",
+        "digests.jsonl",
     }
 
 
