@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from . import config as configs
 from . import digests
 from .config import RunConfig
-from .context import EVAL_BATCH, ClientContext, Pipeline
+from .context import ClientContext, Pipeline, eval_batch
 from .errors import ConfigError, PluginError
 from .failures import ClientFailure, ends_the_run, failure
 from .memory import keep_freed_memory
@@ -36,9 +36,6 @@ from .types import (
     forward,
     seal,
 )
-
-TEST_BATCH = 100
-"""Test examples per forward pass on a CPU: larger ones are no faster and need much more memory."""
 
 
 @contextmanager
@@ -204,7 +201,7 @@ class Runtime:
 
     def chunks(self, round: int, domain: int) -> list[Chunk]:
         """Return the parts in which a domain's test data is run through a model, in order."""
-        size = TEST_BATCH if self.device.type == "cpu" else EVAL_BATCH
+        size = eval_batch(self.device)
         n = int((self.data.test.domains == domain).sum())
         return [Chunk(round, domain, start, min(start + size, n)) for start in range(0, n, size)]
 

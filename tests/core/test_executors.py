@@ -225,7 +225,7 @@ class Spied:
 def test_test_data_goes_to_workers_that_take_it_and_the_bits_stay(
     method: str, run_tiny: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedbench.runtime.TEST_BATCH", 5)
+    monkeypatch.setattr("fedbench.context.EVAL_BATCH", 5)
     expected = run_tiny(method, rounds=1, executor=INLINE).result()["metrics_sha256"]
     opened = Pool.open
     for test in (True, False):
@@ -285,7 +285,7 @@ def test_an_error_with_test_data_is_the_same_error_in_the_parent(
 def test_random_test_transforms_do_not_depend_on_who_runs_them(
     run_tiny: Callable[..., Run], add: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedbench.runtime.TEST_BATCH", 5)
+    monkeypatch.setattr("fedbench.context.EVAL_BATCH", 5)
     add(noise=Noise)
     results = [
         run_tiny("fedavg", executor=executor, extra={"noise": {}}).result()["metrics_sha256"]

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedbench.context import EVAL_BATCH, ClientContext
+from fedbench.context import ClientContext, eval_batch
 from fedbench.hookspecs import hookimpl
 from fedbench.types import forward
 
@@ -28,7 +28,8 @@ class ClassBatches:
     """Run real samples of each class through the received model, for gradients per class.
 
     Up to ``size`` examples of each class the client holds, in evaluation mode and without gradient;
-    all classes in one forward pass. Features are left in the client's scratch, see `SCRATCH`.
+    all classes together, not class by class. Features are left in the client's scratch, see
+    `SCRATCH`.
     """
 
     size: Annotated[int, Field(ge=1, description="examples per class, at most")] = 100
@@ -53,7 +54,7 @@ class ClassBatches:
             inputs.append(augment(x, rng) if self.augment and x.ndim == 4 else x)
             labels.append(ctx.data.labels[chosen])
         ctx.model.eval()
-        batches = torch.cat(inputs).split(EVAL_BATCH)
+        batches = torch.cat(inputs).split(eval_batch(ctx.device))
         features = torch.cat([forward(ctx.model, x).features for x in batches])
         ctx.model.train()
         layer = cast(nn.Linear, ctx.model.classifier)

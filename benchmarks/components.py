@@ -1,0 +1,233 @@
+"""What single parts cost, beside what they are a part of: medians on one thread.
+
+    python benchmarks/components.py --runs 9 --json components.json
+
+- FedHPro's class gradients of a client, beside one local epoch of that client (W1).
+- A prototype method's local term, forward and backward, beside a ResNet-10 step (W1).
+- 30 steps of FedHPro's matching (10 classes, 5 hyper-prototypes each, d = 256).
+- A client's turn in the pool without any training: job, seal, stream, aggregate; two model sizes.
+
+Parts and wholes alternate, so that a busy machine slows both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from fedbench_baselines.fedproto import prototype_loss
+from fedbench_baselines.fpl import fpl_loss
+from fedbench_fedhpro.hyper_prototypes import match
+from fedbench_fedhpro.losses import hpal, hpcl
+from plugin import fedbench_speed
+from torch import Tensor
+from torch.nn import functional as F
+from workloads import W1
+
+from fedbench import config as configs
+from fedbench import hookimpl
+from fedbench.config import RunConfig
+from fedbench.context import ClientContext
+from fedbench.plugins import Registry, discover
+from fedbench.runtime import Runtime, one_thread
+from fedbench.types import ClientJob, PerClass, Received, forward, nbytes
+
+ROWS = 10
+"""Prototypes per class that FPL's term is timed with: as many as W1 has clients."""
+
+
+@dataclass(frozen=True, eq=False)
+class Idle:
+    """Train nothing."""
+
+    @hookimpl
+    def client_update(self) -> bool:
+        return True
+
+
+def registry() -> Registry:
+    found = discover()
+    if "speed-w1" not in found.names("dataset"):
+        found.add(fedbench_speed, "benchmarks")
+    idle = SimpleNamespace(register_plugins=hookimpl(lambda: {"idle": Idle}), fedbench_api=1)
+    found.add(idle, "components")
+    return found
+
+
+def config(found: Registry, method: str, trainer: dict[str, Any], **given: Any) -> RunConfig:
+    """W1 with a method and a trainer."""
+    data: dict[str, Any] = {
+        "method": method,
+        "data": f"speed-{W1.name}",
+        "model": {"name": W1.model, **given.pop("model", {})},
+        "plugins": {
+            "iid": {"clients": W1.clients},
+            **({"crop": {}, "flip": {}} if "sgd" in trainer else {}),
+            "uniform": {},
+            **trainer,
+            **found.get("recipe", method).value.plugins,
+        },
+        **given,
+    }
+    return configs.resolve(found, file=configs.Document(data, "components"))
+
+
+def milliseconds(parts: dict[str, Callable[[], object]], runs: int) -> dict[str, float]:
+    """Return each part's median wall-clock time, one warm-up not counted."""
+    seen: dict[str, list[float]] = {name: [] for name in parts}
+    for run in range(runs + 1):
+        for name, part in parts.items():
+            started = time.perf_counter()
+            part()
+            if run:
+                seen[name].append((time.perf_counter() - started) * 1e3)
+    return {name: statistics.median(times) for name, times in seen.items()}
+
+
+SGD = {
+    "sgd": {"lr": W1.lr, "momentum": 0.0, "weight_decay": 0.0, "epochs": 1, "batch_size": W1.batch}
+}
+
+
+def class_gradients(found: Registry, runs: int) -> dict[str, float]:
+    runtime = Runtime(config(found, "fedhpro", SGD), found, Path())
+    plain = Runtime(config(found, "fedavg", SGD), found, Path())
+    wrappers = [
+        plugin
+        for name, plugin in runtime.plugins.plugins
+        if name in ("class_batches", "recalibration", "hyper_prototypes")
+    ]
+    job = ClientJob(1, 0, {})
+    values: dict[str, Any] = {
+        "weights": runtime.initial,
+        "hyper_prototypes": torch.randn(10, 5, 256),
+    }
+
+    def gradients() -> None:
+        runtime.model.load_state_dict(runtime.initial)
+        ctx = ClientContext(
+            job=job,
+            rounds=1,
+            num_classes=W1.classes,
+            device=runtime.device,
+            model=runtime.model,
+            payload=Received(values, runtime.device),
+            data=runtime.client_data(0),
+            plugins=runtime.plugins,
+            streams=runtime.streams,
+        )
+        for plugin in wrappers:
+            next(plugin.client_update(ctx=ctx))  # type: ignore[attr-defined]
+
+    def epoch() -> None:
+        plain.run_client(job, {"weights": plain.initial})
+
+    return milliseconds({"class gradients": gradients, "local epoch": epoch}, runs)
+
+
+def terms(found: Registry, runs: int) -> dict[str, float]:
+    runtime = Runtime(config(found, "fedavg", SGD), found, Path())
+    model = runtime.model.train()
+    x = torch.rand(W1.batch, *W1.shape).contiguous(memory_format=torch.channels_last)
+    y = torch.arange(W1.batch) % W1.classes
+    d = 256
+    one = PerClass(torch.arange(10), torch.randn(10, d), torch.ones(10).long())
+    many = PerClass(
+        torch.arange(10).repeat(ROWS), torch.randn(10 * ROWS, d), torch.ones(10 * ROWS).long()
+    )
+    hyper = torch.randn(10, 5, d)
+    features = torch.randn(W1.batch, d, requires_grad=True)
+
+    def term(loss: Callable[[], Tensor]) -> Callable[[], object]:
+        return lambda: torch.autograd.grad(loss(), features)
+
+    def step() -> None:
+        model.zero_grad()
+        F.cross_entropy(forward(model, x).logits, y).backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(p.grad, alpha=-0.001)  # type: ignore[arg-type]
+
+    return milliseconds(
+        {
+            "ResNet-10 step": step,
+            "fedproto": term(lambda: prototype_loss(features, y, one)),
+            "fpl": term(lambda: fpl_loss(features, y, many, 0.02)),
+            "hpcl": term(lambda: hpcl(features, y, hyper, 0.05, 0.1)),
+            "hpal": term(lambda: hpal(features, y, hyper)),
+        },
+        runs,
+    )
+
+
+def matching(runs: int) -> dict[str, float]:
+    gradients = PerClass(torch.arange(10), torch.randn(10, 256) / 100, torch.ones(10).long())
+    problem = gradients, torch.randn(10, 256) / 16, torch.zeros(10)
+    start = torch.randn(10, 5, 256)
+    return milliseconds(
+        {"30 matching steps": lambda: match(start, *problem, 30, 0.1, "coordinate")}, runs
+    )
+
+
+def overhead(found: Registry, runs: int, filters: int) -> tuple[float, dict[str, float]]:
+    """Return the model's megabytes, and a client's time when none is trained."""
+    settings = config(found, "fedavg", {"idle": {}}, model={"filters": filters})
+    runtime = Runtime(settings, found, Path())
+    workers = configs.build(found, "executor", {"name": "pool"}).open(runtime)
+    jobs = [ClientJob(1, client, {}) for client in range(W1.clients)]
+
+    def turns() -> None:
+        answers = workers.run({"weights": runtime.initial}, jobs)
+        runtime.plugins.hook.aggregate(ctx=None, state=None, results=answers)
+
+    try:
+        found_ms = milliseconds({"turns": turns}, runs)["turns"]
+    finally:
+        workers.close()
+    return nbytes(runtime.initial) / 1e6, {f"client, {filters} filters": found_ms / len(jobs)}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=9, help="repetitions, n")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write every number")
+    given = parser.parse_args(argv)
+    found = registry()
+    with one_thread():
+        gradients = class_gradients(found, given.runs)
+        local = terms(found, given.runs)
+        steps = matching(given.runs)
+        small, first = overhead(found, given.runs, 32)
+        large, second = overhead(found, given.runs, 96)
+    whole, step = gradients["local epoch"], local["ResNet-10 step"]
+    rows = [("class gradients / local epoch", gradients["class gradients"] / whole, 0.40)]
+    rows += [
+        (f"term {name} / ResNet-10 step", ms / step, 0.05)
+        for name, ms in local.items()
+        if name != "ResNet-10 step"
+    ]
+    rows += [("30 matching steps, ms", steps["30 matching steps"], 20.0)]
+    for megabytes, ms in ((small, first), (large, second)):
+        (value,) = ms.values()
+        rows.append((f"overhead per client, {megabytes:.1f} MB, ms", value, 3 + megabytes / 10))
+    for name, value, target in rows:
+        print(f"{name:<42} {value:8.3f}  target {target:6.2f}  n = {given.runs}")
+    if given.json:
+        result = {
+            "runs": given.runs,
+            "milliseconds": {**gradients, **local, **steps, **first, **second},
+            "rows": [{"name": n, "value": v, "target": t} for n, v, t in rows],
+        }
+        given.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
