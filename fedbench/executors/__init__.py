@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from ..hookspecs import hookimpl
 from .inline import Inline
 from .pool import Pool
+from .ray import Ray
 
 fedbench_api = 1
 
@@ -29,4 +30,4 @@ fedbench_api = 1
 @hookimpl
 def register_executors() -> Mapping[str, type]:
     """Return the bundled executors."""
-    return {"inline": Inline, "pool": Pool}
+    return {"inline": Inline, "pool": Pool, "ray": Ray}

@@ -1,0 +1,398 @@
+"""Clients on a Ray cluster, or in Ray's processes on this machine, with the same bits as inline.
+
+Each worker is an actor: a process on some node with a runtime of its own. The data and the
+partition go into the object store once; a node's workers read one copy of them, in place. A round's
+payload goes the same way. Plugins travel as names: a node must have the same packages. A worker
+that is lost with its process or node is replaced and its client runs again.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from .. import config as configs
+from ..errors import ConfigError
+from ..plugins import Registry
+from ..runtime import Runtime, open_device
+from ..store import versions
+from ..types import (
+    ClientJob,
+    ClientResult,
+    Dataset,
+    Examples,
+    Payload,
+    Value,
+    flatten,
+    unflatten,
+)
+from ..yamlfile import Document
+from .pool import ATTEMPTS, WorkerDied, _cores
+
+if TYPE_CHECKING:
+    from ..config import RunConfig
+
+PATIENCE = 300.0
+"""Seconds to wait for a first worker while no node has room for one."""
+
+Packed = Mapping[str, tuple[str, list[int], Any]]
+"""Tensors as Ray moves them without a copy: name -> dtype, shape, bytes as a numpy array."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ray:
+    """Run clients on the nodes of a Ray cluster, or start Ray on this machine."""
+
+    address: Annotated[
+        str | None,
+        Field(description="of a running cluster, host:port or auto; default start one here"),
+    ] = None
+    workers: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Field(description="clients at a time; default as many as the cluster has room for"),
+    ] = None
+    cpus_per_client: Annotated[
+        float, Field(gt=0, description="CPUs to reserve for a client; it computes on one thread")
+    ] = 1.0
+    gpus_per_client: Annotated[
+        Annotated[float, Field(ge=0, le=1)] | None,
+        Field(description="GPU to reserve for a client, 0.25: four share one; default 1 on cuda"),
+    ] = None
+
+    def open(self, runtime: Runtime) -> RayWorkers:
+        """Connect to the cluster, or start one, and ask it for the workers of a run.
+
+        Raises:
+            ConfigError: without Ray, without a cluster at the address, or one without room.
+        """
+        return RayWorkers(runtime, self)
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(
+            "executor 'ray' needs Ray; install it: pip install 'fedbench-toolkit[ray]'"
+        ) from error
+    return ray
+
+
+def _pack(flat: Mapping[str, Tensor]) -> Packed:
+    packed = {}
+    for name, tensor in flat.items():
+        raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+        packed[name] = (str(tensor.dtype).removeprefix("torch."), list(tensor.shape), raw)
+    return packed
+
+
+def _unpack(packed: Packed, copy: bool) -> dict[str, Tensor]:
+    """Return the tensors; without ``copy`` they lie in the object store and must only be read."""
+    flat = {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        for name, (kind, shape, raw) in packed.items():
+            plain = torch.from_numpy(raw.copy() if copy else raw)
+            flat[name] = plain.view(getattr(torch, kind)).reshape(shape)
+    return flat
+
+
+def _pack_data(data: Dataset, parts: Sequence[Tensor]) -> dict[str, Any]:
+    flat = {f"train {name}": tensor for name, tensor in vars(data.train).items()}
+    flat |= {f"test {name}": tensor for name, tensor in vars(data.test).items()}
+    flat["parts"] = torch.cat(list(parts))
+    sizes = [len(part) for part in parts]
+    return {
+        "classes": data.classes,
+        "domains": data.domains,
+        "sizes": sizes,
+        "tensors": _pack(flat),
+    }
+
+
+def _unpack_data(packed: Mapping[str, Any]) -> tuple[Dataset, list[Tensor]]:
+    flat = _unpack(packed["tensors"], copy=False)
+    train, test = (
+        Examples(**{name: flat[f"{kind} {name}"] for name in ("inputs", "labels", "domains")})
+        for kind in ("train", "test")
+    )
+    parts = list(flat["parts"].split(packed["sizes"]))
+    return Dataset(packed["classes"], packed["domains"], train, test), parts
+
+
+class Worker:
+    """A worker's process on its node; Ray makes an actor of this class."""
+
+    def start(
+        self, config: dict[str, Any], key: str, needs: dict[str, str], entries: bytes, data: Any
+    ) -> str:
+        """Build the runtime around the node's copy of the data; return what computes here.
+
+        Raises:
+            ConfigError: when the node's packages are not those of the main process.
+        """
+        ray = _import_ray()
+        torch.set_num_threads(1)
+        where = f"the cluster's node {ray.util.get_node_ip_address()}"
+        for name, wanted in needs.items():
+            found = versions().get(name)
+            if found != wanted:
+                raise ConfigError(f"{where} has {name} {found}, the main process {wanted}")
+        try:
+            registry = Registry(ray.cloudpickle.loads(entries))
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(
+                f"{where} lacks a plugin of this run ({error}); install the same packages on all"
+            ) from error
+        resolved = configs.resolve(registry, file=Document(config, where))
+        if resolved.hash != key:
+            raise ConfigError(
+                f"{where} reads this config differently (hash {resolved.hash[:12]}, here "
+                f"{key[:12]}); install the same packages on all"
+            )
+        # Ray shows a process only the GPU that it may use, as number 0.
+        device = resolved.device.split(":")[0]
+        resolved = replace(resolved, device=device)
+        self._runtime = Runtime(resolved, registry, Path(), _unpack_data(data))
+        return _computes(resolved)
+
+    def turn(self, number: int, client: int, state: Packed, payload: Packed) -> Any:
+        """Run one client; return the answer and the tensors of its uploads and state."""
+        job = ClientJob(number, client, unflatten(_unpack(state, copy=True)))
+        answer = self._runtime.run_client(job, unflatten(_unpack(payload, copy=False)))
+        if not isinstance(answer, ClientResult):
+            return answer, {}, {}
+        light = replace(answer, uploads=Payload({}, ""), state={})
+        return light, _pack(flatten(answer.uploads)), _pack(flatten(answer.state))
+
+
+def _computes(config: RunConfig) -> str:
+    """Name what the bits depend on beside the versions: the kind of GPU or of CPU."""
+    device = open_device(config.device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+
+
+class RayWorkers:
+    """See `Ray`."""
+
+    def __init__(self, runtime: Runtime, options: Ray) -> None:
+        self._ray = _import_ray()
+        self._runtime = runtime
+        self._cpus = options.cpus_per_client
+        on_gpu = runtime.device.type == "cuda"
+        self._gpus = options.gpus_per_client if options.gpus_per_client is not None else on_gpu
+        if on_gpu and not self._gpus:
+            raise ConfigError("executor.gpus_per_client: 0 hides the GPU that `device` names")
+        self._starting: dict[Any, Any] = {}
+        self._idle: list[Any] = []
+        self._busy: dict[Any, tuple[Any, ClientJob]] = {}
+        self._failed_starts = 0
+        self._folder: str | None = None
+        self._ours = not self._ray.is_initialized()
+        try:
+            if self._ours:
+                self._connect(options)
+            self._count = self._size(options, len(runtime.parts))
+            self._arguments = self._place(runtime)
+            for _ in range(self._count):
+                self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self, options: Ray) -> None:
+        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+        if options.address:
+            try:
+                self._ray.init(address=options.address, **quiet)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                why = str(error).strip().split("\n")[0]
+                raise ConfigError(f"executor.address {options.address!r}: {why}") from error
+            return
+        # A folder and a cluster of this run's own: other runs on the machine never meet it. Sockets
+        # lie in it, and their paths may have 107 characters.
+        parent = tempfile.gettempdir()
+        self._folder = tempfile.mkdtemp(prefix="fb-", dir=parent if len(parent) < 24 else "/tmp")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        cpus = max(_cores(), math.ceil((options.workers or 1) * self._cpus))
+        self._ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            _temp_dir=self._folder,
+            _node_ip_address="127.0.0.1",
+            **quiet,
+        )
+
+    def _size(self, options: Ray, clients: int) -> int:
+        """Return how many workers to ask for.
+
+        A running cluster may grow, so there more than fit now may be asked for; they join later.
+        """
+        room = sum(self._room(node["Resources"]) for node in self._ray.nodes() if node["Alive"])
+        count = min(options.workers or room, clients)
+        if not count or (self._folder and count > room):
+            raise ConfigError(
+                f"executor 'ray': no room for {count or 1} workers of {self._cpus:g} CPU and "
+                f"{self._gpus:g} GPU each, only for {room}; `ray status` shows what there is"
+            )
+        return count
+
+    def _room(self, has: Mapping[str, float]) -> int:
+        slots = int(has.get("CPU", 0) / self._cpus + 1e-9)
+        if self._gpus:  # a worker's share lies on one GPU
+            slots = min(slots, int(has.get("GPU", 0)) * int(1 / self._gpus + 1e-9))
+        return slots
+
+    def _place(self, runtime: Runtime) -> tuple[Any, ...]:
+        """Put into the object store what workers start from; return `Worker.start`'s arguments."""
+        config = runtime.config
+        kinds = [(kind, str(getattr(config, key)["name"])) for key, kind in configs.CHOICES.items()]
+        kinds += [("plugin", name) for name in config.plugins]
+        kinds += [("metric", name) for name in config.metrics]
+        entries = {key: runtime.registry.entries[key] for key in kinds}
+        return (
+            config.to_dict(),
+            config.hash,
+            versions(),
+            self._ray.cloudpickle.dumps(entries),
+            self._ray.put(_pack_data(runtime.data, runtime.parts)),
+        )
+
+    def _new_worker(self) -> Any:
+        options = {"num_cpus": self._cpus, "num_gpus": self._gpus, "scheduling_strategy": "SPREAD"}
+        return self._ray.remote(Worker).options(**options).remote()
+
+    def _start(self) -> None:
+        worker = self._new_worker()
+        self._starting[worker.start.remote(*self._arguments)] = worker
+
+    def run(
+        self, payload: Mapping[str, Value], jobs: Sequence[ClientJob]
+    ) -> Iterator[ClientResult]:
+        """Yield the answers in client-id order, with few of them waiting at any time.
+
+        Within a window of the next clients, larger ones start first.
+        """
+        shared = self._ray.put(_pack(flatten(payload)))
+        sizes = {job.client: len(self._runtime.parts[job.client]) for job in jobs}
+        waiting = sorted(jobs, key=lambda job: job.client)
+        order = [job.client for job in waiting]
+        ready: dict[int, ClientResult] = {}
+        attempts: dict[int, int] = {}
+        delivered = 0
+        while delivered < len(order):
+            window = set(order[delivered : delivered + 4 * self._count])
+            while self._idle and (near := [job for job in waiting if job.client in window]):
+                job = max(near, key=lambda j: sizes[j.client])
+                waiting.remove(job)
+                worker = self._idle.pop()
+                state = _pack(flatten(job.state))
+                answer = worker.turn.remote(job.round, job.client, state, shared)
+                self._busy[answer] = worker, job
+            self._collect(ready, waiting, attempts)
+            while delivered < len(order) and order[delivered] in ready:
+                yield ready.pop(order[delivered])
+                delivered += 1
+
+    def _collect(
+        self,
+        ready: dict[int, ClientResult],
+        waiting: list[ClientJob],
+        attempts: dict[int, int],
+    ) -> None:
+        """Wait until a worker has started, answers or is lost; take its answer or job back."""
+        patience = None if self._busy else PATIENCE
+        found, _ = self._ray.wait([*self._busy, *self._starting], num_returns=1, timeout=patience)
+        if not found:
+            raise WorkerDied(
+                f"no node of the cluster had room for a worker within {PATIENCE:g} s; "
+                "`ray status` shows what it has"
+            )
+        ref = found[0]
+        job = None
+        if ref in self._starting:
+            worker = self._starting.pop(ref)
+        else:
+            worker, job = self._busy.pop(ref)
+        try:
+            answer = self._ray.get(ref)
+        except self._ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", error)  # what was raised in the worker, if it lives
+            if not isinstance(cause, self._ray.exceptions.RayError):
+                raise cause from None
+            self._replace(worker, job, attempts, str(error))
+            if job:
+                waiting.append(job)
+            return
+        self._idle.append(worker)
+        if job:
+            ready[job.client] = _answer(*answer)
+        else:
+            self._started(answer)
+
+    def _started(self, computes: str) -> None:
+        self._failed_starts = 0
+        here = _computes(self._runtime.config)
+        if computes != here:
+            warnings.warn(
+                f"a node computes on {computes}, this machine on {here}: results may differ in "
+                "their last bits from run to run",
+                stacklevel=2,
+            )
+
+    def _replace(
+        self, worker: Any, job: ClientJob | None, attempts: dict[int, int], why: str
+    ) -> None:
+        self._end(worker)
+        why = why.strip().split("\n")[-1].strip()
+        if job:
+            attempts[job.client] = attempts.get(job.client, 0) + 1
+            if attempts[job.client] >= ATTEMPTS:
+                raise WorkerDied(
+                    f"round {job.round}, client {job.client}: its worker died {ATTEMPTS} times; "
+                    f"is there enough memory? Ray says: {why}"
+                )
+        else:
+            self._failed_starts += 1
+            if self._failed_starts >= ATTEMPTS * self._count:
+                raise WorkerDied(f"no worker could be started. Ray says: {why}")
+        self._start()
+
+    def _end(self, worker: Any) -> None:
+        with suppress(self._ray.exceptions.RayError):
+            self._ray.kill(worker)
+
+    def close(self) -> None:
+        """Stop every worker, and Ray too unless the caller's program had started it."""
+        busy = [worker for worker, _ in self._busy.values()]
+        for worker in [*self._starting.values(), *busy, *self._idle]:
+            self._end(worker)
+        self._starting, self._busy, self._idle = {}, {}, []
+        self._arguments = ()
+        if self._ours:
+            self._ray.shutdown()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _answer(light: Any, uploads: Packed, state: Packed) -> Any:
+    """Put an answer of `Worker.turn` together again, in memory of its own."""
+    if not isinstance(light, ClientResult):
+        return light
+    sent = Payload(unflatten(_unpack(uploads, copy=True)), f"the uploads of client {light.client}")
+    return replace(light, uploads=sent, state=unflatten(_unpack(state, copy=True)))
