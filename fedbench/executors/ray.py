@@ -234,7 +234,6 @@ class RayWorkers:
             num_cpus=cpus,
             include_dashboard=False,
             _temp_dir=self._folder,
-            _node_ip_address="127.0.0.1",
             **quiet,
         )
 
