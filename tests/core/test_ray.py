@@ -237,7 +237,7 @@ def test_an_error_in_a_worker_is_the_same_error_here(
     run_tiny: Callable[..., Run], add: Callable[..., None], reused: list[Any]
 ) -> None:
     add(fails=Fails)
-    with pytest.raises(ConfigError, match="^a plain reason$") as caught:
+    with pytest.raises(ConfigError, match="a plain reason") as caught:
         run_tiny(executor=on_ray(), extra={"fails": {}})
     assert caught.value.__notes__ == ["in round 1, client 2"]
 
