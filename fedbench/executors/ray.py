@@ -42,6 +42,7 @@ from ..yamlfile import Document
 from .pool import ATTEMPTS, WorkerDied, _cores
 
 if TYPE_CHECKING:
+    from ..failures import ClientFailure
     from ..config import RunConfig
 
 PATIENCE = 300.0
@@ -169,7 +170,7 @@ class Worker:
         return _computes(resolved)
 
     def turn(self, number: int, client: int, state: Packed, payload: Packed) -> Any:
-        """Run one client; return the answer and the tensors of its uploads and state."""
+        """Run one client; return the answer, and apart the tensors of its uploads and state."""
         job = ClientJob(number, client, unflatten(_unpack(state, copy=True)))
         answer = self._runtime.run_client(job, unflatten(_unpack(payload, copy=False)))
         if not isinstance(answer, ClientResult):
@@ -282,7 +283,7 @@ class RayWorkers:
 
     def run(
         self, payload: Mapping[str, Value], jobs: Sequence[ClientJob]
-    ) -> Iterator[ClientResult]:
+    ) -> Iterator[ClientResult | ClientFailure]:
         """Yield the answers in client-id order, with few of them waiting at any time.
 
         Within a window of the next clients, larger ones start first.
@@ -291,7 +292,7 @@ class RayWorkers:
         sizes = {job.client: len(self._runtime.parts[job.client]) for job in jobs}
         waiting = sorted(jobs, key=lambda job: job.client)
         order = [job.client for job in waiting]
-        ready: dict[int, ClientResult] = {}
+        ready: dict[int, ClientResult | ClientFailure] = {}
         attempts: dict[int, int] = {}
         delivered = 0
         while delivered < len(order):
@@ -310,7 +311,7 @@ class RayWorkers:
 
     def _collect(
         self,
-        ready: dict[int, ClientResult],
+        ready: dict[int, ClientResult | ClientFailure],
         waiting: list[ClientJob],
         attempts: dict[int, int],
     ) -> None:

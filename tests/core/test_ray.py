@@ -221,25 +221,48 @@ def test_the_workers_of_a_node_read_one_copy_of_the_data(
     assert len(set(places)) == 2, "one place a node"
 
 
+class Awkward(Exception):
+    """An exception that can't be unpickled."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} and {two}")
+
+
 @dataclass(frozen=True, eq=False)
 class Fails:
     """Raises in client 2."""
 
+    known: bool = True
+
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Any:
         if ctx.client == 2:
-            raise ConfigError("a plain reason")
+            raise ConfigError("a plain reason") if self.known else Awkward("one", "two")
         return (yield)
 
 
 @needs_ray
-def test_an_error_in_a_worker_is_the_same_error_here(
+def test_an_error_in_a_client_is_the_same_error_here(
     run_tiny: Callable[..., Run], add: Callable[..., None], reused: list[Any]
 ) -> None:
     add(fails=Fails)
     with pytest.raises(ConfigError, match="a plain reason") as caught:
         run_tiny(executor=on_ray(), extra={"fails": {}})
     assert caught.value.__notes__ == ["in round 1, client 2"]
+    with pytest.raises(RuntimeError, match="Awkward: one and two"):
+        run_tiny(executor=on_ray(), extra={"fails": {"known": False}})
+
+
+@needs_ray
+def test_a_client_that_is_skipped_is_skipped_here_too(
+    run_tiny: Callable[..., Run], add: Callable[..., None], reused: list[Any]
+) -> None:
+    add(fails=Fails)
+    given = {"extra": {"fails": {"known": False}}, "failures": {"policy": "skip"}}
+    inline = run_tiny(**given)
+    there = run_tiny(executor=on_ray(), **given)
+    assert same(inline.result(), there.result())
+    assert [f.client for f in there.history[0].failures] == [2]
 
 
 @dataclass(frozen=True, eq=False)
