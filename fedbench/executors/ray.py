@@ -42,8 +42,8 @@ from ..yamlfile import Document
 from .pool import ATTEMPTS, WorkerDied, _cores
 
 if TYPE_CHECKING:
-    from ..failures import ClientFailure
     from ..config import RunConfig
+    from ..failures import ClientFailure
 
 PATIENCE = 300.0
 """Seconds to wait for a first worker while no node has room for one."""
@@ -105,8 +105,11 @@ def _unpack(packed: Packed, copy: bool) -> dict[str, Tensor]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
         for name, (kind, shape, raw) in packed.items():
-            plain = torch.from_numpy(raw.copy() if copy else raw)
-            flat[name] = plain.view(getattr(torch, kind)).reshape(shape)
+            dtype = getattr(torch, kind)
+            if not raw.size:
+                flat[name] = torch.empty(shape, dtype=dtype)
+                continue
+            flat[name] = torch.from_numpy(raw.copy() if copy else raw).view(dtype).reshape(shape)
     return flat
 
 
