@@ -116,7 +116,7 @@ FILES: dict[str, tuple[str | bytes, str]] = {
         f"{key}: {value}": (FULL.replace(f"{key}: {old}", f"{key}: {value}"), f":{line}: {key}")
         for line, key, old, values in (
             (1, "recipe", "fedavg", ("fedavgg", "../../etc/passwd", "5", "[a]", "{a: 1}", "''")),
-            (2, "data", "tiny", ("tinny", "../../../etc/passwd", "5", "[a]", "{}", "''")),
+            (2, "data", "tiny", ("tinny", "../../../etc/passwd", "5", "[a]", "''")),
             (3, "model", "tiny_model", ("/etc/passwd", "5", "[a]", "{}", "{name: 5}", "null")),
             (4, "executor", "inline", ("remote", "5", "[a]", "../x", "''")),
         )
