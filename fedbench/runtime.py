@@ -72,7 +72,6 @@ class Runtime:
         data_root: Path,
         placed: tuple[Dataset, list[Tensor]] | None = None,
     ) -> None:
-        keep_freed_memory()
         self.config, self.registry = config, registry
         self.streams = Streams(config.seed)
         self.device = open_device(config.device, config.precision)
@@ -82,6 +81,7 @@ class Runtime:
         else:
             self.data = self._load(data_root)
             self.parts = self._partition()
+        keep_freed_memory()  # only now, so that what loading needed goes back to the system
         self.model, self.initial = self._model()
 
     def client_data(self, client: int) -> Examples:
