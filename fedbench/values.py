@@ -127,10 +127,14 @@ def seal(value: Value, what: str = "value") -> Value:
 
 def copy_to(value: Value, device: torch.device) -> Value:
     """Return a detached, contiguous copy of ``value`` on ``device``, sharing no memory with it."""
-    if isinstance(value, Tensor):
+
+    def copy(tensor: Tensor) -> Tensor:
         # A channels_last weight is laid out anew once, here, not by everyone who reads its bytes.
-        return value.detach().to(device, copy=True, memory_format=torch.contiguous_format)
-    copies: dict[str, Tensor] = {name: copy_to(one, device) for name, one in tensors(value)}
+        return tensor.detach().to(device, copy=True, memory_format=torch.contiguous_format)
+
+    if isinstance(value, Tensor):
+        return copy(value)
+    copies = {name: copy(tensor) for name, tensor in tensors(value)}
     return PerClass(**copies) if isinstance(value, PerClass) else copies
 
 
