@@ -2,11 +2,11 @@
 
     python benchmarks/state_scale.py [--clients 10000] [--cohort 100] [--rounds 200] [--directory]
 
-Every client holds two examples and keeps the weights of its last turn, so the
-states grow until every client has been drawn; the rest of the run may not grow. Printed every 10
-rounds: the proportional memory of this process and its workers (PSS, in MB; RSS where PSS is not
-told), the states that there are, their bytes in memory and in files. The last line is the growth
-from round 20 to the last one, in all and beside the states that are held in memory.
+Every client holds two examples and keeps the weights of its last turn, so the states grow until
+every client has been drawn; the rest of the run may not grow. Printed every 10 rounds: the memory
+that this process and its workers have written to (proportional, in MB; mapped code is left out,
+since its share changes with what else runs), the states that there are and their bytes in memory.
+The last line is the growth from round 20 to the last one, in all and beside states in memory.
 """
 
 from __future__ import annotations
@@ -127,11 +127,11 @@ def memory() -> int:
     for pid in ("self", *children):
         try:
             text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            word = "Pss:"
+            words = ("Pss_Anon:", "Pss_Shmem:")  # code is shared with whoever else runs torch
         except OSError:
-            text, word = Path(f"/proc/{pid}/status").read_text(), "VmRSS:"
-        line = next(line for line in text.splitlines() if line.startswith(word))
-        total += int(line.split()[1]) * 1024
+            text, words = Path(f"/proc/{pid}/status").read_text(), ("RssAnon:", "RssShmem:")
+        lines = (line.split() for line in text.splitlines() if line.startswith(words))
+        total += sum(int(line[1]) * 1024 for line in lines)
     return total
 
 

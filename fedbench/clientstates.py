@@ -32,7 +32,7 @@ class ClientStates(Mapping[int, Mapping[str, "Value"]]):
             many clients.
     """
 
-    def __init__(self, folder: Path | None = None, limit: int = 16_000_000) -> None:
+    def __init__(self, folder: Path | None = None, limit: int = 8_000_000) -> None:
         self._folder, self._limit = folder, limit
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._states: dict[int, Mapping[str, Value] | str] = {}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .config import Accuracy
 from .context import NonFiniteError
+from .errors import ConfigError
 from .types import Dataset, Output, Scores
 
 Rules = Mapping[str, Callable[[Output], Tensor]]
@@ -118,10 +119,12 @@ def reported(rule: Accuracy, history: Sequence[Scores], higher_is_better: bool) 
     """Apply the accuracy rule to the scores of rounds 1, 2, ...: values per domain, summarised.
 
     Raises:
-        ValueError: when there is no round yet or the metric has no scalar per domain.
+        ConfigError: when there is no round yet or the metric has no scalar per domain.
     """
     if not history or history[-1].mean is None:
-        raise ValueError("the accuracy rule needs a metric with one number per domain")
+        raise ConfigError(
+            "accuracy.metric: the accuracy rule needs a metric with one number per domain"
+        )
     if rule.rule == "best":
         sign = 1 if higher_is_better else -1
         chosen = [max(history, key=lambda s: sign * (s.mean or 0.0))]

@@ -162,6 +162,8 @@ class Run:
                     digests.add(self.directory.path, self.digests)
                     self.directory.add_round(result)
                 self.history.append(result)
+                if number == 1:
+                    self.accuracy()  # refuses a metric without one number per domain at once
                 self.state = state
                 self._clients.commit(number)
                 path = self.directory.path if self.directory else None

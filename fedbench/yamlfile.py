@@ -15,6 +15,9 @@ from .errors import ConfigError
 KeyPath: TypeAlias = tuple[str, ...]
 
 
+DEPTH = 100
+"""Levels of the deepest nesting that is read."""
+
 LIMIT = 4_000_000
 """Bytes of the longest text that is read."""
 
@@ -92,7 +95,13 @@ def parse(text: str, source: str) -> Document:
     lines: dict[KeyPath, int] = {}
     try:
         loader = _Loader(text)
+        depth = 0
         for event in yaml.parse(text, Loader=_Loader):
+            # Refused at once: PyYAML's time grows with the square of the depth.
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEPTH:
+                raise ConfigError(f"{source}: nested too deeply")
             mark = event.start_mark
             at = f"{source}:{mark.line + 1 if mark else 1}"
             if isinstance(event, yaml.AliasEvent):

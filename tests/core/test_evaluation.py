@@ -10,6 +10,7 @@ from torch import nn
 
 from fedbench.config import Accuracy
 from fedbench.context import NonFiniteError
+from fedbench.errors import ConfigError
 from fedbench.evaluation import accuracy_text, evaluate, over_domains, reported
 from fedbench.types import Dataset, Examples, Scores, forward
 
@@ -90,7 +91,7 @@ def test_the_best_round_of_any_metric(values, higher_is_better, best):
 
 @pytest.mark.parametrize("rounds", [[], [Scores({"a": [0.1, 0.2]})]], ids=["none", "per class"])
 def test_a_rule_needs_rounds_with_one_number_per_domain(rounds):
-    with pytest.raises(ValueError, match="needs a metric with one number per domain"):
+    with pytest.raises(ConfigError, match="needs a metric with one number per domain"):
         reported(Accuracy(), rounds, True)
 
 
