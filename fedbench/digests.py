@@ -108,7 +108,7 @@ def read(directory: Path) -> dict[int, dict[str, Any]]:
             one = json.loads(text)
             clients_of(one)
             found[int(one["round"])] = {**one, "server": dict(one["server"])}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"{path}:{number}: damaged: {error}") from error
     return found
 

@@ -197,14 +197,14 @@ def no_space(limit: int) -> Callable[[], None]:
     ("when", "file"),
     [
         (None, "run can't be written"),
-        ((1, 0), "rounds.jsonl: "),
+        ((1, 0), "s.jsonl: "),
         ((2, 3), ".safetensors: "),
-        ((3, 0), "rounds.jsonl: "),
+        ((3, 0), "s.jsonl: "),
     ],
     ids=["at the start", "round 1", "a client's state", "round 3"],
 )
 def test_a_full_disk(when: Any, file: str, case: Case, fork: Any) -> None:
-    limits = {"run can't be written": 100, "rounds.jsonl: ": 300, ".safetensors: ": 200}
+    limits = {"run can't be written": 100, "s.jsonl: ": 300, ".safetensors: ": 200}
 
     def before() -> None:
         PLAN.update({when: no_space(limits[file])}) if when else no_space(100)()
