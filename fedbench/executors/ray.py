@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,16 +29,7 @@ from ..errors import ConfigError
 from ..plugins import Registry
 from ..runtime import Runtime, open_device
 from ..store import versions
-from ..types import (
-    ClientJob,
-    ClientResult,
-    Dataset,
-    Examples,
-    Payload,
-    Value,
-    flatten,
-    unflatten,
-)
+from ..types import ClientJob, ClientResult, Dataset, Examples, Payload, Value, flatten, unflatten
 from ..yamlfile import Document
 from .pool import ATTEMPTS, WorkerDied, _cores
 
@@ -113,27 +105,22 @@ def _unpack(packed: Packed, copy: bool) -> dict[str, Tensor]:
     return flat
 
 
-def _pack_data(data: Dataset, parts: Sequence[Tensor]) -> dict[str, Any]:
+def _pack_data(data: Dataset, parts: Sequence[Tensor]) -> tuple[Any, ...]:
     flat = {f"train {name}": tensor for name, tensor in vars(data.train).items()}
     flat |= {f"test {name}": tensor for name, tensor in vars(data.test).items()}
     flat["parts"] = torch.cat(list(parts))
     sizes = [len(part) for part in parts]
-    return {
-        "classes": data.classes,
-        "domains": data.domains,
-        "sizes": sizes,
-        "tensors": _pack(flat),
-    }
+    return data.classes, data.domains, sizes, _pack(flat)
 
 
-def _unpack_data(packed: Mapping[str, Any]) -> tuple[Dataset, list[Tensor]]:
-    flat = _unpack(packed["tensors"], copy=False)
+def _unpack_data(packed: tuple[Any, ...]) -> tuple[Dataset, list[Tensor]]:
+    classes, domains, sizes, tensors = packed
+    flat = _unpack(tensors, copy=False)
     train, test = (
         Examples(**{name: flat[f"{kind} {name}"] for name in ("inputs", "labels", "domains")})
         for kind in ("train", "test")
     )
-    parts = list(flat["parts"].split(packed["sizes"]))
-    return Dataset(packed["classes"], packed["domains"], train, test), parts
+    return Dataset(classes, domains, train, test), list(flat["parts"].split(sizes))
 
 
 class Worker:
@@ -167,8 +154,7 @@ class Worker:
                 f"{key[:12]}); install the same packages on all"
             )
         # Ray shows a process only the GPU that it may use, as number 0.
-        device = resolved.device.split(":")[0]
-        resolved = replace(resolved, device=device)
+        resolved = replace(resolved, device=resolved.device.split(":")[0])
         self._runtime = Runtime(resolved, registry, Path(), _unpack_data(data))
         return _computes(resolved)
 
@@ -205,7 +191,7 @@ class RayWorkers:
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, ClientJob]] = {}
         self._failed_starts = 0
-        self._folder: str | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         self._ours = not self._ray.is_initialized()
         try:
             if self._ours:
@@ -230,16 +216,15 @@ class RayWorkers:
         # A folder and a cluster of this run's own: other runs on the machine never meet it. Sockets
         # lie in it, and their paths may have 107 characters.
         parent = tempfile.gettempdir()
-        self._folder = tempfile.mkdtemp(prefix="fb-", dir=parent if len(parent) < 24 else "/tmp")
+        folder = tempfile.mkdtemp(prefix="fb-", dir=parent if len(parent) < 24 else "/tmp")
+        # A session of its own, so that Ctrl-C does not end the guard before this process.
+        script = str(Path(__file__).with_name("ray_guard.py"))
+        command = [sys.executable, "-IS", script, folder, str(os.getpid())]
+        self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         cpus = max(_cores(), math.ceil((options.workers or 1) * self._cpus))
-        self._ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            _temp_dir=self._folder,
-            **quiet,
-        )
+        local = {"address": "local", "include_dashboard": False, "_temp_dir": folder}
+        self._ray.init(num_cpus=cpus, **local, **quiet)
 
     def _size(self, options: Ray, clients: int) -> int:
         """Return how many workers to ask for.
@@ -248,7 +233,7 @@ class RayWorkers:
         """
         room = sum(self._room(node["Resources"]) for node in self._ray.nodes() if node["Alive"])
         count = min(options.workers or room, clients)
-        if not count or (self._folder and count > room):
+        if not count or (self._guard and count > room):
             raise ConfigError(
                 f"executor 'ray': no room for {count or 1} workers of {self._cpus:g} CPU and "
                 f"{self._gpus:g} GPU each, only for {room}; `ray status` shows what there is"
@@ -277,8 +262,8 @@ class RayWorkers:
         )
 
     def _new_worker(self) -> Any:
-        options = {"num_cpus": self._cpus, "num_gpus": self._gpus, "scheduling_strategy": "SPREAD"}
-        return self._ray.remote(Worker).options(**options).remote()
+        needs = {"num_cpus": self._cpus, "num_gpus": self._gpus}
+        return self._ray.remote(Worker).options(scheduling_strategy="SPREAD", **needs).remote()
 
     def _start(self) -> None:
         worker = self._new_worker()
@@ -387,10 +372,13 @@ class RayWorkers:
             self._end(worker)
         self._starting, self._busy, self._idle = {}, {}, []
         self._arguments = ()
-        if self._ours:
-            self._ray.shutdown()
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        try:
+            if self._ours:
+                self._ray.shutdown()
+        finally:
+            if self._guard:
+                self._guard.communicate()  # closes its pipe; it ends what is left and itself
+                self._guard = None
 
 
 def _answer(light: Any, uploads: Packed, state: Packed) -> Any:

@@ -21,12 +21,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
 LOUD = {"tensorboard", "mlflow"}
 """Plugins whose outer packages warn."""
 
+APART = pytest.mark.skip(
+    reason="each rule would start Ray anew; tests/core/test_ray.py checks the same on one cluster"
+)
+
 
 def cases() -> Iterator[Any]:
     for kind in ("method", "plugin", "dataset", "model", "metric", "executor"):
         for entry in REGISTRY.all("recipe" if kind == "method" else kind):
             options = OPTIONS.get(entry.name)
             marks = [pytest.mark.filterwarnings("ignore")] if entry.name in LOUD else []
+            marks += [APART] if (kind, entry.name) == ("executor", "ray") else []
             for rule in testing.rules(kind, entry.name, REGISTRY, options=options):
                 yield pytest.param(rule, id=f"{kind}-{entry.name}-{rule}", marks=marks)
 
