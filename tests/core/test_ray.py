@@ -271,6 +271,19 @@ def test_a_client_that_is_skipped_is_skipped_here_too(
     assert [f.client for f in there.history[0].failures] == [2]
 
 
+@needs_ray
+def test_the_same_clients_are_faulty_on_two_nodes(
+    run_tiny: Callable[..., Run], reused: list[Any]
+) -> None:
+    rates = {"drop": 0.2, "crash": 0.2, "delay": 0.2}
+    given = {"extra": {"faults": rates}, "failures": {"policy": "skip"}, "rounds": 3}
+    inline, there = run_tiny(**given), run_tiny(executor=on_ray(), **given)
+    assert same(inline.result(), there.result())
+    failed, again = ([one.failures for one in run.history] for run in (inline, there))
+    assert any(failed)
+    assert failed == again
+
+
 @dataclass(frozen=True, eq=False)
 class Dies:
     """Kills its process whenever client 1 trains, or only until a marker is there."""
