@@ -77,7 +77,7 @@ class Document:
 
     def where(self, path: KeyPath) -> str:
         """Return ``file:line: key`` for the longest known prefix of ``path``."""
-        key = ".".join(path)
+        key = ".".join(part if part.isprintable() else repr(part) for part in path)
         for end in range(len(path), 0, -1):
             if path[:end] in self.lines:
                 return f"{self.source}:{self.lines[path[:end]]}: {key}"
