@@ -47,16 +47,7 @@ class ClientStates(Mapping[int, Mapping[str, "Value"]]):
         return self._read(found) if isinstance(found, str) else found
 
     def _read(self, name: str) -> Mapping[str, Value]:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        from .types import unflatten
-
-        path = self._path(name)
-        try:
-            return unflatten(load_file(path))
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise ConfigError(f"{path}: damaged: {error}") from error
+        return _load(self._path(name))
 
     def __iter__(self) -> Iterator[int]:
         return iter(sorted(self._states))
@@ -134,9 +125,7 @@ class ClientStates(Mapping[int, Mapping[str, "Value"]]):
             FileNotFoundError: when a file is missing.
             ValueError: for a name that is not one of ours.
         """
-        for name in files.values():
-            if not re.fullmatch(r"\d+\.\d+\.safetensors", name):
-                raise ValueError(f"{name!r} is no file of a client's state")
+        _check_names(files)
         for client, state in states.items():
             self.stage(client, state, 0)
         self.commit(0)
@@ -150,6 +139,22 @@ class ClientStates(Mapping[int, Mapping[str, "Value"]]):
                 if path.name not in self._kept:
                     path.unlink()
 
+    def copy(
+        self, states: Mapping[int, Mapping[str, Value]], source: Path, files: Mapping[int, str]
+    ) -> None:
+        """Take over what a checkpoint holds and names, and leave the files in ``source`` alone.
+
+        Raises:
+            ConfigError: when a file is missing or damaged.
+            ValueError: for a name that is not one of ours.
+        """
+        _check_names(files)
+        for client, state in states.items():
+            self.stage(client, state, 0)
+        for client, name in files.items():
+            self.stage(client, _load(source / name), 0)
+        self.commit(0)
+
     def _path(self, name: str) -> Path:
         if self._folder is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="fedbench-")
@@ -161,6 +166,24 @@ class ClientStates(Mapping[int, Mapping[str, "Value"]]):
         """Remove a temporary folder, if one was made."""
         if self._temporary:
             self._temporary.cleanup()
+
+
+def _check_names(files: Mapping[int, str]) -> None:
+    for name in files.values():
+        if not re.fullmatch(r"\d+\.\d+\.safetensors", name):
+            raise ValueError(f"{name!r} is no file of a client's state")
+
+
+def _load(path: Path) -> Mapping[str, Value]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from .types import unflatten
+
+    try:
+        return unflatten(load_file(path))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ConfigError(f"{path}: damaged: {error}") from error
 
 
 def _size(state: Mapping[str, Value]) -> int:

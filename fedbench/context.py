@@ -124,7 +124,8 @@ class ClientContext:
         num_classes: C.
         device: where the model is.
         model: the model, loaded with the received weights; train it in place.
-        payload: what the server sent, by key.
+        payload: what the server sent, by key. A wrapper of ``client_update`` may put another
+            `fedbench.types.Received` in its place for the turn; nobody writes into its tensors.
         state: what this client kept from its last turn; write to it what it shall keep.
         scratch: values that plugins share within this turn; gone after it.
         data: the client's raw examples, on the CPU.

@@ -47,6 +47,7 @@ class Run:
         checkpoint_seconds: how often a checkpoint is written, at the end of a round; one is also
             written when the run is interrupted. Only with a directory.
         checkpoint_rounds: also after so many rounds; ``None`` goes by time alone.
+        keep_checkpoints: leave every checkpoint in ``checkpoints/``, for `fedbench.verify`.
 
     Raises:
         ConfigError: for a config that can't be used, or a directory that exists or can't be
@@ -63,6 +64,7 @@ class Run:
         progress: Progress | None = None,
         checkpoint_seconds: float = 60.0,
         checkpoint_rounds: int | None = None,
+        keep_checkpoints: bool = False,
     ) -> None:
         self.registry = registry or discover()
         self.config = (
@@ -76,6 +78,7 @@ class Run:
         self.digests: Mapping[str, Any] = {}
         self.checkpoint_seconds = checkpoint_seconds
         self.checkpoint_rounds = checkpoint_rounds
+        self.keep_checkpoints = keep_checkpoints
         self.progress = progress or (lambda *_: None)
         folder = self.directory.path / "clients" if self.directory else None
         self._clients = ClientStates(folder)
@@ -113,13 +116,19 @@ class Run:
         done = 0
         if checkpoint.exists(path):
             found = checkpoint.read(path, self.config)
-            self.state, self._owners, self._clients = found.state, found.owners, found.clients
+            self.start_from(found, [])
             done = found.state.round
         else:
             self._clients = ClientStates(path / "clients")
             self._clients.restore({}, {})
         self.history = [round_from_json(data) for data in RunDirectory(path).rounds(done)]
         digests.cut(path, done)
+        checkpoint.cut(path, done)
+
+    def start_from(self, found: checkpoint.Restored, history: Sequence[RoundResult]) -> None:
+        """Let `rounds` go on after a checkpoint's round; ``history`` holds the rounds up to it."""
+        self.state, self._owners, self._clients = found.state, found.owners, found.clients
+        self.history = list(history)
 
     def rounds(self) -> Generator[RoundResult, None, None]:
         """Run round after round and yield each one's result as it is finished.
@@ -192,7 +201,9 @@ class Run:
         if self.directory and self.state:
             self._clients.commit(self.state.round)
             path, key = self.directory.path, self.config.hash
-            checkpoint.write(path, key, self.state, self._owners, self._clients)
+            checkpoint.write(
+                path, key, self.state, self._owners, self._clients, self.keep_checkpoints
+            )
 
     def run(self) -> dict[str, Any]:
         """Run all rounds and return `result`."""

@@ -138,7 +138,7 @@ class RunDirectory:
             ConfigError: when another process runs in it, it can't be written, or a part of it is a
                 link that leads elsewhere.
         """
-        for name in (".lock", "checkpoint", "clients"):
+        for name in (".lock", "checkpoint", "checkpoints", "clients"):
             if (self.path / name).is_symlink():
                 raise ConfigError(f"{self.path / name} is a link; a run writes into its own folder")
         lock = FileLock(self.path / ".lock")

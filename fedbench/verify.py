@@ -12,14 +12,14 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from . import checkpoint, digests, reading, yamlfile
 from . import config as configs
-from . import digests, reading, yamlfile
 from .errors import ConfigError
 from .plugins import Registry
 from .round import Progress
 from .run import Run, canonical_round, round_from_json
 from .store import environment
-from .types import RoundResult, sha256
+from .types import RoundResult, ServerState, sha256
 
 REPEATED = (
     *("rounds", "accuracy", "bytes", "failures", "metrics_sha256", "weights_sha256"),
@@ -33,14 +33,16 @@ class Verdict:
     """What came out.
 
     Args:
-        rounds: how many rounds were run again.
+        rounds: the last round that was run again, 0 for none.
         difference: the first one, as one line; ``None`` when the bits agree.
         notes: what limits the verdict.
+        start: the round of the kept checkpoint that the second run started from, 0 for none.
     """
 
     rounds: int
     difference: str | None
     notes: tuple[str, ...] = ()
+    start: int = 0
 
 
 class Kept:
@@ -90,10 +92,11 @@ class Kept:
     ) -> Verdict:
         """Run again up to round ``last`` and compare from round ``first`` on.
 
-        Rounds depend on all rounds before them, so that the run always starts at round 1.
+        Rounds depend on all rounds before them, so that the run starts from the newest kept
+        checkpoint before ``first``, at round 1 where there is none.
 
         Raises:
-            ConfigError: for rounds that the run does not have.
+            ConfigError: for rounds that the run does not have, or a damaged checkpoint.
             Exception: what ends the second run.
         """
         last = len(self.rounds) if last is None else last
@@ -102,15 +105,22 @@ class Kept:
         if damaged := self._contradiction():
             return Verdict(0, damaged)
         job = Run(self.config, registry=self._registry, data_root=data_root, progress=progress)
+        start = max((n for n in checkpoint.kept(self.path) if n < first), default=0)
+        if start:
+            found = checkpoint.read_kept(checkpoint.kept(self.path)[start], start, self.config)
+            if text := self._misfit(found.state):
+                return Verdict(0, f"the checkpoint of round {start}: {text}", start=start)
+            job.start_from(found, self.rounds[:start])
         unknown = [n for n in range(first, last + 1) if n not in self._digests]
         notes = [f"no digests are kept of {len(unknown)} rounds"] if unknown else []
         with closing(job.rounds()) as rounds:
             for result in rounds:
                 after_round(result)
                 if result.round >= first:
-                    found = next(self._differences(result, job.digests), None)
-                    if found:
-                        return Verdict(result.round, f"round {result.round}: {found}", tuple(notes))
+                    text = next(self._differences(result, job.digests), None)
+                    if text:
+                        text = f"round {result.round}: {text}"
+                        return Verdict(result.round, text, tuple(notes), start)
                 if result.round == last:
                     break
         if self.result and last == self.config.rounds:
@@ -118,8 +128,15 @@ class Kept:
             for key in REPEATED:
                 if key in self.result and self.result[key] != again[key]:
                     text = f"result.json, {key}: {_show(self.result[key], again[key])}"
-                    return Verdict(last, text, tuple(notes))
-        return Verdict(last, None, tuple(notes))
+                    return Verdict(last, text, tuple(notes), start)
+        return Verdict(last, None, tuple(notes), start)
+
+    def _misfit(self, state: ServerState) -> str | None:
+        """Return how a kept checkpoint contradicts the digests of its round."""
+        if state.round not in self._digests:
+            return None
+        line = self._digests[state.round]
+        return next(_tensors("server", line["server"], digests.of_state(state)), None)
 
     def _contradiction(self) -> str | None:
         """Return how the kept files contradict each other, which no second run need show."""

@@ -170,7 +170,7 @@ def resolve_config(
 
 
 def checkpoint_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the flags that say how often a checkpoint is written."""
+    """Add the flags that say how often a checkpoint is written, and whether it stays."""
     flags = (
         click.option(
             "--checkpoint-rounds", type=click.IntRange(1), metavar="N",
@@ -179,6 +179,10 @@ def checkpoint_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--checkpoint-minutes", type=click.FloatRange(0), default=1.0, metavar="M",
             help="Write a checkpoint at the end of a round after M minutes. Default 1.",
+        ),
+        click.option(
+            "--keep-checkpoints", is_flag=True,
+            help="Leave all checkpoints in checkpoints/, for `verify --rounds` to start from.",
         ),
     )  # fmt: skip
     for flag in reversed(flags):
@@ -203,7 +207,7 @@ def checkpoint_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--json", "as_json", is_flag=True, help="Print result.json and nothing else.")
 def run(
     target: str, out: Path | None, data_root: Path | None, quiet: bool, as_json: bool,
-    checkpoint_rounds: int | None, checkpoint_minutes: float, **given: Any,
+    checkpoint_rounds: int | None, checkpoint_minutes: float, keep_checkpoints: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Run a METHOD, or a YAML file, and keep the run in a directory.
 
@@ -214,7 +218,8 @@ def run(
     fedbench run mine.yaml --rounds 5 --out runs/try
 
     The directory holds config.yaml (running it again repeats the run to the bit), rounds.jsonl,
-    result.json, model.safetensors and environment.json. Accuracies are fractions of 1.
+    result.json, model.safetensors and environment.json, with --keep-checkpoints also checkpoints/.
+    Accuracies are fractions of 1.
     """
     from .. import progress
     from ..config import describe_changes
@@ -231,6 +236,7 @@ def run(
     more |= {
         "checkpoint_rounds": checkpoint_rounds,
         "checkpoint_seconds": 60 * checkpoint_minutes,
+        "keep_checkpoints": keep_checkpoints,
     }
     goes_on = unfinished(out, config.hash)
     job = Run.resume(out, **more) if goes_on else Run(config, out, **more)
@@ -250,7 +256,7 @@ def run(
 @click.option("--json", "as_json", is_flag=True, help="Print result.json and nothing else.")
 def resume(
     directory: Path, data_root: Path | None, quiet: bool, as_json: bool,
-    checkpoint_rounds: int | None, checkpoint_minutes: float,
+    checkpoint_rounds: int | None, checkpoint_minutes: float, keep_checkpoints: bool,
 ) -> None:  # fmt: skip
     """Go on with the interrupted run in DIRECTORY; the result is the same to the bit.
 
@@ -266,6 +272,7 @@ def resume(
     job = Run.resume(
         directory, registry=registry, data_root=data_root,
         checkpoint_rounds=checkpoint_rounds, checkpoint_seconds=60 * checkpoint_minutes,
+        keep_checkpoints=keep_checkpoints,
     )  # fmt: skip
     changes = describe_changes(registry, job.config)
     show = progress.progress(job.config, changes, quiet=quiet or as_json)

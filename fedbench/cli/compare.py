@@ -46,7 +46,7 @@ from . import checkpoint_flags, main, signals
 def compare(
     methods: tuple[str, ...], seeds: str | None, file: Path | None, jobs: int | None,
     retry: bool, out: Path, data_root: Path | None, quiet: bool,
-    checkpoint_rounds: int | None, checkpoint_minutes: float, **given: Any,
+    checkpoint_rounds: int | None, checkpoint_minutes: float, keep_checkpoints: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Run METHODs over seeds and say which is better, and by how much.
 
@@ -85,6 +85,7 @@ def compare(
     jobs_planned = comparison.plan(registry, grid, out)
     show = progress.comparison_progress(quiet)
     every = ["--checkpoint-rounds", str(checkpoint_rounds)] if checkpoint_rounds else []
+    every += ["--keep-checkpoints"] if keep_checkpoints else []
     try:
         with show:
             comparison.execute(

@@ -23,7 +23,8 @@ class CantVerify(click.ClickException):
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option(
     "--rounds", metavar="A-B",
-    help="Compare these rounds only; the run starts at round 1 and stops after B.",
+    help="Compare these rounds only; the run starts from the newest checkpoint before A that was "
+    "kept (--keep-checkpoints), else at round 1, and stops after B.",
 )  # fmt: skip
 @click.option("--executor", metavar="NAME", help="Another executor than the run's own.")
 @click.option("--workers", type=int, metavar="N", help="Parallel clients.")
@@ -86,6 +87,8 @@ def _verify(
         )
     for note in verdict.notes:
         click.echo(f"note: {note}; only numbers and final digests are compared there")
+    if verdict.start:
+        click.echo(f"from the checkpoint of round {verdict.start}")
     if verdict.difference:
         click.echo(f"differs: {verdict.difference}")
         return 1

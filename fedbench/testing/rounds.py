@@ -241,7 +241,8 @@ def no_live_references(subject: Subject) -> None:
 def inputs_untouched(subject: Subject) -> None:
     """A hook does not write into what it is given, but for the model, the state and the scratch.
 
-    Mend: compute new tensors (`x = x * 2`, not `x *= 2`; `clone()` first), and return what changes.
+    Mend: compute new tensors (`x = x * 2`, not `x *= 2`; `clone()` first), and return what changes;
+    a wrapper may set `ctx.payload` to another payload.
     """
     for what, where in subject.plain().trace.writes:
         raise Breach(f"it writes into {what!r}", where)

@@ -243,7 +243,7 @@ def probe(plugins: Any, trace: Trace) -> None:
 def _watched(
     function: Callable[..., Any], names: Sequence[str], plugin: str, hook: str, trace: Trace
 ) -> Callable[..., Any]:
-    def before(arguments: Sequence[Any]) -> tuple[str, dict[str, Any]]:
+    def before(arguments: Sequence[Any]) -> tuple[str, dict[str, Any], Any]:
         given = dict(zip(names, arguments, strict=True))
         place = _place(given)
         where = f"plugin {plugin!r}, hook {hook!r}{place}"
@@ -253,10 +253,14 @@ def _watched(
                     type(value), "the model's output, with its graph"
                 )
                 trace.references.append((weakref.ref(value), what, where))
-        return where, _contents(given)
+        received = next((v.payload for v in given.values() if isinstance(v, ClientContext)), None)
+        return where, _contents(given, received), received
 
-    def after(where: str, seen: Mapping[str, Any], arguments: Sequence[Any], result: Any) -> None:
-        now = _contents(dict(zip(names, arguments, strict=True)))
+    def after(
+        where: str, seen: Mapping[str, Any], received: Any, arguments: Sequence[Any], result: Any
+    ) -> None:
+        # What was received before the call: `ctx.payload` may name another payload now.
+        now = _contents(dict(zip(names, arguments, strict=True)), received)
         place = where.partition(", hook")[2].partition(",")[2]
         for name, content in now.items():
             # The innermost call is the first to see it, and the one to blame.
@@ -271,15 +275,15 @@ def _watched(
                     trace.references.append((weakref.ref(value), f"loss term {term!r}", where))
 
     def call(*arguments: Any) -> Any:
-        where, seen = before(arguments)
+        where, seen, received = before(arguments)
         result = function(*arguments)
-        after(where, seen, arguments, result)
+        after(where, seen, received, arguments, result)
         return result
 
     def wrap(*arguments: Any) -> Generator[None, Any, Any]:
-        where, seen = before(arguments)
+        where, seen, received = before(arguments)
         result = yield from function(*arguments)
-        after(where, seen, arguments, result)
+        after(where, seen, received, arguments, result)
         return result
 
     return wrap if inspect.isgeneratorfunction(function) else call
@@ -296,12 +300,12 @@ def _place(given: Mapping[str, Any]) -> str:
     return f", after round {given['state'].round}" if "state" in given else ""
 
 
-def _contents(given: Mapping[str, Any]) -> dict[str, Any]:
+def _contents(given: Mapping[str, Any], received: Any) -> dict[str, Any]:
     """Return the fingerprints of what a hook was given and may not write into."""
     found = {}
     for name, value in given.items():
         if isinstance(value, ClientContext):
-            found["ctx.payload"] = fingerprint(value.payload)
+            found["ctx.payload"] = fingerprint(received)
             found["ctx.data"] = fingerprint(value.data)
         elif not isinstance(value, (ServerContext, Iterator)):
             found[name] = fingerprint(value)

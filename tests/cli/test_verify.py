@@ -78,3 +78,20 @@ def test_an_added_plugin_that_is_not_there(fedbench, few):
     done = fedbench("run", "fedavg", *few, "--with", "faultz")
     assert done.exit_code == 1
     assert "--with faultz: no plugin 'faultz' (did you mean 'faults'?)" in done.stderr
+
+
+def test_from_a_kept_checkpoint(fedbench, few, tmp_path):
+    path = tmp_path / "kept"
+    keep = ["--rounds", "3", "--checkpoint-rounds", "1", "--keep-checkpoints"]
+    done = fedbench("run", "fedavg", *few, *keep, "--quiet", "--out", str(path))
+    assert done.exit_code == 0, done.stderr
+    done = fedbench("verify", str(path), "--quiet", "--rounds", "3-3")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == (
+        f"from the checkpoint of round 2\nagrees: rounds 3-3 of {path}, bit for bit\n"
+    )
+    (path / "checkpoints" / "round-000002" / "state-2.safetensors").write_bytes(b"")
+    done = fedbench("verify", str(path), "--quiet", "--rounds", "3-3")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "state-2.safetensors: damaged: its SHA-256 is not the recorded one" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

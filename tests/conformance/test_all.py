@@ -36,6 +36,12 @@ def cases() -> Iterator[Any]:
                 yield pytest.param(rule, id=f"{kind}-{entry.name}-{rule}", marks=marks)
 
 
-@pytest.mark.parametrize("rule", list(cases()))
+def stale() -> Iterator[Any]:
+    """A plugin that puts another payload in the place of what was received."""
+    for rule in testing.rules("plugin", "faults", REGISTRY, options={"stale": 0.5}):
+        yield pytest.param(rule, id=f"plugin-faults-stale-{rule}")
+
+
+@pytest.mark.parametrize("rule", [*cases(), *stale()])
 def test_conformance(rule: testing.Rule) -> None:
     rule.check()

@@ -432,6 +432,19 @@ class WritesPayload:
         return (yield)
 
 
+@breaks("inputs-untouched", "plugin", "it writes into 'ctx.payload'\n  where: plugin 'mine', hook")
+@plugin
+class WritesThenReplacesPayload:
+    """Change what the server sent in place and hide it behind another payload."""
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Any:
+        clean = {key: copy_to(ctx.payload[key], ctx.device) for key in ctx.payload}
+        ctx.payload.weights()["classifier.bias"].add_(1)  # type: ignore[attr-defined]
+        ctx.payload = Received(clean, ctx.device)
+        return (yield)
+
+
 # Partitions
 
 
