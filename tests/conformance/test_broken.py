@@ -33,6 +33,7 @@ from fedbench import (
 )
 from fedbench.executors.inline import InlineWorkers
 from fedbench.failures import ClientFailure
+from fedbench.types import Received, copy_to
 
 SEEN: list[Any] = []
 COUNTS: dict[str, float] = {}

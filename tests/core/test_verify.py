@@ -259,13 +259,13 @@ STATEFUL = ("fedhpro", "fedproto-aaai", "moon")
 
 
 @pytest.fixture
-def checkpointed(make: Callable[..., Any], registry: Registry, tmp_path: Path) -> Any:
+def checkpointed(tiny_config: Callable[..., Any], registry: Registry, tmp_path: Path) -> Any:
     """Return a function: a finished run of four rounds that kept all its checkpoints."""
 
     def finished(method: str = "moon") -> Path:
         path = tmp_path / method
         given = {"registry": registry, "checkpoint_rounds": 1, "keep_checkpoints": True}
-        Run(make(method, rounds=4), path, **given).run()
+        Run(tiny_config(registry, method, rounds=4), path, **given).run()
         return path
 
     return finished
@@ -392,11 +392,11 @@ def test_a_checkpoint_in_the_wrong_folder_is_refused(
 
 
 def test_a_resumed_run_keeps_its_earlier_checkpoints_only(
-    make: Callable[..., Any], registry: Registry, tmp_path: Path
+    tiny_config: Callable[..., Any], registry: Registry, tmp_path: Path
 ) -> None:
     path = tmp_path / "cut"
     given: Any = {"registry": registry, "checkpoint_rounds": 1, "keep_checkpoints": True}
-    rounds = Run(make("moon", rounds=4), path, **given).rounds()
+    rounds = Run(tiny_config(registry, "moon", rounds=4), path, **given).rounds()
     for _ in range(3):
         next(rounds)
     rounds.close()
