@@ -10,12 +10,15 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, TypeAdapter
 from torch import Tensor
 
+from . import reading
 from .errors import ConfigError
 from .files import named, write_atomic
 from .types import ServerState, Value, tensors
@@ -24,6 +27,19 @@ FILE = "digests.jsonl"
 DIGITS = 8
 FOLD = 4096
 """Words of eight bytes that a tensor is folded to before its CRC is taken."""
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What a line of ``digests.jsonl`` holds."""
+
+    round: Annotated[int, Field(ge=1)]
+    names: list[str]
+    clients: dict[int, str | dict[str, str]]
+    server: dict[str, str]
+
+
+_LINE: TypeAdapter[_Line] = TypeAdapter(_Line)
 
 
 def checksum(tensor: Tensor) -> str:
@@ -106,8 +122,9 @@ def read(directory: Path) -> dict[int, dict[str, Any]]:
     for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
             one = json.loads(text)
+            reading.check(_LINE, one, f"{path}:{number}")
             clients_of(one)
-            found[int(one["round"])] = {**one, "server": dict(one["server"])}
+            found[int(one["round"])] = one
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"{path}:{number}: damaged: {error}") from error
     return found

@@ -244,6 +244,56 @@ def test_resuming_from_a_damaged_checkpoint(name: str, sandbox: Any, copy: Any) 
     sandbox.refused(["resume", "run"], text)
 
 
+def digest(**changes: Any) -> Callable[[Path], None]:
+    """Change keys of the first line of ``digests.jsonl``."""
+
+    def change(run: Path) -> None:
+        path = run / "digests.jsonl"
+        first, *rest = path.read_text().splitlines()
+        first = json.dumps({**json.loads(first), **changes})
+        path.write_text("\n".join([first, *rest, ""]))
+
+    return change
+
+
+DIGESTS: dict[str, Callable[[Path], Any]] = {
+    **{
+        f"a line: {what}": lambda run, c=content: (run / "digests.jsonl").write_bytes(c)
+        for what, content in {
+            "no UTF-8": b"\xff\xfe\n",
+            "zero bytes": b"\x00" * 64 + b"\n",
+            "empty": b"\n",
+            "a list": b"[]\n",
+            "cut": b'{"round": \n',
+            "no keys": b"{}\n",
+            "deep": DEEP.encode() + b"\n",
+            "five megabytes": b"x" * 5_000_000 + b"\n",
+            "a long number": b'{"round": ' + b"9" * 5000 + b"}\n",
+        }.items()
+    },
+    "round: infinite": digest(round=float("inf")),
+    "round: NaN": digest(round=float("nan")),
+    "round: 0": digest(round=0),
+    "round: a list": digest(round=[1]),
+    "names: numbers": digest(names=[1]),
+    "clients: a list": digest(clients=["x"]),
+    "clients: no number": digest(clients={"x": "00000000"}),
+    "clients: one digest too few": digest(clients={"0": "00000000"}),
+    "clients: a number": digest(clients={"0": 5}),
+    "server: a list of pairs": digest(server=[["a", "b"]]),
+    "server: numbers": digest(server={"a": 5}),
+}
+
+
+@pytest.mark.parametrize("name", list(DIGESTS))
+def test_verifying_and_resuming_with_damaged_digests(name: str, sandbox: Any, copy: Any) -> None:
+    DIGESTS[name](copy("finished"))
+    sandbox.refused(["verify", "run"], "digests.jsonl:1: damaged", status=2)
+    shutil.rmtree("run")
+    DIGESTS[name](copy("cut"))
+    sandbox.refused(["resume", "run"], "digests.jsonl:1: damaged")
+
+
 class Payload:
     """A pickle of it makes the canary when it is loaded by `pickle`."""
 
