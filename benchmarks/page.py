@@ -23,20 +23,23 @@ Result = dict[str, Any]
 INTRODUCTION = """# Performance
 
 Measured by `benchmarks/`; its [README](../benchmarks/README.md) says what each number means and
-how to repeat it. This page is made by `benchmarks/page.py`.
+how to repeat it. This page is made by `benchmarks/page.py`. No number of a GPU exists: nobody has
+run fedbench on one yet, only the code paths are tested. What `precision: bf16` does to accuracy:
+[bf16 beside fp32](results/precision.md).
 """
 
 
-def where(result: Result) -> str:
-    """Return command, machine, commit and date."""
+def where(result: Result, n: int) -> str:
+    """Return command, machine, commit, date and count."""
     machine = result["machine"]
     memory = f", {machine['memory'] / 2**30:.0f} GiB" if machine["memory"] else ""
     busy = result.get("load_at_start", 0.0)
     warning = f" **The machine was busy: load {busy:.1f} at the start.**" if busy > BUSY else ""
+    count = f"n = {n}" + (f", stopped before {result['runs']}" if n < result["runs"] else "")
     return (
         f"`python benchmarks/{shlex.join(result['command'])}` on {machine['cores']} cores "
         f"({machine['processor']}{memory}, {machine['system']}, Python {machine['python']}), "
-        f"commit `{result['commit'][:10]}`, {result['date'][:10]}, n = {result['runs']}.{warning}\n"
+        f"commit `{result['commit'][:10]}`, {result['date'][:10]}, {count}.{warning}\n"
     )
 
 
@@ -54,6 +57,7 @@ def ratio(row: Result, name: str) -> str:
 def speed(result: Result) -> str:
     """Return the section of one workload."""
     size = result["workload"]
+    n = min(row["runs"] for row in result["summary"].values())
     rows = []
     for name, row in result["summary"].items():
         versions = result["contestants"][name]["versions"]
@@ -79,7 +83,7 @@ def speed(result: Result) -> str:
         f"## {size['name'].upper()}\n\n{size['model']} on {' x '.join(map(str, size['shape']))}, "
         f"{size['online']} of {size['clients']} clients a round, {size['examples']} examples each, "
         f"batch {size['batch']}, one epoch, evaluation on {size['test']} images. "
-        f"{where(result)}\n{table(head, rows)}{absent}\n"
+        f"{where(result, n)}\n{table(head, rows)}{absent}\n"
         "Medians over processes; ratios are taken between runs of one turn, with the lowest and "
         "the highest. Memory is the peak of all processes together, shared pages once.\n"
     )
