@@ -22,7 +22,7 @@ Result = dict[str, Any]
 
 INTRODUCTION = """# Performance
 
-Measured by `benchmarks/`; its [README](../benchmarks/README.md) says what each number means and
+Measured by `benchmarks/`; `benchmarks/README.md` says what each number means and
 how to repeat it. This page is made by `benchmarks/page.py`. No number of a GPU exists: nobody has
 run fedbench on one yet, only the code paths are tested. What `precision: bf16` does to accuracy:
 [bf16 beside fp32](results/precision.md).
@@ -92,7 +92,7 @@ def speed(result: Result) -> str:
 def growth(result: Result, plots: Path) -> str:
     """Return the section about growth, and draw its plots."""
     files = growth_plots.write(result, plots)
-    parts = [f"## How cost grows\n\n{where(result)}"]
+    parts = [f"## How cost grows\n\n{where(result, result['runs'])}"]
     if memory := result["memory"]:
         percent = 100 * (memory["memory_factor"] - 1)
         parts.append(
