@@ -79,7 +79,7 @@ class RunHooks:
     def prepare_data(self, data: Dataset, rng: np.random.Generator) -> Dataset:
         """Change the whole data set before it is partitioned (long tail, subsets); chained.
 
-        When: once, before ``partition``; again in a process that rebuilds the run (resume, Ray).
+        When: once, before ``partition``; again when a run is resumed. Workers get its result.
         Returns: the `Dataset` to go on with; the next plugin gets it.
         """
 

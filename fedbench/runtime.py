@@ -52,7 +52,8 @@ def one_thread() -> Iterator[None]:
 class Runtime:
     """What a config stands for in one process: plugins, data, partition, one reused model.
 
-    Workers rebuild it from the config; nothing of it is pickled.
+    Workers of this machine are forked with it; on a cluster's nodes it is built again from the
+    config, around data that is placed there. No plugin object is pickled.
 
     Args:
         config: the resolved config.

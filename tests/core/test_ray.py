@@ -1,7 +1,8 @@
 """Ray changes where clients run, and no bit of the result; nothing of it outlives a run.
 
 One cluster for the module: two nodes on this machine's loopback, each with processes of its own.
-Workers cost seconds to start, so that most tests take those of the tests before them.
+Workers cost seconds to start, so that most tests take those of the tests before them. Over 400
+lines, since a cluster is a module's fixture and takes too long to start for a second module.
 """
 
 from __future__ import annotations
