@@ -130,6 +130,8 @@ def copy_to(value: Value, device: torch.device) -> Value:
 
     def copy(tensor: Tensor) -> Tensor:
         # A channels_last weight is laid out anew once, here, not by everyone who reads its bytes.
+        if tensor.device == device:
+            return tensor.detach().clone(memory_format=torch.contiguous_format)
         return tensor.detach().to(device, copy=True, memory_format=torch.contiguous_format)
 
     if isinstance(value, Tensor):

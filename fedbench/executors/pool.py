@@ -262,6 +262,9 @@ class PoolWorkers:
                 number = max(window, key=sizes.__getitem__)
                 waiting.remove(number)
                 worker.give(number, jobs[number], places)
+            while delivered in ready:  # what its reader does, workers do not wait for
+                yield ready.pop(delivered)
+                delivered += 1
             for number in self._collect(ready):
                 deaths[number] += 1
                 if deaths[number] == ATTEMPTS:
@@ -270,15 +273,12 @@ class PoolWorkers:
                         "there enough memory?"
                     )
                 waiting.append(number)
-            while delivered in ready:
-                yield ready.pop(delivered)
-                delivered += 1
 
     def _collect(self, ready: dict[int, Any]) -> list[int]:
         """Wait for answers and put them into ``ready``; return the jobs whose worker died."""
         busy = {worker.pipe: worker for worker in self._workers if worker.job is not None}
         lost = []
-        for pipe in wait(list(busy)):
+        for pipe in wait(list(busy)) if busy else ():
             worker = busy[pipe]  # type: ignore[index]
             number = worker.job
             assert number is not None

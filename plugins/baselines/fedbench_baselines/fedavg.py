@@ -14,7 +14,7 @@ def weighted_mean(items: Iterable[tuple[Weights, float]]) -> Weights:
     for weights, n in items:
         total += n
         for k, w in weights.items():
-            sums[k] = sums[k].add_(w.double(), alpha=n) if k in sums else w.double() * n
+            sums[k] = sums[k].add_(w, alpha=n) if k in sums else w.double() * n
     for k, w in weights.items():
         mean = sums[k] / total
         sums[k] = (mean if w.is_floating_point() else mean.round()).to(w.dtype)

@@ -16,6 +16,8 @@ from fedbench.context import ClientContext
 from fedbench.hookspecs import hookimpl
 from fedbench.types import Batch, Output, PerClass
 
+from .class_batches import SCRATCH
+
 
 def hpcl(
     features: Tensor,
@@ -68,7 +70,12 @@ def client_margin(class_means: Tensor, num_classes: int) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Hpcl:
-    """FedHPro's mutual-contrastive term: features against all classes' hyper-prototypes."""
+    """FedHPro's mutual-contrastive term: features against all classes' hyper-prototypes.
+
+    The margin comes from the client's class means under its current model. With ``margin: round``
+    they are those of the class batches, which that model has seen before training; with ``epoch``
+    and ``batch`` all of the client's examples run through it anew.
+    """
 
     requires = ("hyper_prototypes",)
 
@@ -80,7 +87,7 @@ class Hpcl:
     ] = "mean"
     margin: Annotated[
         Literal["off", "round", "epoch", "batch"],
-        Field(description="how often the client's margin is computed anew"),
+        Field(description="how often the client's margin is computed anew; see `Hpcl`"),
     ] = "round"
 
     @hookimpl
@@ -97,14 +104,18 @@ class Hpcl:
         return {"hpcl": self.weight * loss}
 
     def _margin(self, ctx: ClientContext, batch: Batch) -> float:
-        """Return the margin under the current local model, computed at most as often as asked."""
+        """Return the margin, computed at most as often as asked."""
         if self.margin == "off":
             return 0.0
         turn = {"round": 0, "epoch": batch.epoch, "batch": object()}[self.margin]
         known: tuple[object, float] = ctx.scratch.get("hpcl.margin", (None, 0.0))
         if known[0] != turn:
-            output, labels = ctx.embed()
-            means = PerClass.means(output.features, labels).values
+            if self.margin == "round":
+                features, labels = ctx.scratch[SCRATCH][0][:2]
+            else:
+                output, labels = ctx.embed()
+                features = output.features
+            means = PerClass.means(features, labels).values
             known = (turn, client_margin(means, ctx.num_classes))
             ctx.scratch["hpcl.margin"] = known
         return known[1]
