@@ -28,6 +28,7 @@ from torch import Tensor
 
 from ..errors import FedbenchError
 from ..failures import ClientFailure
+from ..memory import give_back_memory
 from ..types import (
     Chunk,
     ClientJob,
@@ -90,37 +91,49 @@ class Buffer:
         """Write ``values`` and return what `get` needs to find them; the rest goes in line."""
         places: list[Any] = []
         offset = 0
-        for name, tensor in flatten(values).items():
-            plain = tensor.contiguous()
-            kind, shape = str(plain.dtype).removeprefix("torch."), list(plain.shape)
-            size = plain.numel() * plain.element_size()
-            if size == 0 or offset + size > self._size:
-                raw = bytes(plain.reshape(-1).view(torch.uint8).numpy()) if size else b""
-                places.append((name, kind, shape, None, raw))
-                continue
-            self._view(kind, shape, offset).copy_(plain)
-            places.append((name, kind, shape, offset, None))
-            offset = math.ceil((offset + size) / 64) * 64
+        for key, value in values.items():
+            start, parts = offset, []
+            for name, tensor in flatten({key: value}).items():
+                plain = tensor.contiguous()
+                kind, shape = str(plain.dtype).removeprefix("torch."), list(plain.shape)
+                size = plain.numel() * plain.element_size()
+                if size == 0 or offset + size > self._size:
+                    raw = bytes(plain.reshape(-1).view(torch.uint8).numpy()) if size else b""
+                    parts.append((name, kind, shape, None, raw))
+                    continue
+                _tensor(self._map, kind, shape, offset).copy_(plain)
+                parts.append((name, kind, shape, offset, None))
+                offset = min(math.ceil((offset + size) / 64) * 64, self._size)
+            places.append((start, offset, parts))
         return places
 
     def get(self, places: Sequence[Any], copy: bool) -> dict[str, Value]:
-        """Read what `put` wrote; without ``copy`` the tensors lie in the shared memory."""
+        """Read what `put` wrote; without ``copy`` the tensors lie in the shared memory.
+
+        A copy is one block for each key: many small ones, taken and freed for every client, leave
+        gaps between them, and memory would creep up.
+        """
         flat = {}
-        for name, kind, shape, offset, raw in places:
-            if offset is not None:
-                view = self._view(kind, shape, offset)
-                flat[name] = view.clone() if copy else view
-            elif raw:
-                found = torch.frombuffer(bytearray(raw), dtype=getattr(torch, kind))
-                flat[name] = found.reshape(shape)
-            else:
-                flat[name] = torch.empty(shape, dtype=getattr(torch, kind))
+        for start, end, parts in places:
+            memory: Any = self._map
+            if copy and end > start:
+                memory = _tensor(memory, "uint8", [end - start], start).clone().numpy()
+            for name, kind, shape, offset, raw in parts:
+                if offset is not None:
+                    here = offset - start if copy else offset
+                    flat[name] = _tensor(memory, kind, shape, here)
+                elif raw:
+                    flat[name] = _tensor(bytearray(raw), kind, shape, 0)
+                else:
+                    flat[name] = torch.empty(shape, dtype=getattr(torch, kind))
         return unflatten(flat)
 
-    def _view(self, kind: str, shape: Sequence[int], offset: int) -> Tensor:
-        dtype = getattr(torch, kind)
-        count = math.prod(shape)
-        return torch.frombuffer(self._map, dtype=dtype, count=count, offset=offset).reshape(shape)
+
+def _tensor(memory: Any, kind: str, shape: Sequence[int], offset: int) -> Tensor:
+    """Return the tensor that lies ``offset`` bytes into ``memory``, without a copy."""
+    dtype = getattr(torch, kind)
+    count = math.prod(shape)
+    return torch.frombuffer(memory, dtype=dtype, count=count, offset=offset).reshape(shape)
 
 
 class Worker:
@@ -236,7 +249,8 @@ class PoolWorkers:
         """
         ordered = sorted(jobs, key=lambda job: job.client)
         sizes = [len(self._runtime.parts[job.client]) for job in ordered]
-        return self._work(payload, ordered, sizes)
+        yield from self._work(payload, ordered, sizes)
+        give_back_memory()
 
     def test(self, weights: Weights, chunks: Sequence[Chunk]) -> Iterator[Output]:
         """Yield what a model makes of parts of the test data, in their order."""
