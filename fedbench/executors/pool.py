@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -22,13 +23,14 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from ..errors import FedbenchError
 from ..failures import ClientFailure
-from ..memory import give_back_memory
 from ..types import (
     Chunk,
     ClientJob,
@@ -83,16 +85,18 @@ class WorkerDied(FedbenchError):
 class Buffer:
     """Memory that parent and children share, since it is mapped before the fork."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, copies: Copies | None = None) -> None:
         self._map = mmap.mmap(-1, size)
         self._size = size
+        self._copies = copies or Copies()
 
     def put(self, values: Mapping[str, Value]) -> list[Any]:
         """Write ``values`` and return what `get` needs to find them; the rest goes in line."""
         places: list[Any] = []
         offset = 0
         for key, value in values.items():
-            start, parts = offset, []
+            start = offset
+            parts: list[Any] = []
             for name, tensor in flatten({key: value}).items():
                 plain = tensor.contiguous()
                 kind, shape = str(plain.dtype).removeprefix("torch."), list(plain.shape)
@@ -108,16 +112,14 @@ class Buffer:
         return places
 
     def get(self, places: Sequence[Any], copy: bool) -> dict[str, Value]:
-        """Read what `put` wrote; without ``copy`` the tensors lie in the shared memory.
-
-        A copy is one block for each key: many small ones, taken and freed for every client, leave
-        gaps between them, and memory would creep up.
-        """
+        """Read what `put` wrote; without ``copy`` the tensors lie in the shared memory."""
         flat = {}
         for start, end, parts in places:
             memory: Any = self._map
             if copy and end > start:
-                memory = _tensor(memory, "uint8", [end - start], start).clone().numpy()
+                size = end - start
+                memory = self._copies.take(size)
+                np.copyto(memory[:size], np.frombuffer(self._map, np.uint8, size, start))
             for name, kind, shape, offset, raw in parts:
                 if offset is not None:
                     here = offset - start if copy else offset
@@ -127,6 +129,30 @@ class Buffer:
                 else:
                     flat[name] = torch.empty(shape, dtype=getattr(torch, kind))
         return unflatten(flat)
+
+
+class Copies:
+    """Memory for copies of what clients sent, used again once no tensor lies in it any more.
+
+    Large copies from the heap would leave gaps between longer-lived values, and memory would creep
+    up with the clients of a round.
+    """
+
+    LARGE = 1 << 20
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[mmap.mmap]] = {}
+
+    def take(self, size: int) -> npt.NDArray[np.uint8]:
+        """Return ``size`` bytes or a little more, in use as long as a tensor on the array lives."""
+        if size < self.LARGE:
+            return torch.empty(size, dtype=torch.uint8).numpy()
+        whole = math.ceil(size / self.LARGE) * self.LARGE
+        free = self._free.setdefault(whole, [])
+        memory = free.pop() if free else mmap.mmap(-1, whole, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        array = np.frombuffer(memory, dtype=np.uint8)
+        weakref.finalize(array, free.append, memory).atexit = False
+        return array
 
 
 def _tensor(memory: Any, kind: str, shape: Sequence[int], offset: int) -> Tensor:
@@ -139,8 +165,15 @@ def _tensor(memory: Any, kind: str, shape: Sequence[int], offset: int) -> Tensor
 class Worker:
     """One forked process, its pipe and its buffer."""
 
-    def __init__(self, runtime: Runtime, payload: Buffer, size: int, others: list[Worker]) -> None:
-        self.buffer = Buffer(size)
+    def __init__(
+        self,
+        runtime: Runtime,
+        payload: Buffer,
+        size: int,
+        copies: Copies,
+        others: list[Worker],
+    ) -> None:
+        self.buffer = Buffer(size, copies)
         self.pipe, child = multiprocessing.Pipe()
         self.job: int | None = None
         parent = os.getpid()
@@ -231,12 +264,13 @@ class PoolWorkers:
         weights = nbytes(runtime.initial)
         self._size = max(64 << 20, 4 * weights)
         self._payload = Buffer(self._size)
+        self._copies = Copies()
         self._workers: list[Worker] = []
         for _ in range(count):
             self._start()
 
     def _start(self) -> Worker:
-        worker = Worker(self._runtime, self._payload, self._size, self._workers)
+        worker = Worker(self._runtime, self._payload, self._size, self._copies, self._workers)
         self._workers.append(worker)
         return worker
 
@@ -249,8 +283,7 @@ class PoolWorkers:
         """
         ordered = sorted(jobs, key=lambda job: job.client)
         sizes = [len(self._runtime.parts[job.client]) for job in ordered]
-        yield from self._work(payload, ordered, sizes)
-        give_back_memory()
+        return self._work(payload, ordered, sizes)
 
     def test(self, weights: Weights, chunks: Sequence[Chunk]) -> Iterator[Output]:
         """Yield what a model makes of parts of the test data, in their order."""

@@ -201,6 +201,23 @@ def test_a_buffer_gives_back_what_was_put(size: int) -> None:
     assert torch.equal(found["m"]["a.b"], values["m"]["a.b"])  # type: ignore[index,call-overload]
 
 
+def test_a_large_copy_stays_as_it_is_while_it_is_used_and_its_memory_is_taken_again() -> None:
+    buffer = Buffer(8 << 20)
+    first: Any = buffer.get(
+        buffer.put({"w": {"a": torch.zeros(400_000), "b": torch.ones(3)}}), True
+    )
+    place = first["w"]["a"].data_ptr()
+    view = first["w"]["b"][1:]  # a view keeps the whole copy in use
+    del first
+    second: Any = buffer.get(buffer.put({"w": {"a": torch.full((400_000,), 2.0)}}), True)
+    assert second["w"]["a"].data_ptr() != place
+    assert torch.equal(view, torch.ones(2))
+    del view
+    third: Any = buffer.get(buffer.put({"w": {"a": torch.full((400_000,), 3.0)}}), True)
+    assert third["w"]["a"].data_ptr() == place
+    assert torch.equal(second["w"]["a"], torch.full((400_000,), 2.0))
+
+
 def test_too_few_workers_are_refused(registry: Registry, tiny_config: Callable[..., Any]) -> None:
     with pytest.raises(FedbenchError, match="workers"):
         tiny_config(registry, executor=pool(0))
