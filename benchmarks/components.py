@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +31,7 @@ from fedbench_baselines.fpl import fpl_loss
 from fedbench_fedhpro.hyper_prototypes import match
 from fedbench_fedhpro.losses import hpal, hpcl
 from plugin import fedbench_speed
+from speed import commit, machine
 from torch import Tensor
 from torch.nn import functional as F
 from workloads import W1
@@ -200,6 +204,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=9, help="repetitions, n")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write every number")
     given = parser.parse_args(argv)
+    load = os.getloadavg()[0]
     found = registry()
     with one_thread():
         gradients = class_gradients(found, given.runs)
@@ -223,6 +228,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given.json:
         result = {
             "runs": given.runs,
+            "command": [Path(sys.argv[0]).name, *(argv if argv is not None else sys.argv[1:])],
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": commit(),
+            "machine": machine(),
+            "load_at_start": load,
             "milliseconds": {**gradients, **local, **steps, **first, **second},
             "rows": [{"name": n, "value": v, "target": t} for n, v, t in rows],
         }

@@ -1,6 +1,7 @@
-"""The page of the docs with all numbers, made from the files that `speed` and `growth` write.
+"""The page of the docs with all numbers, made from the files that the other scripts write.
 
-    python benchmarks/page.py --speed w1.json w2.json --growth growth.json --out docs/performance.md
+    python benchmarks/page.py --speed w1.json w2.json --components components.json \
+        --growth growth.json --out docs/performance.md
 
 Plots go into a folder beside the page, called as it is. Nothing is typed by hand, so that every
 number on the page has its command, its machine and its count.
@@ -89,6 +90,14 @@ def speed(result: Result) -> str:
     )
 
 
+def components(result: Result) -> str:
+    """Return the section about single parts."""
+    rows = [
+        (row["name"], f"{row['value']:.3f}", f"{row['target']:.2f}") for row in result["rows"]
+    ]
+    return f"## Parts\n\n{where(result, result['runs'])}\n{table(('', 'median', 'target'), rows)}"
+
+
 def growth(result: Result, plots: Path) -> str:
     """Return the section about growth, and draw its plots."""
     files = growth_plots.write(result, plots)
@@ -128,10 +137,13 @@ def growth(result: Result, plots: Path) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--speed", type=Path, nargs="*", default=[], metavar="FILE")
+    parser.add_argument("--components", type=Path, metavar="FILE")
     parser.add_argument("--growth", type=Path, metavar="FILE")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.md")
     given = parser.parse_args(argv)
     parts = [INTRODUCTION, *(speed(json.loads(file.read_text())) for file in given.speed)]
+    if given.components:
+        parts.append(components(json.loads(given.components.read_text())))
     if given.growth:
         parts.append(growth(json.loads(given.growth.read_text()), given.out.with_suffix("")))
     given.out.write_text("\n".join(parts))

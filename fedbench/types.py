@@ -49,12 +49,12 @@ class Examples:
         return int(self.labels.shape[0])
 
     def __getitem__(self, index: Tensor) -> Examples:
-        """Return the examples at positions ``index`` (n,) from 0, or where a mask (N,) is true."""
-        if index.dtype == torch.bool:
-            index = index.nonzero().flatten()
+        """Return the examples at positions ``index`` (n,), int64 from 0, or where a mask is true."""
         parts = (self.inputs, self.labels, self.domains)
-        # Rows of bytes are copied whole; plain indexing is twenty times as slow.
-        return Examples(*(part.index_select(0, index) for part in parts))
+        if index.dtype == torch.int64:
+            # Rows of bytes are copied whole; plain indexing is twenty times as slow.
+            return Examples(*(part.index_select(0, index) for part in parts))
+        return Examples(*(part[index] for part in parts))
 
 
 @dataclass(frozen=True, eq=False)

@@ -140,9 +140,13 @@ def resolve_config(
     sets: tuple[str, ...],
     without: tuple[str, ...],
     plus: tuple[str, ...],
+    any_method: bool = False,
     **flags: Any,
 ) -> tuple[Any, Any]:
-    """Return (registry, config) for a method's name or a YAML file, and flags."""
+    """Return (registry, config) for a method's name or a YAML file, and flags.
+
+    With ``any_method`` neither has to be there, for what belongs to the card alone.
+    """
     from .. import yamlfile
     from ..config import resolve
     from ..plugins import discover
@@ -152,6 +156,8 @@ def resolve_config(
         if file:
             raise ConfigError(f"{target} and --config {file}: give one file")
         file, target = Path(target), None
+    if any_method and not target and not file:
+        target = registry.names("recipe")[0]
     document = yamlfile.read(file) if file else None
     if (workers := flags.pop("workers", None)) is not None:
         name = {"name": flags["executor"]} if flags["executor"] else {}

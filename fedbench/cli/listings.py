@@ -82,7 +82,7 @@ def cards(name: str | None) -> None:
 
 
 @main.command()
-@click.argument("target", metavar="[METHOD|FILE.yaml]", default="fedavg")
+@click.argument("target", metavar="[METHOD|FILE.yaml]", required=False)
 @config_flags
 @click.option(
     "--png", type=click.Path(path_type=Path), metavar="FILE", help="Draw a heat map into FILE."
@@ -91,7 +91,7 @@ def cards(name: str | None) -> None:
     "--data-root", type=click.Path(path_type=Path), metavar="DIR",
     help="Where data sets look for files. Default $FEDBENCH_DATA or the user's cache.",
 )  # fmt: skip
-def partition(target: str, png: Path | None, data_root: Path | None, **given: Any) -> None:
+def partition(target: str | None, png: Path | None, data_root: Path | None, **given: Any) -> None:
     """Show what each client would get, without training.
 
     \b
@@ -102,7 +102,7 @@ def partition(target: str, png: Path | None, data_root: Path | None, **given: An
     from ..runtime import Runtime, partition_table
     from ..store import default_data_root
 
-    registry, config = resolve_config(target, **given)
+    registry, config = resolve_config(target, any_method=True, **given)
     runtime = Runtime(config, registry, data_root or default_data_root())
     terminal.show_partition(config, partition_table(runtime), png)
 
