@@ -49,7 +49,7 @@ class Examples:
         return int(self.labels.shape[0])
 
     def __getitem__(self, index: Tensor) -> Examples:
-        """Return the examples at positions ``index`` (n,), int64 from 0, or where a mask is true."""
+        """Return the examples at positions ``index`` (n,), int64, or where a mask is true."""
         parts = (self.inputs, self.labels, self.domains)
         if index.dtype == torch.int64:
             # Rows of bytes are copied whole; plain indexing is twenty times as slow.
