@@ -107,12 +107,13 @@ def points(short: bool) -> list[Point]:
     each = 5 if short else 20
     found = [
         # The same 20,000 pictures and 1,000 registered clients, of whom more and more take part.
-        # As many turns in all where rounds are small, or memory would be looked at too seldom.
+        # As many turns in all where rounds are small: memory grows a little with every process's
+        # first hundreds of turns, and is looked at only every few seconds.
         Point(
             *("clients", n, total, CNN, 2),
             examples=each,
             pictures=each * total,
-            rounds=max(3, 300 // n),
+            rounds=max(3, 1000 // n),
         )
         for n in a_round
     ]

@@ -92,9 +92,7 @@ def speed(result: Result) -> str:
 
 def components(result: Result) -> str:
     """Return the section about single parts."""
-    rows = [
-        (row["name"], f"{row['value']:.3f}", f"{row['target']:.2f}") for row in result["rows"]
-    ]
+    rows = [(row["name"], f"{row['value']:.3f}", f"{row['target']:.2f}") for row in result["rows"]]
     return f"## Parts\n\n{where(result, result['runs'])}\n{table(('', 'median', 'target'), rows)}"
 
 

@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ from torch import Tensor
 
 from ..errors import FedbenchError
 from ..failures import ClientFailure
+from ..memory import give_back_memory
 from ..types import (
     Chunk,
     ClientJob,
@@ -50,6 +52,9 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 3
 """How often a job may lose its worker before the run ends."""
+
+GIVE_BACK_SECONDS = 5.0
+"""How often, at most, the parent gives unused memory back; what it frees it has to ask for again."""
 
 SERVER = -1
 """The client of an answer about no client's job."""
@@ -265,6 +270,7 @@ class PoolWorkers:
         self._size = max(64 << 20, 4 * weights)
         self._payload = Buffer(self._size)
         self._copies = Copies()
+        self._given_back = time.monotonic()
         self._workers: list[Worker] = []
         for _ in range(count):
             self._start()
@@ -283,7 +289,10 @@ class PoolWorkers:
         """
         ordered = sorted(jobs, key=lambda job: job.client)
         sizes = [len(self._runtime.parts[job.client]) for job in ordered]
-        return self._work(payload, ordered, sizes)
+        yield from self._work(payload, ordered, sizes)
+        if time.monotonic() - self._given_back > GIVE_BACK_SECONDS:
+            give_back_memory()
+            self._given_back = time.monotonic()
 
     def test(self, weights: Weights, chunks: Sequence[Chunk]) -> Iterator[Output]:
         """Yield what a model makes of parts of the test data, in their order."""
