@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from typing import Any
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEEP = 1 << 30
@@ -18,24 +17,10 @@ KEEP = 1 << 30
 
 def keep_freed_memory() -> bool:
     """Raise glibc's thresholds in this process; return whether that was possible (Linux, glibc)."""
-    mallopt = _glibc("mallopt")
-    return bool(mallopt and mallopt(M_MMAP_THRESHOLD, KEEP) and mallopt(M_TRIM_THRESHOLD, KEEP))
-
-
-def give_back_memory() -> None:
-    """Give pages that nothing uses back to the system, also those between used ones.
-
-    For a process that trains nothing: gaps between the models that it takes and frees would add up
-    from round to round. Does nothing without glibc.
-    """
-    if trim := _glibc("malloc_trim"):
-        trim(0)
-
-
-def _glibc(name: str) -> Any:
     if not sys.platform.startswith("linux"):
-        return None
+        return False
     try:
-        return getattr(ctypes.CDLL("libc.so.6"), name)
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
-        return None
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, KEEP)) and bool(mallopt(M_TRIM_THRESHOLD, KEEP))

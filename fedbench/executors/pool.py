@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +31,6 @@ from torch import Tensor
 
 from ..errors import FedbenchError
 from ..failures import ClientFailure
-from ..memory import give_back_memory
 from ..types import (
     Chunk,
     ClientJob,
@@ -53,8 +51,8 @@ if TYPE_CHECKING:
 ATTEMPTS = 3
 """How often a job may lose its worker before the run ends."""
 
-GIVE_BACK_SECONDS = 5.0
-"""How often, at most, the parent gives unused memory back; what it frees it has to ask for again."""
+WAITING = 32 << 20
+"""Bytes of weights that may wait for an earlier client; more clients at a time share work better."""
 
 SERVER = -1
 """The client of an answer about no client's job."""
@@ -265,12 +263,12 @@ class PoolWorkers:
     """See `Pool`."""
 
     def __init__(self, runtime: Runtime, count: int) -> None:
-        self._runtime, self._count = runtime, count
+        self._runtime = runtime
         weights = nbytes(runtime.initial)
         self._size = max(64 << 20, 4 * weights)
         self._payload = Buffer(self._size)
         self._copies = Copies()
-        self._given_back = time.monotonic()
+        self._window = max(3 * count, WAITING // max(1, weights))
         self._workers: list[Worker] = []
         for _ in range(count):
             self._start()
@@ -289,10 +287,7 @@ class PoolWorkers:
         """
         ordered = sorted(jobs, key=lambda job: job.client)
         sizes = [len(self._runtime.parts[job.client]) for job in ordered]
-        yield from self._work(payload, ordered, sizes)
-        if time.monotonic() - self._given_back > GIVE_BACK_SECONDS:
-            give_back_memory()
-            self._given_back = time.monotonic()
+        return self._work(payload, ordered, sizes)
 
     def test(self, weights: Weights, chunks: Sequence[Chunk]) -> Iterator[Output]:
         """Yield what a model makes of parts of the test data, in their order."""
@@ -312,7 +307,7 @@ class PoolWorkers:
         delivered = 0
         while delivered < len(jobs):
             for worker in [w for w in self._workers if w.job is None]:
-                window = [n for n in waiting if n < delivered + 4 * self._count]
+                window = [n for n in waiting if n < delivered + self._window]
                 if not window:
                     break
                 number = max(window, key=sizes.__getitem__)
