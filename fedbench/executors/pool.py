@@ -52,7 +52,7 @@ ATTEMPTS = 3
 """How often a job may lose its worker before the run ends."""
 
 WAITING = 32 << 20
-"""Bytes of weights that may wait for an earlier client; more clients at a time share work better."""
+"""Bytes of weights that may wait for an earlier client: the more, the evener is work shared."""
 
 SERVER = -1
 """The client of an answer about no client's job."""
