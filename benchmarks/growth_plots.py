@@ -16,7 +16,14 @@ Spec = dict[str, Any]
 
 def axis(field: str, title: str, *, log: bool = False) -> Spec:
     scale: Spec = {"type": "log"} if log else {"zero": True}
-    return {"field": field, "type": "quantitative", "title": title, "scale": scale}
+    spec: Spec = {"field": field, "type": "quantitative", "title": title, "scale": scale}
+    if log:  # the marks between would run into each other
+        spec["axis"] = {
+            "values": [10.0**power for power in range(-3, 8)],
+            "format": ",~r",
+            "labelFlush": False,
+        }
+    return spec
 
 
 def chart(
