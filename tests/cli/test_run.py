@@ -260,7 +260,14 @@ def test_debug_shows_the_traceback(tmp_path):
 def test_ctrl_c_keeps_the_finished_rounds_and_says_how_to_look_at_them(tmp_path, few, fedbench):
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     words = ["run", "fedavg", *few, "--executor", "pool", "--rounds", "10000", "--out", "here"]
-    process = command(*words, cwd=tmp_path, env=environment, start_new_session=True)
+    process = command(
+        *words,
+        cwd=tmp_path,
+        env=environment,
+        start_new_session=True,
+        # Who starts the tests in the background passes an ignored SIGINT on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         while not process.stdout.readline().startswith("round 1/"):
             assert process.poll() is None, process.stderr.read()
