@@ -107,8 +107,8 @@ def points(short: bool) -> list[Point]:
     each = 5 if short else 20
     found = [
         # The same 20,000 pictures and 1,000 registered clients, of whom more and more take part.
-        # As many turns in all where rounds are small: memory grows a little with every process's
-        # first hundreds of turns, and is looked at only every few seconds.
+        # About 1,000 turns in all, 3,000 with 1,000 clients: memory grows a little with every
+        # process's first hundreds of turns, and is looked at only every few seconds.
         Point(
             *("clients", n, total, CNN, 2),
             examples=each,

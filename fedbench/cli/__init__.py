@@ -145,7 +145,7 @@ def resolve_config(
 ) -> tuple[Any, Any]:
     """Return (registry, config) for a method's name or a YAML file, and flags.
 
-    With ``any_method`` neither has to be there, for what belongs to the card alone.
+    With ``any_method`` neither has to name one, for what belongs to the card alone.
     """
     from .. import yamlfile
     from ..config import resolve
@@ -156,9 +156,9 @@ def resolve_config(
         if file:
             raise ConfigError(f"{target} and --config {file}: give one file")
         file, target = Path(target), None
-    if any_method and not target and not file:
-        target = registry.names("recipe")[0]
     document = yamlfile.read(file) if file else None
+    if any_method and not target and not (document and {"recipe", "method"} & document.data.keys()):
+        target = registry.names("recipe")[0]
     if (workers := flags.pop("workers", None)) is not None:
         name = {"name": flags["executor"]} if flags["executor"] else {}
         flags["executor"] = {**name, "workers": workers}

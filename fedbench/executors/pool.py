@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import weakref
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -52,7 +53,10 @@ ATTEMPTS = 3
 """How often a job may lose its worker before the run ends."""
 
 WAITING = 32 << 20
-"""Bytes of weights that may wait for an earlier client: the more, the evener is work shared."""
+"""Bytes of weights that may wait for an earlier client: the more, the evener is work shared.
+
+At least 3 results a worker, though, and at most 16, beyond which nothing is gained.
+"""
 
 SERVER = -1
 """The client of an answer about no client's job."""
@@ -142,6 +146,7 @@ class Copies:
     """
 
     LARGE = 1 << 20
+    """Bytes from which on a copy is one; its memory is taken in multiples of it."""
 
     def __init__(self) -> None:
         self._free: dict[int, list[mmap.mmap]] = {}
@@ -268,7 +273,7 @@ class PoolWorkers:
         self._size = max(64 << 20, 4 * weights)
         self._payload = Buffer(self._size)
         self._copies = Copies()
-        self._window = max(3 * count, WAITING // max(1, weights))
+        self._window = min(max(3 * count, WAITING // max(1, weights)), 16 * count)
         self._workers: list[Worker] = []
         for _ in range(count):
             self._start()
@@ -307,7 +312,7 @@ class PoolWorkers:
         delivered = 0
         while delivered < len(jobs):
             for worker in [w for w in self._workers if w.job is None]:
-                window = [n for n in waiting if n < delivered + self._window]
+                window = waiting[: bisect_left(waiting, delivered + self._window)]
                 if not window:
                     break
                 number = max(window, key=sizes.__getitem__)
@@ -323,7 +328,7 @@ class PoolWorkers:
                         f"{_place(jobs[number])}: its worker process died {ATTEMPTS} times; is "
                         "there enough memory?"
                     )
-                waiting.append(number)
+                insort(waiting, number)
 
     def _collect(self, ready: dict[int, Any]) -> list[int]:
         """Wait for answers and put them into ``ready``; return the jobs whose worker died."""

@@ -18,6 +18,15 @@ from safetensors.torch import save
 
 DEEP = "[" * 100_000
 
+BROKEN = {
+    "no UTF-8": b"\xff\xfe\n",
+    "zero bytes": b"\x00" * 64 + b"\n",
+    "a list": b"[]\n",
+    "no keys": b"{}\n",
+    "deep": DEEP.encode() + b"\n",
+}
+"""What no file of a run may hold, of whatever kind its lines are."""
+
 
 def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
@@ -42,13 +51,9 @@ FINISHED: dict[str, tuple[Callable[[Path], Any], str]] = {
         f"{name}: {what}": (lambda run, n=name, c=content: (run / n).write_bytes(c), name)
         for name in ("result.json", "rounds.jsonl", "config.yaml")
         for what, content in {
-            "no UTF-8": b"\xff\xfe\n",
-            "zero bytes": b"\x00" * 64 + b"\n",
-            "a list": b"[]\n",
+            **BROKEN,
             "a word": b'"x"\n',
             "cut": b'{"method": \n',
-            "no keys": b"{}\n",
-            "deep": DEEP.encode() + b"\n",
         }.items()
     },
     "result.json: empty": (lambda r: (r / "result.json").write_text(""), "result.json"),
@@ -260,13 +265,9 @@ DIGESTS: dict[str, Callable[[Path], Any]] = {
     **{
         f"a line: {what}": lambda run, c=content: (run / "digests.jsonl").write_bytes(c)
         for what, content in {
-            "no UTF-8": b"\xff\xfe\n",
-            "zero bytes": b"\x00" * 64 + b"\n",
+            **BROKEN,
             "empty": b"\n",
-            "a list": b"[]\n",
             "cut": b'{"round": \n',
-            "no keys": b"{}\n",
-            "deep": DEEP.encode() + b"\n",
             "five megabytes": b"x" * 5_000_000 + b"\n",
             "a long number": b'{"round": ' + b"9" * 5000 + b"}\n",
         }.items()

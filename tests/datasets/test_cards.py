@@ -78,6 +78,24 @@ def test_partition_shows_what_a_config_would_give(tmp_path: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_partition_needs_no_method(tmp_path):
+    few = ["--set", "domains.examples=20"]
+    (tmp_path / "card.yaml").write_text("card: digits\n")
+    (tmp_path / "method.yaml").write_text("recipe: fedprox\n")
+    shown = [
+        CliRunner().invoke(main, ["partition", *words, *few])
+        for words in (
+            [],
+            ["fedprox"],
+            ["--config", str(tmp_path / "card.yaml")],
+            ["--config", str(tmp_path / "method.yaml")],
+        )
+    ]
+    assert [done.exit_code for done in shown] == [0, 0, 0, 0]
+    assert len({done.stdout for done in shown}) == 1
+    assert "optdigits" in shown[0].stdout
+
+
 def test_an_impossible_partition_is_one_line(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["partition", "--set", "domains.examples=3000"])
     assert done.exit_code == 1

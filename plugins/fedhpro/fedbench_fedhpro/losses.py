@@ -87,7 +87,10 @@ class Hpcl:
     ] = "mean"
     margin: Annotated[
         Literal["off", "round", "epoch", "batch"],
-        Field(description="how often the client's margin is computed anew; see `Hpcl`"),
+        Field(
+            description="how often the client's margin is computed: a round, from the class "
+            "batches; an epoch or batch, from all examples"
+        ),
     ] = "round"
 
     @hookimpl
