@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import digests
 from .errors import FedbenchError, PluginError
 from .plugins import RunPlugins
 from .random import Streams
@@ -18,6 +19,7 @@ from .types import (
     Batch,
     ClientJob,
     ClientResult,
+    Empty,
     Examples,
     Failure,
     Output,
@@ -144,8 +146,10 @@ class ClientContext:
         plugins: RunPlugins,
         streams: Streams,
         attempt: int = 1,
+        empty: Empty | None = None,
     ) -> None:
         self.attempt = attempt
+        self._empty = empty
         self.round, self.client, self.rounds = job.round, job.client, rounds
         self.num_classes, self.device, self.model = num_classes, device, model
         self.payload, self.data = payload, data
@@ -284,7 +288,7 @@ class ClientContext:
         """
         if key in self._uploads and not replace:
             raise PluginError(f"two plugins upload {key!r} in {self.where}")
-        self._uploads[key] = seal(value, f"upload {key!r}")
+        self._uploads[key] = seal(value, f"upload {key!r}", self._empty)
 
     def metric(self, name: str, value: float | Tensor) -> None:
         """Report a number; the round shows its mean over clients, weighted by examples."""
@@ -303,25 +307,28 @@ class ClientContext:
         """Close the turn and return what travels and what the client keeps, sealed.
 
         Raises:
-            NonFiniteError: for an upload that is not finite, naming tensor, round and client. Not
-                left to the server, because here the check runs in parallel.
+            NonFiniteError: for an upload that is not finite, naming tensor, round and client. Like
+                the checksums not left to the server, because clients run in parallel.
         """
         for name, total in self._terms.items():
             mean = float(total) / self._seen
             if not math.isfinite(mean):
                 self._not_finite(self._owners[name], name, mean)
             self._metrics[f"loss.{name}"] = mean
-        for key, value in self._uploads.items():
-            for name, tensor in tensors(value):
+        found = {}
+        for key in sorted(self._uploads):
+            for name, tensor in tensors(self._uploads[key]):
                 if not all_finite(tensor):
                     what = f"upload {key!r}" + (f", tensor {name!r}," if name else "")
                     raise NonFiniteError(f"{what} is not finite in {self.where}")
+                found[digests.label(key, name)] = digests.checksum(tensor)
         return ClientResult(
             client=self.client,
             examples=len(self.data),
             uploads=Payload(self._uploads, f"the uploads of client {self.client}"),
             metrics=self._metrics,
-            state={k: seal(v, f"client state {k!r}") for k, v in self.state.items()},
+            state={k: seal(v, f"client state {k!r}", self._empty) for k, v in self.state.items()},
             seconds=seconds,
             failures=tuple(self._failures),
+            digests=found,
         )

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from . import config as configs
-from . import digests
 from .config import RunConfig
 from .context import ClientContext, Pipeline, eval_batch
 from .errors import ConfigError, PluginError
@@ -27,6 +26,7 @@ from .types import (
     ClientJob,
     ClientResult,
     Dataset,
+    Empty,
     Examples,
     Failure,
     Output,
@@ -148,13 +148,18 @@ class Runtime:
         return model, initial
 
     def run_client(
-        self, job: ClientJob, payload: Mapping[str, Value]
+        self, job: ClientJob, payload: Mapping[str, Value], empty: Empty | None = None
     ) -> ClientResult | ClientFailure:
         """Run one client's turn: a pure function of the config, the job and the payload.
 
         An exception becomes a `ClientFailure`, after as many attempts as ``failures`` allows. They
         all run here, one after the other, so that the answer keeps its place among the others and
         a turn that succeeds late gives the bits that it would have given at once.
+
+        Args:
+            job: whose turn it is, with what the client kept.
+            payload: what the server sent.
+            empty: gives the memory that uploads and the client's state are written to.
         """
         started = time.perf_counter()
         rule = self.config.failures
@@ -162,7 +167,7 @@ class Runtime:
         failures: list[Failure] = []
         for attempt in range(1, attempts + 1):
             try:
-                result = self._turn(job, payload, attempt)
+                result = self._turn(job, payload, attempt, empty)
             except Exception as error:
                 where = f"in round {job.round}, client {job.client}"
                 if where not in str(error):
@@ -177,7 +182,9 @@ class Runtime:
                 return replace(result, seconds=seconds, failures=(*failures, *result.failures))
         raise AssertionError("there is at least one attempt")
 
-    def _turn(self, job: ClientJob, payload: Mapping[str, Value], attempt: int) -> ClientResult:
+    def _turn(
+        self, job: ClientJob, payload: Mapping[str, Value], attempt: int, empty: Empty | None
+    ) -> ClientResult:
         received = Received(payload, self.device)
         with one_thread(), self.streams.scope("client", job.round, job.client):
             weights: Any = payload.get("weights", self.initial)
@@ -194,11 +201,10 @@ class Runtime:
                 plugins=self.plugins,
                 streams=self.streams,
                 attempt=attempt,
+                empty=empty,
             )
             self.plugins.hook.client_update(ctx=ctx)
-            result = ctx.result(0.0)
-            # Here, not at the server, because clients run in parallel.
-            return replace(result, digests=digests.of(result.uploads))
+            return ctx.result(0.0)
 
     def chunks(self, round: int, domain: int) -> list[Chunk]:
         """Return the parts in which a domain's test data is run through a model, in order."""

@@ -7,7 +7,7 @@ copied, on the CPU. A live reference can therefore never leak from one side to t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -101,12 +101,17 @@ def tensors(value: Value) -> Iterator[tuple[str, Tensor]]:
         yield from value.items()
 
 
-def seal(value: Value, what: str = "value") -> Value:
+Empty: TypeAlias = Callable[[Tensor], Tensor]
+"""Returns an unset, contiguous tensor on the CPU with type and shape of another one."""
+
+
+def seal(value: Value, what: str = "value", empty: Empty | None = None) -> Value:
     """Return a detached copy of ``value`` on the CPU, sharing no memory with it.
 
     Args:
         value: a tensor, a `PerClass`, or tensors by name.
         what: how to name it in the error.
+        empty: gives the memory of a copy; default anywhere.
 
     Raises:
         PluginError: when it is none of these.
@@ -122,13 +127,18 @@ def seal(value: Value, what: str = "value") -> Value:
             f"{what} is a {type(value).__name__}; "
             "it must be a tensor, a PerClass, or tensors by name"
         )
-    return copy_to(value, torch.device("cpu"))
+    return copy_to(value, torch.device("cpu"), empty)
 
 
-def copy_to(value: Value, device: torch.device) -> Value:
-    """Return a detached, contiguous copy of ``value`` on ``device``, sharing no memory with it."""
+def copy_to(value: Value, device: torch.device, empty: Empty | None = None) -> Value:
+    """Return a detached, contiguous copy of ``value`` on ``device``, sharing no memory with it.
+
+    ``empty`` gives the memory of a copy on the CPU.
+    """
 
     def copy(tensor: Tensor) -> Tensor:
+        if empty is not None:
+            return empty(tensor).copy_(tensor.detach())
         # A channels_last weight is laid out anew once, here, not by everyone who reads its bytes.
         if tensor.device == device:
             return tensor.detach().clone(memory_format=torch.contiguous_format)
@@ -144,12 +154,25 @@ def flatten(values: Mapping[str, Value]) -> dict[str, Tensor]:
     """Return all tensors of ``values`` under one name each; `unflatten` is the way back."""
     flat = {}
     for key, value in values.items():
-        kind = type(value).__name__ if isinstance(value, (Tensor, PerClass)) else "mapping"
-        if kind == "mapping" and not value:
-            raise PluginError(f"{key!r} is an empty mapping; leave the key out instead")
-        head = f"{kind}|{len(key)}|{key}"
+        head = f"{kind_of(key, value)}|{len(key)}|{key}"
         flat.update({head + name: tensor for name, tensor in tensors(value)})
     return flat
+
+
+def kind_of(key: str, value: Value) -> str:
+    """Return what `assembled` needs to make ``value`` from its `tensors`."""
+    if isinstance(value, (Tensor, PerClass)):
+        return type(value).__name__
+    if not value:
+        raise PluginError(f"{key!r} is an empty mapping; leave the key out instead")
+    return "mapping"
+
+
+def assembled(kind: str, parts: Mapping[str, Tensor]) -> Value:
+    """Return the value of a kind (see `kind_of`) from its `tensors`."""
+    if kind == "PerClass":
+        return PerClass(**parts)
+    return parts if kind == "mapping" else parts[""]
 
 
 def unflatten(flat: Mapping[str, Tensor]) -> dict[str, Value]:
@@ -165,13 +188,7 @@ def unflatten(flat: Mapping[str, Tensor]) -> dict[str, Value]:
         key, name = rest[: int(length)], rest[int(length) :]
         parts.setdefault(key, {})[name] = tensor
         kinds[key] = kind
-    values: dict[str, Value] = {}
-    for key, found in parts.items():
-        if kinds[key] == "PerClass":
-            values[key] = PerClass(**found)
-        else:
-            values[key] = found if kinds[key] == "mapping" else found[""]
-    return values
+    return {key: assembled(kinds[key], found) for key, found in parts.items()}
 
 
 def nbytes(value: Value) -> int:

@@ -1,9 +1,9 @@
 """Clients in parallel processes on this machine, with the same bits as one after the other.
 
 Workers are forked once the data is loaded, so data and plugins are shared without a copy and no
-plugin is pickled. Tensors travel through memory that was mapped before the fork; a pipe carries
-only their places. A worker that dies is replaced and its client runs again; one that loses its
-parent ends.
+plugin is pickled. Tensors travel through memory that was mapped before the fork: uploads are sealed
+there, large ones are averaged there, and a pipe carries only their places. A worker that dies is
+replaced and its client runs again; one that loses its parent ends.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import sys
 import weakref
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias
 
@@ -40,9 +41,10 @@ from ..types import (
     Payload,
     Value,
     Weights,
-    flatten,
+    assembled,
+    kind_of,
     nbytes,
-    unflatten,
+    tensors,
 )
 from .inline import InlineWorkers
 
@@ -57,6 +59,9 @@ WAITING = 32 << 20
 
 At least 3 results a worker, though, and at most 16, beyond which nothing is gained.
 """
+
+ALIGN = 64
+"""Bytes; tensors start at multiples of it, as PyTorch's own do."""
 
 SERVER = -1
 """The client of an answer about no client's job."""
@@ -89,53 +94,119 @@ class WorkerDied(FedbenchError):
     """A worker process ended without an answer, several times for one client."""
 
 
+class Block:
+    """Tensors that lie in some memory, without a copy."""
+
+    def __init__(self, memory: Any) -> None:
+        self._memory = memory
+        self._whole: dict[torch.dtype, Tensor] = {}
+
+    def tensor(self, dtype: torch.dtype, shape: tuple[int, ...], offset: int) -> Tensor:
+        """Return the contiguous tensor that lies so many bytes into the memory."""
+        if dtype not in self._whole:
+            self._whole[dtype] = torch.frombuffer(self._memory, dtype=dtype)
+        whole = self._whole[dtype]
+        return whole.as_strided(shape, _strides(shape), offset // whole.itemsize)
+
+
+@lru_cache(10_000)
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[d + 1 :]) for d in range(len(shape)))
+
+
+def _aligned(size: int) -> int:
+    return math.ceil(size / ALIGN) * ALIGN
+
+
 class Buffer:
     """Memory that parent and children share, since it is mapped before the fork."""
 
     def __init__(self, size: int, copies: Copies | None = None) -> None:
+        size = _aligned(size)
         self._map = mmap.mmap(-1, size)
-        self._size = size
+        self._block = Block(self._map)
+        self._start = self._block.tensor(torch.uint8, (size,), 0).data_ptr()
+        self._size, self._used = size, 0
         self._copies = copies or Copies()
 
-    def put(self, values: Mapping[str, Value]) -> list[Any]:
-        """Write ``values`` and return what `get` needs to find them; the rest goes in line."""
+    def clear(self) -> None:
+        """Let new values take the place of the old ones."""
+        self._used = 0
+
+    def empty(self, like: Tensor) -> Tensor:
+        """Return an unset, contiguous CPU tensor like another one; here, while there is room."""
+        size, offset = like.nbytes, self._used
+        if size == 0 or offset + size > self._size:
+            return torch.empty_like(like, device="cpu", memory_format=torch.contiguous_format)
+        self._used = offset + _aligned(size)
+        return self._block.tensor(like.dtype, tuple(like.shape), offset)
+
+    def put(self, values: Mapping[str, Value], channels_last: bool = False) -> list[Any]:
+        """Write what is not here already and return what `get` needs; the rest goes in line.
+
+        With ``channels_last`` a tensor of four dimensions is laid out as convolutions use it.
+        """
         places: list[Any] = []
-        offset = 0
         for key, value in values.items():
-            start = offset
+            start, end = self._size, 0
             parts: list[Any] = []
-            for name, tensor in flatten({key: value}).items():
-                plain = tensor.contiguous()
-                kind, shape = str(plain.dtype).removeprefix("torch."), list(plain.shape)
-                size = plain.numel() * plain.element_size()
-                if size == 0 or offset + size > self._size:
-                    raw = bytes(plain.reshape(-1).view(torch.uint8).numpy()) if size else b""
-                    parts.append((name, kind, shape, None, raw))
-                    continue
-                _tensor(self._map, kind, shape, offset).copy_(plain)
-                parts.append((name, kind, shape, offset, None))
-                offset = min(math.ceil((offset + size) / 64) * 64, self._size)
-            places.append((start, offset, parts))
+            for name, tensor in tensors(value):
+                turned = channels_last and tensor.ndim == 4
+                here = tensor.permute(0, 2, 3, 1) if turned else tensor
+                if not (self._holds(here) and here.is_contiguous()):
+                    here = self.empty(here).copy_(here)
+                shape = tuple(here.shape)
+                if self._holds(here):
+                    offset = here.data_ptr() - self._start
+                    start, end = min(start, offset), max(end, offset + here.nbytes)
+                    parts.append((name, here.dtype, shape, turned, offset, None))
+                else:
+                    raw = here.reshape(-1).view(torch.uint8).numpy() if here.numel() else b""
+                    parts.append((name, here.dtype, shape, turned, None, bytes(raw)))
+            places.append((key, kind_of(key, value), start, end, parts))
         return places
 
-    def get(self, places: Sequence[Any], copy: bool) -> dict[str, Value]:
-        """Read what `put` wrote; without ``copy`` the tensors lie in the shared memory."""
-        flat = {}
-        for start, end, parts in places:
-            memory: Any = self._map
-            if copy and end > start:
-                size = end - start
-                memory = self._copies.take(size)
-                np.copyto(memory[:size], np.frombuffer(self._map, np.uint8, size, start))
-            for name, kind, shape, offset, raw in parts:
+    def get(
+        self,
+        places: Sequence[Any],
+        copied: Callable[[str, int], bool] = lambda key, size: False,
+        memory: Any = None,
+    ) -> dict[str, Value]:
+        """Read what `put` wrote.
+
+        Args:
+            places: what `put` returned.
+            copied: whether to copy a key's value of so many bytes; others lie in the shared memory.
+            memory: what `lend` returned.
+        """
+        values = {}
+        shared = self._block if memory is None else Block(memory)
+        for key, kind, start, end, parts in places:
+            block, base, size = shared, 0, end - start
+            if size > 0 and copied(key, size):
+                copy, base = self._copies.take(size), start
+                np.copyto(copy[:size], np.frombuffer(self._map, np.uint8, size, start))
+                block = Block(copy)
+            found = {}
+            for name, dtype, shape, turned, offset, raw in parts:
                 if offset is not None:
-                    here = offset - start if copy else offset
-                    flat[name] = _tensor(memory, kind, shape, here)
+                    tensor = block.tensor(dtype, shape, offset - base)
                 elif raw:
-                    flat[name] = _tensor(bytearray(raw), kind, shape, 0)
+                    tensor = Block(bytearray(raw)).tensor(dtype, shape, 0)
                 else:
-                    flat[name] = torch.empty(shape, dtype=getattr(torch, kind))
-        return unflatten(flat)
+                    tensor = torch.empty(shape, dtype=dtype)
+                found[name] = tensor.permute(0, 3, 1, 2) if turned else tensor
+            values[key] = assembled(kind, found)
+        return values
+
+    def lend(self, back: Callable[[], object]) -> npt.NDArray[np.uint8]:
+        """Return all bytes; ``back`` is called once nothing, and no tensor, lies in them."""
+        array = np.frombuffer(self._map, dtype=np.uint8)
+        weakref.finalize(array, back).atexit = False
+        return array
+
+    def _holds(self, tensor: Tensor) -> bool:
+        return tensor.numel() > 0 and 0 <= tensor.data_ptr() - self._start < self._size
 
 
 class Copies:
@@ -154,7 +225,7 @@ class Copies:
     def take(self, size: int) -> npt.NDArray[np.uint8]:
         """Return ``size`` bytes or a little more, in use as long as a tensor on the array lives."""
         if size < self.LARGE:
-            return torch.empty(size, dtype=torch.uint8).numpy()
+            return torch.empty(_aligned(size), dtype=torch.uint8).numpy()
         whole = math.ceil(size / self.LARGE) * self.LARGE
         free = self._free.setdefault(whole, [])
         memory = free.pop() if free else mmap.mmap(-1, whole, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -163,27 +234,24 @@ class Copies:
         return array
 
 
-def _tensor(memory: Any, kind: str, shape: Sequence[int], offset: int) -> Tensor:
-    """Return the tensor that lies ``offset`` bytes into ``memory``, without a copy."""
-    dtype = getattr(torch, kind)
-    count = math.prod(shape)
-    return torch.frombuffer(memory, dtype=dtype, count=count, offset=offset).reshape(shape)
+class Shared:
+    """What parent and workers share: the broadcast, and a slot for each client's result."""
+
+    def __init__(self, slots: int, size: int) -> None:
+        copies = Copies()
+        self.payload = Buffer(size)
+        self.slots = [Buffer(size, copies) for _ in range(slots)]
 
 
 class Worker:
-    """One forked process, its pipe and its buffer."""
+    """One forked process and its pipe."""
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        payload: Buffer,
-        size: int,
-        copies: Copies,
-        others: list[Worker],
-    ) -> None:
-        self.buffer = Buffer(size, copies)
+    def __init__(self, runtime: Runtime, shared: Shared, others: list[Worker]) -> None:
         self.pipe, child = multiprocessing.Pipe()
         self.job: int | None = None
+        self.slot = 0
+        self._shared = shared
+        self._payload: Sequence[Any] | None = None
         parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -191,16 +259,20 @@ class Worker:
         if self.pid == 0:
             for other in (self, *others):
                 other.pipe.close()
-            _serve(runtime, payload, self.buffer, child, parent)
+            _serve(runtime, shared, child, parent)
         child.close()
 
-    def give(self, number: int, job: Job, payload: Sequence[Any]) -> None:
-        """Hand the worker a job, which is its caller's ``number``."""
-        self.job = number
+    def give(self, number: int, job: Job, payload: Sequence[Any], slot: int) -> None:
+        """Hand the worker a job, which is its caller's ``number``, and a slot for its result."""
+        self.job, self.slot = number, slot
         state: list[Any] = []
-        if isinstance(job, ClientJob):
-            state, job = self.buffer.put(job.state), replace(job, state={})
-        self.pipe.send((job, state, payload))
+        if isinstance(job, ClientJob) and job.state:
+            buffer = self._shared.slots[slot]
+            buffer.clear()
+            state, job = buffer.put(job.state), replace(job, state={})
+        known = payload is self._payload
+        self._payload = payload
+        self.pipe.send((job, slot, state, None if known else payload))
 
     def end(self) -> None:
         """Stop the process and wait for it."""
@@ -211,9 +283,7 @@ class Worker:
             os.waitpid(self.pid, 0)
 
 
-def _serve(
-    runtime: Runtime, payload: Buffer, buffer: Buffer, pipe: Connection, parent: int
-) -> NoReturn:
+def _serve(runtime: Runtime, shared: Shared, pipe: Connection, parent: int) -> NoReturn:
     """Answer jobs until the parent is gone. Runs in the child and never returns."""
     status = 1
     try:
@@ -222,18 +292,20 @@ def _serve(
         _die_with(parent)
         torch.set_num_threads(1)
         torch.set_grad_enabled(True)  # a worker may be replaced while the parent evaluates
+        received: Mapping[str, Any] = {}
         while True:
-            job, state, places = pipe.recv()
-            received = payload.get(places, copy=False)
-            if isinstance(job, Chunk):
-                pipe.send(_tested(runtime, job, received, buffer))
-                continue
-            job = replace(job, state=buffer.get(state, copy=True))
-            answer = runtime.run_client(job, received)
-            if isinstance(answer, ClientResult):
-                pipe.send(_packed(answer, buffer))
+            job, slot, state, places = pipe.recv()
+            if places is not None:
+                received = shared.payload.get(places)
+            buffer = shared.slots[slot]
+            if isinstance(job, ClientJob):
+                job = replace(job, state=buffer.get(state, lambda key, size: True))
+                buffer.clear()
+                answer: Any = runtime.run_client(job, received, buffer.empty)
             else:
-                pipe.send(answer)
+                buffer.clear()
+                answer = _tested(runtime, job, received)
+            pipe.send(answer if isinstance(answer, ClientFailure) else _packed(answer, buffer))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         status = 0
     finally:
@@ -247,21 +319,20 @@ def _die_with(parent: int) -> None:
         os._exit(0)
 
 
-def _packed(result: ClientResult, buffer: Buffer) -> Any:
-    """Put a result's tensors into the shared memory; return the rest and their places."""
-    values = {f"u{key}": value for key, value in result.uploads.items()}
-    values |= {f"s{key}": value for key, value in result.state.items()}
-    return replace(result, uploads=Payload({}, ""), state={}), buffer.put(values)
+def _packed(answer: ClientResult | Output, buffer: Buffer) -> Any:
+    """Put an answer's tensors into the shared memory; return the rest and their places."""
+    if isinstance(answer, Output):
+        return None, buffer.put({"features": answer.features, "logits": answer.logits})
+    values = {f"u{key}": value for key, value in answer.uploads.items()}
+    values |= {f"s{key}": value for key, value in answer.state.items()}
+    return replace(answer, uploads=Payload({}, ""), state={}), buffer.put(values)
 
 
-def _tested(
-    runtime: Runtime, chunk: Chunk, payload: Mapping[str, Any], buffer: Buffer
-) -> tuple[None, Any] | ClientFailure:
+def _tested(runtime: Runtime, chunk: Chunk, payload: Mapping[str, Any]) -> Output | ClientFailure:
     try:
-        output = runtime.run_chunk(chunk, payload["weights"])
+        return runtime.run_chunk(chunk, payload["weights"])
     except Exception as error:
         return ClientFailure(SERVER, (), error, 0.0)
-    return None, buffer.put({"features": output.features, "logits": output.logits})
 
 
 class PoolWorkers:
@@ -270,16 +341,17 @@ class PoolWorkers:
     def __init__(self, runtime: Runtime, count: int) -> None:
         self._runtime = runtime
         weights = nbytes(runtime.initial)
-        self._size = max(64 << 20, 4 * weights)
-        self._payload = Buffer(self._size)
-        self._copies = Copies()
         self._window = min(max(3 * count, WAITING // max(1, weights)), 16 * count)
+        # For those that wait, if they stay there, and for a few that an aggregator holds.
+        slots = 2 * count + (self._window if weights >= Copies.LARGE else 0)
+        self._shared = Shared(slots, max(16 << 20, 4 * weights))
+        self._free = list(range(len(self._shared.slots)))
         self._workers: list[Worker] = []
         for _ in range(count):
             self._start()
 
     def _start(self) -> Worker:
-        worker = Worker(self._runtime, self._payload, self._size, self._copies, self._workers)
+        worker = Worker(self._runtime, self._shared, self._workers)
         self._workers.append(worker)
         return worker
 
@@ -305,7 +377,8 @@ class PoolWorkers:
         self, payload: Mapping[str, Value], jobs: Sequence[Job], sizes: Sequence[int]
     ) -> Iterator[Any]:
         """Yield the jobs' answers in their order."""
-        places = self._payload.put(payload)
+        self._shared.payload.clear()
+        places = self._shared.payload.put(payload, channels_last=True)
         waiting = list(range(len(jobs)))
         ready: dict[int, Any] = {}
         deaths: Counter[int] = Counter()
@@ -317,7 +390,7 @@ class PoolWorkers:
                     break
                 number = max(window, key=sizes.__getitem__)
                 waiting.remove(number)
-                worker.give(number, jobs[number], places)
+                worker.give(number, jobs[number], places, self._free.pop())
             while delivered in ready:  # what its reader does, workers do not wait for
                 yield ready.pop(delivered)
                 delivered += 1
@@ -343,31 +416,42 @@ class PoolWorkers:
             except (EOFError, ConnectionResetError, OSError):
                 self._workers.remove(worker)
                 worker.end()
+                self._free.append(worker.slot)
                 self._start()
                 lost.append(number)
                 continue
             worker.job = None
-            ready[number] = (
-                answer if isinstance(answer, ClientFailure) else _unpacked(answer, worker.buffer)
-            )
+            ready[number] = self._unpacked(answer, worker.slot)
         return lost
+
+    def _unpacked(
+        self, answer: ClientFailure | tuple[ClientResult | None, Any], slot: int
+    ) -> ClientResult | Output | ClientFailure:
+        """Return an answer with its tensors: large ones in the slot, the rest copied out of it."""
+        memory = self._shared.slots[slot].lend(partial(self._free.append, slot))
+        if isinstance(answer, ClientFailure):
+            return answer
+        result, places = answer
+        # Every idle worker needs a slot for its next job.
+        short = len(self._free) < sum(worker.job is None for worker in self._workers)
+
+        def copied(key: str, size: int) -> bool:
+            # What a client keeps, and small values, may be needed long after the weights.
+            return short or size < Copies.LARGE or key[0] == "s"
+
+        values = self._shared.slots[slot].get(places, copied, memory)
+        if result is None:
+            return Output(**values)  # type: ignore[arg-type]
+        uploads = {key[1:]: value for key, value in values.items() if key[0] == "u"}
+        state = {key[1:]: value for key, value in values.items() if key[0] == "s"}
+        sent = Payload(uploads, f"the uploads of client {result.client}")
+        return replace(result, uploads=sent, state=state)
 
     def close(self) -> None:
         """Stop every worker."""
         for worker in self._workers:
             worker.end()
         self._workers = []
-
-
-def _unpacked(answer: tuple[ClientResult | None, Any], buffer: Buffer) -> ClientResult | Output:
-    result, places = answer
-    values = buffer.get(places, copy=True)
-    if result is None:
-        return Output(**values)  # type: ignore[arg-type]
-    uploads = {key[1:]: value for key, value in values.items() if key[0] == "u"}
-    state = {key[1:]: value for key, value in values.items() if key[0] == "s"}
-    sent = Payload(uploads, f"the uploads of client {result.client}")
-    return replace(result, uploads=sent, state=state)
 
 
 def _place(job: Job) -> str:

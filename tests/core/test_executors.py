@@ -7,17 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fedbench_baselines import fedavg
 
 from fedbench import ClientContext, ConfigError, FedbenchError, PerClass, Run, hookimpl
-from fedbench.executors.pool import Buffer, Pool, PoolWorkers, WorkerDied
+from fedbench.executors.pool import Buffer, Copies, Pool, PoolWorkers, WorkerDied
 from fedbench.plugins import Registry, discover
+from fedbench.types import seal
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the pool forks")
 INLINE = {"name": "inline"}
@@ -180,8 +182,10 @@ def test_results_come_in_client_order_and_few_wait(
     assert seen == list(range(1, 19))
 
 
-@pytest.mark.parametrize("size", [16, 1 << 16], ids=["too small", "large enough"])
-def test_a_buffer_gives_back_what_was_put(size: int) -> None:
+@pytest.mark.parametrize("size", [17, 1 << 16], ids=["too small", "large enough"])
+@pytest.mark.parametrize("copied", [True, False])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_a_buffer_gives_back_what_was_put(size: int, copied: bool, channels_last: bool) -> None:
     buffer = Buffer(size)
     values = {
         "t": torch.arange(7, dtype=torch.float32).reshape(7, 1),
@@ -190,32 +194,83 @@ def test_a_buffer_gives_back_what_was_put(size: int) -> None:
         "half": torch.tensor([1.5], dtype=torch.bfloat16),
         "flag": torch.tensor([True, False]),
         "p": PerClass(torch.tensor([1]), torch.ones(1, 2), torch.tensor([4])),
-        "m": {"a.b": torch.ones(2, 2), "n": torch.tensor(1)},
+        "m": {
+            "a.b": torch.ones(2, 2),
+            "n": torch.tensor(1),
+            "kernel": torch.arange(24.0).reshape(1, 2, 3, 4),
+        },
     }
-    found = buffer.get(buffer.put(values), copy=True)
+    found: Any = buffer.get(buffer.put(values, channels_last), lambda key, size: copied)
     assert set(found) == set(values)
     for key in ("t", "empty", "scalar", "half", "flag"):
         assert torch.equal(found[key], values[key])  # type: ignore[arg-type]
         assert found[key].dtype == values[key].dtype  # type: ignore[union-attr]
     assert torch.equal(found["p"].values, values["p"].values)  # type: ignore[union-attr]
     assert torch.equal(found["m"]["a.b"], values["m"]["a.b"])  # type: ignore[index,call-overload]
+    assert torch.equal(found["m"]["kernel"], values["m"]["kernel"])  # type: ignore[index,call-overload]
+    # Lies as a convolution uses it, if asked for.
+    assert found["m"]["kernel"].is_contiguous() != channels_last
 
 
 def test_a_large_copy_stays_as_it_is_while_it_is_used_and_its_memory_is_taken_again() -> None:
     buffer = Buffer(8 << 20)
-    first: Any = buffer.get(
-        buffer.put({"w": {"a": torch.zeros(400_000), "b": torch.ones(3)}}), True
-    )
-    place = first["w"]["a"].data_ptr()
-    view = first["w"]["b"][1:]  # a view keeps the whole copy in use
+
+    def copy(weights: dict[str, torch.Tensor]) -> Any:
+        buffer.clear()
+        return buffer.get(buffer.put({"w": weights}), lambda key, size: True)["w"]
+
+    first = copy({"a": torch.zeros(400_000), "b": torch.ones(3)})
+    place = first["a"].data_ptr()
+    view = first["b"][1:]  # a view keeps the whole copy in use
     del first
-    second: Any = buffer.get(buffer.put({"w": {"a": torch.full((400_000,), 2.0)}}), True)
-    assert second["w"]["a"].data_ptr() != place
+    second = copy({"a": torch.full((400_000,), 2.0)})
+    assert second["a"].data_ptr() != place
     assert torch.equal(view, torch.ones(2))
     del view
-    third: Any = buffer.get(buffer.put({"w": {"a": torch.full((400_000,), 3.0)}}), True)
-    assert third["w"]["a"].data_ptr() == place
-    assert torch.equal(second["w"]["a"], torch.full((400_000,), 2.0))
+    third = copy({"a": torch.full((400_000,), 3.0)})
+    assert third["a"].data_ptr() == place
+    assert torch.equal(second["a"], torch.full((400_000,), 2.0))
+
+
+def test_what_is_made_in_a_buffer_is_not_written_twice_and_is_lent_until_nothing_uses_it() -> None:
+    buffer = Buffer(1 << 16)
+    made = seal({"a": torch.arange(30.0).reshape(5, 6).t(), "b": torch.ones(2)}, "w", buffer.empty)
+    places = buffer.put({"w": made})
+    returned: list[str] = []
+    lent: Any = buffer.get(places, memory=buffer.lend(lambda: returned.append("back")))
+    assert lent["w"]["a"].data_ptr() == made["a"].data_ptr()  # type: ignore[index,call-overload]
+    assert torch.equal(lent["w"]["a"], torch.arange(30.0).reshape(5, 6).t())
+    assert lent["w"]["a"].is_contiguous()
+    rest = lent["w"]["b"][:1]
+    del lent
+    assert not returned
+    del rest
+    assert returned == ["back"]
+
+
+def test_an_aggregator_may_hold_more_results_than_there_are_places_for(
+    run_tiny: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"domains": {"clients_per_domain": 9, "examples": 3}}
+    expected = run_tiny("fedavg", executor=INLINE, extra=sizes).result()["weights_sha256"]
+    shared: list[bool] = []
+    mean = fedavg.weighted_mean
+
+    def of_all(items: Iterable[Any]) -> Any:
+        held = list(items)
+        for weights, _ in held:
+            (size,) = {tensor.untyped_storage().nbytes() for tensor in weights.values()}
+            shared.append(size >= 16 << 20)
+        return mean(held)
+
+    monkeypatch.setattr(fedavg, "weighted_mean", of_all)
+    monkeypatch.setattr(Copies, "LARGE", 1 << 10)
+    monkeypatch.setattr("fedbench.executors.pool.WAITING", 0)
+    assert run_tiny("fedavg", executor=pool(2), extra=sizes).result()["weights_sha256"] == expected
+    assert len(shared) == 2 * 18
+    for one in (shared[:18], shared[18:]):  # places come back after each round
+        assert one[0]
+        assert not one[-1]
 
 
 def test_too_few_workers_are_refused(registry: Registry, tiny_config: Callable[..., Any]) -> None:
