@@ -69,15 +69,21 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def line_up(given: argparse.Namespace) -> tuple[list[Contestant], dict[str, str]]:
-    """Return who takes part, in turn, and who can't and why."""
+    """Return who takes part, in turn, and who can't and why.
+
+    fedbench follows the plain loop at once, since the machine's speed drifts within a turn.
+    """
+    first = [plain()] if "plain" in given.against else []
     there, absent = [], {}
     for name in given.against:
+        if name == "plain":
+            continue
         try:
-            there.append(plain() if name == "plain" else peer(name, given.envs, given.own_torch))
+            there.append(peer(name, given.envs, given.own_torch))
         except NotInstalled as error:
             absent[name] = str(error)
             print(f"{name}: NOT INSTALLED: {error}", flush=True)
-    return [*there, *map(fedbench, given.variants)], absent
+    return [*first, *map(fedbench, given.variants), *there], absent
 
 
 def once(contestant: Contestant, workload: Workload, rounds: int) -> measure.Measured:
