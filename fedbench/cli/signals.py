@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+PARENT = "FEDBENCH_PARENT"
+"""Environment variable of `fedbench.compare` with the process that this one must not outlive."""
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: ends a run as Ctrl-C does, with an exit status of its own."""
@@ -25,17 +28,21 @@ def orderly() -> Iterator[None]:
     """Raise `KeyboardInterrupt` at the first SIGINT, `Terminated` at the first SIGTERM.
 
     A second signal of either kind ends the process on the spot: workers end with their parent, and
-    files are whole at every moment. A signal that is ignored (``nohup``, ``&``) stays so.
+    files are whole at every moment. A signal that is ignored (``nohup``, ``&``) stays so. A process
+    that follows a parent takes no second SIGTERM: Linux sends one for each thread of a parent that
+    is killed, and the first checkpoint may be under way.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    owner = os.getpid()
+    owner, follows = os.getpid(), PARENT in os.environ
     caught: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a worker that has just been forked
             os._exit(128 + number)
+        if caught and follows and number == signal.SIGTERM:
+            return
         if caught:
             show_cursor = b"\x1b[?25h" if sys.stderr.isatty() else b""
             os.write(2, show_cursor + b"\nStopped at once; the last checkpoint is kept.\n")
@@ -56,12 +63,12 @@ def orderly() -> Iterator[None]:
 
 
 def follow_parent() -> None:
-    """Ask Linux for a SIGTERM when the process named in ``FEDBENCH_PARENT`` ends.
+    """Ask Linux for a SIGTERM when the process named in `PARENT` ends.
 
     Raises:
         Terminated: when it has ended already.
     """
-    parent = os.environ.pop("FEDBENCH_PARENT", None)
+    parent = os.environ.pop(PARENT, None)
     if parent and sys.platform.startswith("linux"):
         import ctypes
 

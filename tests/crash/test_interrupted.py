@@ -158,6 +158,35 @@ def test_a_second_signal_ends_at_once_and_the_run_can_go_on(
     case.check(fork)
 
 
+def test_more_signals_of_a_killed_comparison_do_not_end_its_run_at_once(
+    case: Case, fork: Any, processes: Any, points: Any, tmp_path: Path
+) -> None:
+    here, writing, go_on = tmp_path / "here", tmp_path / "writing", tmp_path / "go on"
+
+    def wait() -> None:
+        writing.touch()
+        wait_for(go_on.exists, "the second signal")
+
+    def before() -> None:
+        os.environ["FEDBENCH_PARENT"] = str(os.getppid())
+        PLAN.update({(3, 0): lambda: stop_here(here)})
+        points(wait).set("flush of checkpoint.json 1")
+
+    victim = fork(case.words[:-2], before)
+    wait_for(here.exists, "round 3")
+    os.kill(victim.pid, signal.SIGTERM)
+    wait_for(writing.exists, "the checkpoint")
+    os.kill(victim.pid, signal.SIGTERM)  # Linux sends one for each thread that is killed
+    time.sleep(0.1)
+    go_on.touch()
+    ended = victim.wait()
+    assert ended.status == 143, ended
+    assert "Interrupted after 2 of 3 rounds" in ended.err
+    assert "Stopped at once" not in ended.err
+    assert processes(ended.pid)
+    case.check(fork)
+
+
 def test_ctrl_c_before_the_first_round_is_no_traceback(
     case: Case, fork: Any, points: Any, tmp_path: Path
 ) -> None:
