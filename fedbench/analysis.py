@@ -126,7 +126,7 @@ def analyse(
     Args:
         registry: what is installed.
         records: runs, finished or not.
-        variants: their order; default the order of appearance.
+        variants: the first ones in order; the others follow in the order of appearance.
         reference: the variant to compare with; default the last one.
         test: paired ``t`` or ``wilcoxon``.
 
@@ -136,7 +136,7 @@ def analyse(
     """
     if not records:
         raise ConfigError("there is no run to report")
-    order = list(variants or dict.fromkeys(r.variant for r in records))
+    order = list(dict.fromkeys((*(variants or ()), *(r.variant for r in records))))
     shorter = without_shared((*order, *(r.variant for r in records)))
     records = [replace(r, variant=shorter[r.variant]) for r in records]
     order = [shorter[v] for v in order]

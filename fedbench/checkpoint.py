@@ -22,7 +22,6 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from . import reading
@@ -31,6 +30,7 @@ from .config import RunConfig
 from .errors import ConfigError
 from .files import write_atomic
 from .store import to_json, versions
+from .tensorfile import from_bytes, to_bytes
 from .types import Payload, ServerState, Value, Weights, flatten, unflatten
 
 FOLDER, POINTER = "checkpoint", "checkpoint.json"
@@ -85,7 +85,7 @@ def write(
     in_memory, on_disk = clients.snapshot()
     for client, kept in in_memory.items():
         tensors |= {f"client/{client}/{name}": value for name, value in flatten(kept).items()}
-    data = save({name: value.contiguous() for name, value in tensors.items()})
+    data = to_bytes(tensors)
     name = f"state-{state.round}.safetensors"
     write_atomic(folder / name, data)
     pointer = {
@@ -235,7 +235,7 @@ def _tensors(
         raise ConfigError(f"{file}: damaged: its SHA-256 is not the recorded one")
     parts: dict[str, dict[str, Tensor]] = {"weights": {}, "server": {}}
     kept: dict[int, dict[str, Tensor]] = {}
-    for full, tensor in load(data).items():
+    for full, tensor in from_bytes(data).items():
         part, name = full.split("/", 1)
         if part == "client":
             client, name = name.split("/", 1)

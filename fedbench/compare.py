@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -93,6 +93,8 @@ class Job:
     config: RunConfig
     method: str
     path: Path
+    also: tuple[str, ...] = ()
+    """Other names that the user gave the same run."""
 
 
 def parse_method(text: str) -> tuple[str, list[str], list[str]]:
@@ -134,7 +136,10 @@ def plan(registry: Registry, grid: Grid, folder: Path) -> list[Job]:
             config = configs.resolve(registry, name, without=without, **given)
             if partition is not None:
                 config = _with_partition(registry, config, partition)
-            jobs.setdefault(config.hash, Job(config, method, run_path(folder, method, config)))
+            job = Job(config, method, run_path(folder, method, config))
+            same = jobs.setdefault(config.hash, job)
+            if method not in (same.method, *same.also):
+                jobs[config.hash] = replace(same, also=(*same.also, method))
     return list(jobs.values())
 
 
@@ -299,10 +304,14 @@ def _rounds(path: Path) -> int:
 
 
 def labels(registry: Registry, jobs: Sequence[Job]) -> dict[str, str]:
-    """Return, for each method as the user wrote it, the variant's name in the report."""
+    """Return, for each method as the user wrote it, the variant's name in the report.
+
+    With several settings of a method it is that of the first one.
+    """
     names: dict[str, str] = {}
     for job in jobs:
-        names.setdefault(job.method, records.variant_of(registry, job.config))
+        for method in (job.method, *job.also):
+            names.setdefault(method, records.variant_of(registry, job.config))
     return names
 
 

@@ -110,6 +110,8 @@ class Pipeline:
         x = send(inputs, self._device)
         if x.dtype == torch.uint8:
             x = x.float().div_(255)
+        elif x is inputs and self._steps:
+            x = x.clone()  # a transform may write into what it gets
         for call, streams in self._steps:
             x = call(inputs=x, train=train, rng=streams[train])
         return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+NO_MEMORY = ("can't allocate memory", "CUDA out of memory", "Cannot allocate memory")
+"""What torch says when memory runs out; it has no class of its own for that on the CPU."""
+
 
 class FedbenchError(Exception):
     """An error whose text is meant for the user; the command line prints it without a traceback."""

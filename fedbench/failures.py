@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .errors import ConfigError, FedbenchError, PluginError
+from .errors import NO_MEMORY, ConfigError, FedbenchError, PluginError
 from .types import Failure
 
 NOT_THE_CLIENTS = (PluginError, ConfigError, MemoryError, torch.OutOfMemoryError)
@@ -75,7 +75,8 @@ class ClientFailure:
 
 def ends_the_run(error: Exception) -> bool:
     """Whether ``error`` is not the client's failure; see the module's docstring."""
-    return isinstance(error, NOT_THE_CLIENTS)
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    return isinstance(error, NOT_THE_CLIENTS) or any(words in text for words in NO_MEMORY)
 
 
 def failure(client: int, attempt: int, error: Exception, lost: bool) -> Failure:

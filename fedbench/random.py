@@ -52,7 +52,7 @@ class Streams:
 
         For code that takes no generator: weight initialisation, dropout.
         """
-        devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+        devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
         with torch.random.fork_rng(devices=devices):
             # The same numbers; torch.manual_seed formats stack traces, milliseconds a call.
             seed = torch.manual_seed if devices else torch.default_generator.manual_seed

@@ -158,11 +158,11 @@ class Run:
             rounds = Rounds(
                 runtime, workers, self._clients, self._owners, self._metrics, self.progress
             )
-            with one_thread():
+            with one_thread(), runtime.streams.scope("server", 0):
                 state = self.state or rounds.initial_state()
             for number in range(state.round + 1, config.rounds + 1):
                 started = time.perf_counter()
-                with one_thread():
+                with one_thread(), runtime.streams.scope("server", number):
                     # A copy: a plugin that writes into it must not change the state that is kept.
                     state, result = rounds.play(state.copy(), number)
                 result = replace(result, seconds=time.perf_counter() - started)

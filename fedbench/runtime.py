@@ -84,6 +84,7 @@ class Runtime:
             self.parts = self._partition()
         keep_freed_memory()  # only now, so that what loading needed goes back to the system
         self.model, self.initial = self._model()
+        self._trainable = [p.requires_grad for p in self.model.parameters()]
 
     def client_data(self, client: int) -> Examples:
         """Return what a client trains on, the plugins' changes applied."""
@@ -189,6 +190,9 @@ class Runtime:
         with one_thread(), self.streams.scope("client", job.round, job.client):
             weights: Any = payload.get("weights", self.initial)
             self.model.load_state_dict(weights)
+            for parameter, trainable in zip(self.model.parameters(), self._trainable, strict=True):
+                parameter.grad = None
+                parameter.requires_grad_(trainable)
             self.model.train()
             ctx = ClientContext(
                 job=job,

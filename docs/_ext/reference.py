@@ -225,7 +225,8 @@ def commands_page() -> str:
     """Return the page of all commands."""
     text = f"# Commands\n\n{NOTE}\n{help_text(main.help)}\n"
     for typed, command in commands():
-        ctx = click.Context(command, info_name=typed)
+        # With the command line's settings: a command keeps the help option of its first context.
+        ctx = click.Context(command, info_name=typed, **main.context_settings)
         usage = " ".join([typed, *command.collect_usage_pieces(ctx)])
         anchor = typed.replace(" ", "-")
         text += f"({anchor})=\n## `{typed}`\n\n{code(usage)}\n{help_text(command.help)}\n"

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from ..errors import ConfigError, FedbenchError
+from ..errors import NO_MEMORY, ConfigError, FedbenchError
 from . import signals
 
 
@@ -59,10 +59,6 @@ def one_line(error: Exception) -> str:
     text += "".join(f" {n}" for n in getattr(error, "__notes__", []) if n not in text)
     shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return "".join(" " if c.isspace() else c for c in " ".join("".join(shown).split()))
-
-
-NO_MEMORY = ("can't allocate memory", "CUDA out of memory", "Cannot allocate memory")
-"""What torch says when memory runs out; it has no class of its own for that on the CPU."""
 
 
 class Command(OneLine):

@@ -149,9 +149,10 @@ def _report(
     from ..report import write
     from ..report.terminal import print_analysis
 
-    if labels and reference:
-        reference = labels[reference]
-    order = list(dict.fromkeys(labels.values())) if labels else None
+    order = None
+    if labels:
+        reference = labels[reference or list(labels)[-1]]
+        order = list(dict.fromkeys(labels.values()))
     analysis = analyse(registry, found, variants=order, reference=reference, test=test)
     print_analysis(analysis)
     paths = write(analysis, out)

@@ -347,13 +347,24 @@ class PoolWorkers:
         self._shared = Shared(slots, max(16 << 20, 4 * weights))
         self._free = list(range(len(self._shared.slots)))
         self._workers: list[Worker] = []
-        for _ in range(count):
-            self._start()
+        try:
+            for _ in range(count):
+                self._start()
+        except BaseException:
+            self.close()
+            raise
 
     def _start(self) -> Worker:
         worker = Worker(self._runtime, self._shared, self._workers)
         self._workers.append(worker)
         return worker
+
+    def _replace(self, worker: Worker) -> None:
+        """Put a new worker in the place of one that has died with a slot of its own."""
+        self._workers.remove(worker)
+        worker.end()
+        self._free.append(worker.slot)
+        self._start()
 
     def run(
         self, payload: Mapping[str, Value], jobs: Sequence[ClientJob]
@@ -390,7 +401,11 @@ class PoolWorkers:
                     break
                 number = max(window, key=sizes.__getitem__)
                 waiting.remove(number)
-                worker.give(number, jobs[number], places, self._free.pop())
+                try:
+                    worker.give(number, jobs[number], places, self._free.pop())
+                except OSError:  # it died while it had nothing to do
+                    self._replace(worker)
+                    insort(waiting, number)
             while delivered in ready:  # what its reader does, workers do not wait for
                 yield ready.pop(delivered)
                 delivered += 1
@@ -414,10 +429,7 @@ class PoolWorkers:
             try:
                 answer = worker.pipe.recv()
             except (EOFError, ConnectionResetError, OSError):
-                self._workers.remove(worker)
-                worker.end()
-                self._free.append(worker.slot)
-                self._start()
+                self._replace(worker)
                 lost.append(number)
                 continue
             worker.job = None

@@ -79,6 +79,8 @@ def test_options_and_partitions_multiply_the_plan(registry: Registry, tmp_path: 
 def test_the_same_config_under_two_names_runs_once(registry: Registry, tmp_path: Path) -> None:
     jobs = plan(registry, grid(["fedhpro", "fedhpro:hpcl.temperature=0.05"]), tmp_path)
     assert len(jobs) == 1
+    names = labels(registry, jobs)
+    assert names["fedhpro:hpcl.temperature=0.05"] == names["fedhpro"]
 
 
 def test_within_a_seed_variants_differ_in_nothing_but_the_method(

@@ -142,6 +142,18 @@ def test_no_worker_is_left_when_a_run_ends_or_is_broken_off(
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
+def test_a_worker_that_dies_while_idle_is_replaced(
+    registry: Registry, tiny_config: Callable[..., Any], run_tiny: Callable[..., Run]
+) -> None:
+    undisturbed = run_tiny("fedavg", rounds=3, executor=INLINE).result()
+    run = Run(tiny_config(registry, rounds=3, executor=pool(2)), registry=registry)
+    for result in run.rounds():
+        if result.round < 3:
+            children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+            os.kill(int(children[0]), signal.SIGKILL)
+    assert run.result()["weights_sha256"] == undisturbed["weights_sha256"]
+
+
 def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
     words = ["run", "fedavg", "--set", "domains.examples=20", "--set", "sgd.epochs=1"]
     words += ["--rounds", "500", "--executor", "pool", "--set", "executor.workers=2"]
