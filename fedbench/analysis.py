@@ -137,7 +137,7 @@ def analyse(
     if not records:
         raise ConfigError("there is no run to report")
     order = list(dict.fromkeys((*(variants or ()), *(r.variant for r in records))))
-    shorter = without_shared((*order, *(r.variant for r in records)))
+    shorter = without_shared(order)
     records = [replace(r, variant=shorter[r.variant]) for r in records]
     order = [shorter[v] for v in order]
     chosen = shorter.get(reference, reference) if reference else order[-1]

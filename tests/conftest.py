@@ -19,6 +19,7 @@ from hypothesis import settings
 
 from fedbench import config as configs
 from fedbench.config import RunConfig
+from fedbench.executors.pool import PoolWorkers
 from fedbench.hookspecs import hookimpl
 from fedbench.plugins import Registry, discover
 from fedbench.run import Run
@@ -158,3 +159,18 @@ def run_tiny(registry: Registry) -> Callable[..., Run]:
         return run
 
     return finished
+
+
+@pytest.fixture
+def pids(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The processes of all workers that a test has started, in their order."""
+    found: list[int] = []
+    start = PoolWorkers._start
+
+    def spy(self: PoolWorkers) -> Any:
+        worker = start(self)
+        found.append(worker.pid)
+        return worker
+
+    monkeypatch.setattr(PoolWorkers, "_start", spy)
+    return found

@@ -103,7 +103,7 @@ def compare(
         sys.exit(signals.status(error))
     found = comparison.collect(registry, jobs_planned)
     labels = comparison.labels(registry, jobs_planned)
-    _report(registry, found, labels, grid.reference, grid.test, out)
+    _report(registry, found, labels, grid.reference or grid.methods[-1], grid.test, out)
     if any(r.status == "failed" for r in found):
         sys.exit(1)
 
@@ -151,7 +151,7 @@ def _report(
 
     order = None
     if labels:
-        reference = labels[reference or list(labels)[-1]]
+        reference = labels[reference]
         order = list(dict.fromkeys(labels.values()))
     analysis = analyse(registry, found, variants=order, reference=reference, test=test)
     print_analysis(analysis)

@@ -17,7 +17,7 @@ import torch
 from fedbench_baselines import fedavg
 
 from fedbench import ClientContext, ConfigError, FedbenchError, PerClass, Run, hookimpl
-from fedbench.executors.pool import Buffer, Copies, Pool, PoolWorkers, WorkerDied
+from fedbench.executors.pool import Buffer, Copies, Pool, WorkerDied
 from fedbench.plugins import Registry, discover
 from fedbench.types import seal
 
@@ -123,17 +123,8 @@ def test_an_error_in_a_worker_is_the_same_error_in_the_parent(
 
 
 def test_no_worker_is_left_when_a_run_ends_or_is_broken_off(
-    registry: Registry, tiny_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    registry: Registry, tiny_config: Callable[..., Any], pids: list[int]
 ) -> None:
-    pids: list[int] = []
-    start = PoolWorkers._start
-
-    def spy(self: PoolWorkers) -> Any:
-        worker = start(self)
-        pids.append(worker.pid)
-        return worker
-
-    monkeypatch.setattr(PoolWorkers, "_start", spy)
     run = Run(tiny_config(registry, rounds=3, executor=pool(2)), registry=registry)
     for _ in run.rounds():
         assert all(Path(f"/proc/{pid}").exists() for pid in pids)
@@ -143,14 +134,17 @@ def test_no_worker_is_left_when_a_run_ends_or_is_broken_off(
 
 
 def test_a_worker_that_dies_while_idle_is_replaced(
-    registry: Registry, tiny_config: Callable[..., Any], run_tiny: Callable[..., Run]
+    registry: Registry,
+    tiny_config: Callable[..., Any],
+    run_tiny: Callable[..., Run],
+    pids: list[int],
 ) -> None:
     undisturbed = run_tiny("fedavg", rounds=3, executor=INLINE).result()
     run = Run(tiny_config(registry, rounds=3, executor=pool(2)), registry=registry)
     for result in run.rounds():
         if result.round < 3:
-            children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-            os.kill(int(children[0]), signal.SIGKILL)
+            os.kill(pids[-1], signal.SIGKILL)
+    assert len(pids) == 4  # each of the two that died has a successor
     assert run.result()["weights_sha256"] == undisturbed["weights_sha256"]
 
 

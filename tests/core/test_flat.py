@@ -29,11 +29,9 @@ def held() -> tuple[int, int]:
     return len(found), sum(storages.values())
 
 
-def open_files() -> list[int]:
-    """How many files this process and each of its children have open."""
-    me = os.getpid()
-    children = Path(f"/proc/self/task/{me}/children").read_text().split()
-    return [len(os.listdir(f"/proc/{pid}/fd")) for pid in (me, *children)]
+def open_files(workers: list[int]) -> list[int]:
+    """How many files this process and each of its workers have open."""
+    return [len(os.listdir(f"/proc/{pid}/fd")) for pid in (os.getpid(), *workers)]
 
 
 def after_rounds(run: Run, look: Callable[[], Any]) -> list[Any]:
@@ -55,11 +53,15 @@ def test_no_tensor_stays_behind(
 @linux
 @pytest.mark.parametrize("method", ["fedavg", "moon"])
 def test_no_tensor_and_no_file_stays_behind_in_a_pool(
-    method: str, registry: Registry, tiny_config: Callable[..., Any], tmp_path: Path
+    method: str,
+    registry: Registry,
+    tiny_config: Callable[..., Any],
+    tmp_path: Path,
+    pids: list[int],
 ) -> None:
     config = tiny_config(registry, method, rounds=8, executor=POOL)
     run = Run(config, tmp_path / "run", registry=registry, checkpoint_rounds=1)
-    seen = after_rounds(run, lambda: (held(), open_files()))
+    seen = after_rounds(run, lambda: (held(), open_files(pids)))
     assert len(seen[0][1]) == 3  # this process and two workers
     assert all(later == seen[3] for later in seen[4:]), seen
 
