@@ -21,12 +21,22 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /
 POOL = {"name": "pool", "workers": 2}
 
 
-def held() -> tuple[int, int]:
-    """How many tensors live in this process, and the bytes of their storages."""
+def alive() -> dict[int, torch.Tensor]:
     gc.collect()
     found = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in found}
-    return len(found), sum(storages.values())
+    return {id(tensor): tensor for tensor in found}
+
+
+class Held:
+    """How many tensors live here that did not before, and the bytes of their storages."""
+
+    def __init__(self) -> None:
+        self._before = alive()  # kept, so that what other tests left neither goes nor counts
+
+    def __call__(self) -> tuple[int, int]:
+        new = [tensor for key, tensor in alive().items() if key not in self._before]
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in new}
+        return len(new), sum(storages.values())
 
 
 def open_files(workers: list[int]) -> list[int]:
@@ -43,7 +53,7 @@ def test_no_tensor_stays_behind(
     method: str, registry: Registry, tiny_config: Callable[..., Any], tmp_path: Path
 ) -> None:
     run = Run(tiny_config(registry, method, rounds=8), tmp_path / "run", registry=registry)
-    seen = after_rounds(run, held)
+    seen = after_rounds(run, Held())
     count, size = seen[3]  # every client has had its turn, and the first evaluation is over
     assert all(c == count for c, _ in seen[4:]), seen
     # FPL finds another number of clusters now and then.
@@ -61,6 +71,7 @@ def test_no_tensor_and_no_file_stays_behind_in_a_pool(
 ) -> None:
     config = tiny_config(registry, method, rounds=8, executor=POOL)
     run = Run(config, tmp_path / "run", registry=registry, checkpoint_rounds=1)
+    held = Held()
     seen = after_rounds(run, lambda: (held(), open_files(pids)))
     assert len(seen[0][1]) == 3  # this process and two workers
     assert all(later == seen[3] for later in seen[4:]), seen
@@ -84,6 +95,6 @@ def test_what_a_plugin_hoards_is_seen(
 ) -> None:
     add(hoarder=Hoarder)
     run = Run(tiny_config(registry, rounds=5, extra={"hoarder": {}}), registry=registry)
-    (fewer, less), (more, greater) = after_rounds(run, held)[3:]
+    (fewer, less), (more, greater) = after_rounds(run, Held())[3:]
     assert more > fewer
     assert greater > 1.02 * less
