@@ -36,12 +36,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from workloads import W1
 
-from fedbench import config as configs
 from fedbench import hookimpl
-from fedbench.config import RunConfig
+from fedbench.config import resolve as configs
+from fedbench.config.model import RunConfig
 from fedbench.context import ClientContext
-from fedbench.plugins import Registry, discover
-from fedbench.runtime import Runtime, one_thread
+from fedbench.device import one_thread
+from fedbench.plugins.discovery import discover
+from fedbench.plugins.registry import Registry
+from fedbench.runtime import Runtime
 from fedbench.types import ClientJob, PerClass, Received, forward, nbytes
 
 ROWS = 10

@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedbench import config as configs
+from fedbench.config import resolve as configs
+from fedbench.engine.run import Run
 from fedbench.hookspecs import hookimpl
-from fedbench.plugins import discover
-from fedbench.run import Run
+from fedbench.plugins.discovery import discover
 from fedbench.types import Dataset, Examples
 
 

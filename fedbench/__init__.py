@@ -11,12 +11,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import RunConfig, load, resolve
+    from .config.model import RunConfig
+    from .config.resolve import load, resolve
     from .context import ClientContext, ServerContext
+    from .engine.run import Run
     from .errors import ConfigError, FedbenchError, PluginError
     from .hookspecs import hookimpl
-    from .plugins import discover
-    from .run import Run
+    from .plugins.discovery import discover
     from .types import (
         Batch,
         ClientResult,
@@ -34,12 +35,13 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
-    "config": ("RunConfig", "load", "resolve"),
+    "config.model": ("RunConfig",),
+    "config.resolve": ("load", "resolve"),
     "context": ("ClientContext", "ServerContext"),
     "errors": ("ConfigError", "FedbenchError", "PluginError"),
     "hookspecs": ("hookimpl",),
-    "plugins": ("discover",),
-    "run": ("Run",),
+    "engine.run": ("Run",),
+    "plugins.discovery": ("discover",),
     "types": (
         *("Batch", "ClientResult", "Dataset", "Examples", "Output", "PerClass", "Recipe"),
         *("Report", "RoundResult", "ServerState", "ServerUpdate", "Value", "Weights"),

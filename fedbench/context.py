@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from . import digests
-from .errors import FedbenchError, PluginError
-from .plugins import RunPlugins
+from .errors import NonFiniteError, PluginError
+from .pipeline import Pipeline, eval_batch, send
 from .random import Streams
 from .types import (
     Batch,
@@ -30,28 +29,10 @@ from .types import (
     seal,
     tensors,
 )
+from .values import all_finite, checksum, label
 
-EVAL_BATCH = 100
-"""Examples per forward pass outside training on a CPU: more are no faster and need much memory."""
-
-
-def eval_batch(device: torch.device) -> int:
-    """Return how many examples run through a model at once outside training."""
-    return EVAL_BATCH if device.type == "cpu" else 10 * EVAL_BATCH
-
-
-class NonFiniteError(FedbenchError):
-    """A loss, weight, upload or metric became NaN or infinite."""
-
-    kind = "not_finite"
-
-
-def all_finite(tensor: Tensor) -> bool:
-    """Whether no element is NaN or infinite; other types than floats always are finite."""
-    if not tensor.is_floating_point():
-        return True
-    # The sum is several times as quick; it may overflow, so only a finite one is an answer.
-    return math.isfinite(float(tensor.sum())) or bool(torch.isfinite(tensor).all())
+if TYPE_CHECKING:
+    from .plugins.hooks import RunPlugins
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,41 +61,6 @@ class ServerContext:
     def rng(self, purpose: str) -> torch.Generator:
         """Return a fresh generator for this round and purpose; prefix it with your plugin."""
         return self.streams.torch(purpose, self.round)
-
-
-def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return ``tensor`` on ``device``; to a GPU through pinned memory, without waiting for it."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
-
-
-class Pipeline:
-    """Raw inputs to model inputs: to the device, to float in [0, 1], through the transforms."""
-
-    def __init__(
-        self, plugins: RunPlugins, device: torch.device, rng: Callable[[str], torch.Generator]
-    ) -> None:
-        self._device = device
-        # Streams of their own, so that looking at data never shifts what training draws.
-        self._steps = [
-            (
-                call,
-                {train: rng(f"transform/{n}{'' if train else '/test'}") for train in (True, False)},
-            )
-            for n, call in plugins.calls("transform")
-        ]
-
-    def __call__(self, inputs: Tensor, train: bool) -> Tensor:
-        """Return (B, ...) model inputs; uint8 becomes float in [0, 1], other types stay."""
-        x = send(inputs, self._device)
-        if x.dtype == torch.uint8:
-            x = x.float().div_(255)
-        elif x is inputs and self._steps:
-            x = x.clone()  # a transform may write into what it gets
-        for call, streams in self._steps:
-            x = call(inputs=x, train=train, rng=streams[train])
-        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 class ClientContext:
@@ -323,7 +269,7 @@ class ClientContext:
                 if not all_finite(tensor):
                     what = f"upload {key!r}" + (f", tensor {name!r}," if name else "")
                     raise NonFiniteError(f"{what} is not finite in {self.where}")
-                found[digests.label(key, name)] = digests.checksum(tensor)
+                found[label(key, name)] = checksum(tensor)
         return ClientResult(
             client=self.client,
             examples=len(self.data),

@@ -21,6 +21,12 @@ class PluginError(FedbenchError):
     """A plugin that can't be found or loaded, or that broke a rule of its hook."""
 
 
+class NonFiniteError(FedbenchError):
+    """A loss, weight, upload or metric became NaN or infinite."""
+
+    kind = "not_finite"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the nearest known name, else the known names.
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import config as configs
-from .config import RunConfig
-from .context import ClientContext, Pipeline, eval_batch
+from .config import resolve as configs
+from .config.model import RunConfig
+from .context import ClientContext
+from .device import keep_freed_memory, one_thread, open_device
 from .errors import ConfigError, PluginError
 from .failures import ClientFailure, ends_the_run, failure
-from .memory import keep_freed_memory
-from .plugins import Registry, RunPlugins
+from .pipeline import Pipeline, eval_batch
+from .plugins.hooks import RunPlugins
+from .plugins.registry import Registry
 from .random import Streams
 from .types import (
     BF16,
@@ -36,17 +37,6 @@ from .types import (
     forward,
     seal,
 )
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread, since the number of threads changes the bits of convolutions."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Runtime:
@@ -253,37 +243,3 @@ def partition_table(runtime: Runtime) -> dict[str, Any]:
             for d in domains.unique()
         }
     return {"classes": list(data.classes), "domains": list(data.domains), "counts": counts}
-
-
-def open_device(name: str, precision: str = "fp32") -> torch.device:
-    """Return the device of that name.
-
-    Raises:
-        ConfigError: when it can't be used here, or not with that precision.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} can't be used here: {why}") from error
-    if precision == "bf16" and not _has_bf16(device):
-        raise ConfigError(
-            f"precision 'bf16' can't be used on device {name!r} of this machine, which has no "
-            "bfloat16 arithmetic; use 'fp32'"
-        )
-    return device
-
-
-def _has_bf16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16 itself; CPUs without it would be many times slower."""
-    if device.type == "cpu":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    try:
-        with torch.autocast(device.type, torch.bfloat16):
-            one = torch.ones(1, 1, device=device)
-            return (one @ one).dtype == torch.bfloat16
-    except RuntimeError:
-        return False

@@ -215,7 +215,7 @@ class ClientResult:
         state: what the client keeps for its next turn; it does not travel.
         seconds: wall-clock time of the client's work.
         failures: attempts that failed before this one, and what went wrong in this one.
-        digests: a checksum of each uploaded tensor, by ``key/name``; see `fedbench.digests`.
+        digests: `fedbench.values.checksum` of each uploaded tensor, by ``key/name``.
     """
 
     client: int

@@ -7,10 +7,14 @@ copied, on the CPU. A live reference can therefore never leak from one side to t
 from __future__ import annotations
 
 import hashlib
+import math
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -269,3 +273,41 @@ class Received(Payload):
         if key not in self._copies:
             self._copies[key] = copy_to(super().__getitem__(key), self._device)
         return self._copies[key]
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no element is NaN or infinite; other types than floats always are finite."""
+    if not tensor.is_floating_point():
+        return True
+    # The sum is several times as quick; it may overflow, so only a finite one is an answer.
+    return math.isfinite(float(tensor.sum())) or bool(torch.isfinite(tensor).all())
+
+
+FOLD = 512
+"""Words of eight bytes that a tensor is folded to before its CRC is taken."""
+
+
+def checksum(tensor: Tensor) -> str:
+    """Return eight hexadecimal digits over type, shape and bytes; not cryptographic.
+
+    Long tensors are first folded by integer sums, which one thread does several times as fast as a
+    CRC over all bytes. Any single difference changes the sum, hence the CRC.
+    """
+    code = _head(tensor.dtype, tensor.shape)
+    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    rows = raw.size // (8 * FOLD)
+    if rows > 1:
+        head, raw = raw[: rows * 8 * FOLD], raw[rows * 8 * FOLD :]
+        folded = head.view(np.int64).reshape(rows, FOLD).sum(0)
+        code = zlib.crc32(folded.tobytes(), code)
+    return f"{zlib.crc32(raw.tobytes(), code):08x}"
+
+
+@lru_cache(10_000)
+def _head(dtype: torch.dtype, shape: torch.Size) -> int:
+    return zlib.crc32(f"{dtype}{tuple(shape)}".encode())
+
+
+def label(key: str, name: str) -> str:
+    """Return what a tensor is called here."""
+    return f"{key}/{name}" if name else key

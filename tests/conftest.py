@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from fedbench import config as configs
-from fedbench.config import RunConfig
+from fedbench.config import resolve as configs
+from fedbench.config.model import RunConfig
+from fedbench.engine.run import Run
 from fedbench.executors.pool import PoolWorkers
 from fedbench.hookspecs import hookimpl
-from fedbench.plugins import Registry, discover
-from fedbench.run import Run
+from fedbench.plugins.discovery import discover
+from fedbench.plugins.registry import Registry
 from fedbench.testing import TinyData, TinyModel
 
 # The same examples on every machine; a busy one is slow now and then.

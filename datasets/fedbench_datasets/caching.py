@@ -33,7 +33,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from fedbench.store import default_data_root, write_atomic
+from fedbench.store.files import default_data_root, write_atomic
 from fedbench.types import Dataset, Examples
 
 VERSION = 1

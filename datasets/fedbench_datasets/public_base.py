@@ -10,7 +10,7 @@ from pydantic import Field
 
 from fedbench import options
 from fedbench.errors import ConfigError
-from fedbench.store import default_data_root
+from fedbench.store.files import default_data_root
 from fedbench.types import Dataset
 
 from . import caching, fetching

@@ -9,7 +9,7 @@ from typing import Any
 from reference import pages
 
 from fedbench.errors import FedbenchError
-from fedbench.plugins import discover
+from fedbench.plugins.discovery import discover
 
 
 def write(app: Any) -> None:

@@ -12,12 +12,13 @@ from typing import Any, get_type_hints
 
 import click
 
-from fedbench import hookspecs, options, testing, yamlfile
-from fedbench.cards import load_card
+from fedbench import hookspecs, options, testing
 from fedbench.cli import main
+from fedbench.config import yamlfile
+from fedbench.config.cards import load_card
+from fedbench.config.model import RunConfig
 from fedbench.hookspecs import AT_MOST_ONE, SINGLE, DiscoveryHooks, RunHooks
-from fedbench.plugins import Entry, Registry
-from fedbench.runconfig import RunConfig
+from fedbench.plugins.registry import Entry, Registry
 
 DOCS = Path(__file__).parents[1]
 EXAMPLES = DOCS / "examples" / "hooks"

@@ -8,10 +8,12 @@ from typing import Any
 
 import click
 
-from . import checkpoint_flags, main, signals
+from . import signals
+from .base import Command
+from .flags import checkpoint_flags, data_root_flag
 
 
-@main.command()
+@click.command(cls=Command)
 @click.argument("methods", nargs=-1, metavar="METHOD...")
 @click.option("--data", multiple=True, metavar="NAME", help="Data set; repeatable.")
 @click.option("--card", "cards", multiple=True, metavar="NAME", help="Protocol; repeatable.")
@@ -38,10 +40,7 @@ from . import checkpoint_flags, main, signals
     "--out", type=click.Path(path_type=Path), default=Path("comparison"), metavar="DIR",
     help="Where runs and report are kept; finished runs are reused. Default comparison.",
 )  # fmt: skip
-@click.option(
-    "--data-root", type=click.Path(path_type=Path), metavar="DIR",
-    help="Where data sets look for files. Default $FEDBENCH_DATA or the user's cache.",
-)  # fmt: skip
+@data_root_flag
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 def compare(
     methods: tuple[str, ...], seeds: str | None, file: Path | None, jobs: int | None,
@@ -61,10 +60,11 @@ def compare(
     """
     import os
 
-    from .. import compare as comparison
-    from .. import progress
     from ..options import build
-    from ..plugins import discover
+    from ..plugins.discovery import discover
+    from ..study import grid as grids
+    from ..study.execute import execute
+    from . import progress
 
     registry = discover()
     wanted = {
@@ -77,18 +77,18 @@ def compare(
     }
     changes = {key: value for key, value in wanted.items() if value not in (None, [])}
     if file:
-        grid = comparison.load_grid(file, changes)
+        grid = grids.load_grid(file, changes)
     elif methods:
-        grid = build(comparison.Grid, changes, lambda path: ".".join(("command line", *path)))
+        grid = build(grids.Grid, changes, lambda path: ".".join(("command line", *path)))
     else:
         raise click.UsageError("name methods to compare, or a grid with --config FILE")
-    jobs_planned = comparison.plan(registry, grid, out)
+    jobs_planned = grids.plan(registry, grid, out)
     show = progress.comparison_progress(quiet)
     every = ["--checkpoint-rounds", str(checkpoint_rounds)] if checkpoint_rounds else []
     every += ["--keep-checkpoints"] if keep_checkpoints else []
     try:
         with show:
-            comparison.execute(
+            execute(
                 jobs_planned,
                 workers=jobs or os.cpu_count() or 1,
                 retry=retry,
@@ -101,14 +101,14 @@ def compare(
             f"\nInterrupted; finished runs are kept in {out}. The same command goes on.", err=True
         )
         sys.exit(signals.status(error))
-    found = comparison.collect(registry, jobs_planned)
-    labels = comparison.labels(registry, jobs_planned)
+    found = grids.collect(registry, jobs_planned)
+    labels = grids.labels(registry, jobs_planned)
     _report(registry, found, labels, grid.reference or grid.methods[-1], grid.test, out)
     if any(r.status == "failed" for r in found):
         sys.exit(1)
 
 
-@main.command()
+@click.command(cls=Command)
 @click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--reference", metavar="METHOD", help="Compare with this one. Default the last.")
 @click.option("--test", type=click.Choice(["t", "wilcoxon"]), default="t", help="Paired test.")
@@ -125,8 +125,8 @@ def report(directories: tuple[Path, ...], reference: str | None, test: Any, out:
     Runs are grouped by data, partition, model, rounds and accuracy rule; what differs is kept
     apart, never averaged.
     """
-    from .. import records
-    from ..plugins import discover
+    from ..plugins.discovery import discover
+    from ..study import records
 
     registry = discover()
     found = [records.read(registry, path) for path in records.find(directories)]
@@ -145,9 +145,9 @@ def _seeds(text: str | None) -> int | list[int] | None:
 def _report(
     registry: Any, found: Any, labels: Any, reference: str | None, test: Any, out: Path
 ) -> None:
-    from ..analysis import analyse
     from ..report import write
     from ..report.terminal import print_analysis
+    from ..study.analysis import analyse
 
     order = None
     if labels:

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from . import Listing, config_flags, main, resolve_config
+from .base import Command, Listing
+from .flags import config_flags, data_root_flag, resolve_config
 
 
-@main.group(cls=Listing)
+@click.group(cls=Listing)
 @click.option(
     "--sources", is_flag=True,
     help="Show which code of which package would be loaded, and from where; load none of it.",
@@ -31,14 +32,15 @@ def plugins(ctx: click.Context, sources: bool) -> None:
     if sources:
         _print_sources()
         return
-    from .. import terminal
-    from ..plugins import discover
+    from ..plugins.discovery import discover
+    from . import printing as terminal
 
     terminal.print_plugins(discover())
 
 
 def _print_sources() -> None:
-    from ..plugins import LIMIT, sources
+    from ..plugins.discovery import sources
+    from ..plugins.registry import LIMIT
 
     for source in sources():
         what = source.problem or ("loads" if source.file else "not found")
@@ -57,13 +59,13 @@ def plugins_show(name: str) -> None:
     \b
     fedbench plugins show hpcl
     """
-    from .. import terminal
-    from ..plugins import discover
+    from ..plugins.discovery import discover
+    from . import printing as terminal
 
     terminal.print_plugin(discover(), name)
 
 
-@main.command()
+@click.command(cls=Command)
 @click.argument("name", required=False)
 def cards(name: str | None) -> None:
     """List protocol cards, or print one: its values, their reasons, published results.
@@ -72,8 +74,8 @@ def cards(name: str | None) -> None:
     fedbench cards
     fedbench cards digits
     """
-    from .. import terminal
-    from ..plugins import discover
+    from ..plugins.discovery import discover
+    from . import printing as terminal
 
     if name:
         terminal.print_card(discover(), name)
@@ -81,16 +83,13 @@ def cards(name: str | None) -> None:
         terminal.print_cards(discover())
 
 
-@main.command()
+@click.command(cls=Command)
 @click.argument("target", metavar="[METHOD|FILE.yaml]", required=False)
 @config_flags
 @click.option(
     "--png", type=click.Path(path_type=Path), metavar="FILE", help="Draw a heat map into FILE."
 )
-@click.option(
-    "--data-root", type=click.Path(path_type=Path), metavar="DIR",
-    help="Where data sets look for files. Default $FEDBENCH_DATA or the user's cache.",
-)  # fmt: skip
+@data_root_flag
 def partition(target: str | None, png: Path | None, data_root: Path | None, **given: Any) -> None:
     """Show what each client would get, without training.
 
@@ -98,20 +97,17 @@ def partition(target: str | None, png: Path | None, data_root: Path | None, **gi
     fedbench partition --data digits --png partition.png
     fedbench partition --card cifar10-nid1-0.5 --set dirichlet.alpha=0.1 --seed 3
     """
-    from .. import terminal
     from ..runtime import Runtime, partition_table
-    from ..store import default_data_root
+    from ..store.files import default_data_root
+    from . import printing as terminal
 
     registry, config = resolve_config(target, any_method=True, **given)
     runtime = Runtime(config, registry, data_root or default_data_root())
     terminal.show_partition(config, partition_table(runtime), png)
 
 
-@main.group(cls=Listing)
-@click.option(
-    "--data-root", type=click.Path(path_type=Path), metavar="DIR",
-    help="Where data sets look for files. Default $FEDBENCH_DATA or the user's cache.",
-)  # fmt: skip
+@click.group(cls=Listing)
+@data_root_flag
 @click.pass_context
 def data(ctx: click.Context, data_root: Path | None) -> None:
     """List data sets: embedded or not, size, licence, where they look for files.
@@ -121,12 +117,12 @@ def data(ctx: click.Context, data_root: Path | None) -> None:
     fedbench data show digits --out sheets          counts and a PNG of each domain
     fedbench data fetch mnist                       download its files
     """
-    from ..store import default_data_root
+    from ..store.files import default_data_root
 
     ctx.obj = data_root or default_data_root()
     if ctx.invoked_subcommand is None:
-        from .. import terminal
-        from ..plugins import discover
+        from ..plugins.discovery import discover
+        from . import printing as terminal
 
         terminal.print_datasets(discover(), ctx.obj)
 
@@ -144,8 +140,8 @@ def data_show(ctx: click.Context, name: str, out: Path) -> None:
     \b
     fedbench data show digits --out sheets
     """
-    from .. import terminal
-    from ..plugins import discover
+    from ..plugins.discovery import discover
+    from . import printing as terminal
 
     terminal.show_dataset(discover(), name, ctx.obj, out)
 
@@ -163,7 +159,7 @@ def data_fetch(ctx: click.Context, name: str) -> None:
     fedbench data fetch mnist
     fedbench data --data-root /big/disk fetch sun397
     """
-    from .. import fetch
-    from ..plugins import discover
+    from ..plugins.discovery import discover
+    from . import fetch
 
     click.echo(fetch.fetch(discover(), name, ctx.obj))

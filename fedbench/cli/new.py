@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import ConfigError
-from . import main
+from .base import Command
 
 if TYPE_CHECKING:
-    from ..plugins import Registry
+    from ..plugins.registry import Registry
 
 KINDS = {
     "method": ("recipe", "plugin"),
@@ -48,7 +48,7 @@ COMMANDS = {
 _NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
 
 
-@main.command()
+@click.command(cls=Command)
 @click.argument("name")
 @click.option(
     "--kind", type=click.Choice(list(KINDS)), default="method", show_default=True,
@@ -66,7 +66,7 @@ def new(name: str, kind: str, out: Path | None) -> None:
     fedbench new my-split --kind partition
     fedbench new my-data --kind dataset --out packages/my-data
     """
-    from ..plugins import discover
+    from ..plugins.discovery import discover
 
     folder = out or Path(name)
     check_new_name(discover(), kind, name)
@@ -83,7 +83,7 @@ def check_new_name(registry: Registry, kind: str, name: str) -> None:
         ConfigError: for a name that is no name or is taken, with one that would do.
         PluginError: for a key of config files.
     """
-    from ..rules import LABELS, check_name
+    from ..plugins.rules import LABELS, check_name
 
     if len(name) > 40 or not _NAME.fullmatch(name):
         better = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-0123456789")[:40].rstrip("-")
@@ -128,7 +128,7 @@ def write(folder: Path, kind: str, name: str) -> list[str]:
     import jinja2
 
     templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("fedbench"),
+        loader=jinja2.PackageLoader("fedbench.cli"),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,

@@ -11,16 +11,14 @@ from typing import Any
 
 import click
 
-from . import config_flags, main, resolve_config
+from .base import Command
+from .flags import config_flags, data_root_flag, resolve_config
 
 
-@main.command()
+@click.command(cls=Command)
 @click.argument("target", metavar="METHOD|FILE.yaml")
 @config_flags
-@click.option(
-    "--data-root", type=click.Path(path_type=Path), metavar="DIR",
-    help="Where data sets look for files. Default $FEDBENCH_DATA or the user's cache.",
-)  # fmt: skip
+@data_root_flag
 @click.option("--json", "as_json", is_flag=True, help="Print every round's times as JSON.")
 def profile(target: str, data_root: Path | None, as_json: bool, **given: Any) -> None:
     """Print where the time of a METHOD's rounds goes; nothing is kept on disk.
@@ -32,7 +30,7 @@ def profile(target: str, data_root: Path | None, as_json: bool, **given: Any) ->
     fedbench profile fedhpro --data digits          4 rounds
     fedbench profile fedavg --rounds 10 --executor inline
     """
-    from .. import profiling
+    from ..engine import profiling
 
     given["rounds"] = given["rounds"] or 4
     registry, config = resolve_config(target, **given)
@@ -53,7 +51,7 @@ def profile(target: str, data_root: Path | None, as_json: bool, **given: Any) ->
 
 def _print(title: str, rounds: Sequence[Mapping[str, float]]) -> None:
     """Print a table of steps, the longest first, and their sum."""
-    from ..progress import console, grid
+    from .progress import console, grid
 
     names = dict.fromkeys(name for one in rounds for name in one)
     means = {n: statistics.fmean(one.get(n, 0.0) for one in rounds) for n in names}

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 PARENT = "FEDBENCH_PARENT"
-"""Environment variable of `fedbench.compare` with the process that this one must not outlive."""
+"""Environment variable of `fedbench.study` with the process that this one must not outlive."""
 
 
 class Terminated(KeyboardInterrupt):

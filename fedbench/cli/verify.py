@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from ..errors import ConfigError
-from . import main, one_line
+from .base import Command, one_line
+from .flags import data_root_flag
 
 
 class CantVerify(click.ClickException):
@@ -19,7 +20,7 @@ class CantVerify(click.ClickException):
     exit_code = 2
 
 
-@main.command()
+@click.command(cls=Command)
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option(
     "--rounds", metavar="A-B",
@@ -28,10 +29,7 @@ class CantVerify(click.ClickException):
 )  # fmt: skip
 @click.option("--executor", metavar="NAME", help="Another executor than the run's own.")
 @click.option("--workers", type=int, metavar="N", help="Parallel clients.")
-@click.option(
-    "--data-root", type=click.Path(path_type=Path), metavar="DIR",
-    help="Where data sets look for files. Default $FEDBENCH_DATA or the user's cache.",
-)  # fmt: skip
+@data_root_flag
 @click.option("--quiet", is_flag=True, help="No progress, only the verdict.")
 @click.pass_context
 def verify(
@@ -69,10 +67,10 @@ def _verify(
     data_root: Path | None,
     quiet: bool,
 ) -> int:
-    from ..config import describe_changes
-    from ..plugins import discover
-    from ..progress import progress
-    from ..verify import Kept
+    from ..config.resolve import describe_changes
+    from ..engine.verify import Kept
+    from ..plugins.discovery import discover
+    from .progress import progress
 
     given: dict[str, Any] = {"name": executor, "workers": workers}
     first, last = _range(rounds)

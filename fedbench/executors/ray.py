@@ -24,17 +24,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from .. import config as configs
+from ..config import resolve as configs
+from ..config.yamlfile import Document
+from ..device import cores, open_device
 from ..errors import ConfigError
-from ..plugins import Registry
-from ..runtime import Runtime, open_device
-from ..store import versions
+from ..plugins.registry import Registry
+from ..runtime import Runtime
+from ..store.environment import versions
 from ..types import ClientJob, ClientResult, Dataset, Examples, Payload, Value, flatten, unflatten
-from ..yamlfile import Document
-from .pool import ATTEMPTS, WorkerDied, _cores
+from .pool import ATTEMPTS, WorkerDied
 
 if TYPE_CHECKING:
-    from ..config import RunConfig
+    from ..config.model import RunConfig
     from ..failures import ClientFailure
 
 PATIENCE = 300.0
@@ -222,7 +223,7 @@ class RayWorkers:
         command = [sys.executable, "-IS", script, folder, str(os.getpid())]
         self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        cpus = max(_cores(), math.ceil((options.workers or 1) * self._cpus))
+        cpus = max(cores(), math.ceil((options.workers or 1) * self._cpus))
         local = {"address": "local", "include_dashboard": False, "_temp_dir": folder}
         self._ray.init(num_cpus=cpus, **local, **quiet)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..analysis import Analysis
 from ..errors import ConfigError
-from ..store import write_atomic
+from ..store.files import write_atomic
+from ..study.analysis import Analysis
 from .terminal import print_analysis
 
 __all__ = ["print_analysis", "write"]

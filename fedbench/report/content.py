@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..analysis import MEAN, Analysis, Cell, Group
-from ..records import Record
+from ..study.analysis import MEAN, Analysis, Cell, Group
+from ..study.records import Record
 
 PAIRED = (
     "paired: within one seed all variants share partition, initial weights, client sampling and "

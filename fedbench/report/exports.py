@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..analysis import MEAN, Analysis, Group
-from ..records import Record
-from ..store import json_ready, to_json
+from ..store.files import json_ready, to_json
+from ..study.analysis import MEAN, Analysis, Group
+from ..study.records import Record
 from .content import PAIRED, unpaired_seeds
 from .series import class_names
 

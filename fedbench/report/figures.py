@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..analysis import MEAN, Group
+from ..study.analysis import MEAN, Group
 from . import series, specs
 from .content import is_share, metric, p_value, plural, sentence
 from .series import Rows

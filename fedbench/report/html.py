@@ -17,10 +17,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from ..analysis import MEAN, Analysis, Group
-from ..progress import duration, size
-from ..records import Record
-from ..store import versions
+from ..store.environment import versions
+from ..study.analysis import MEAN, Analysis, Group
+from ..study.records import Record
+from ..text import duration, size
 from . import content, draw, series, specs
 from .figures import Figure, look
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from ..analysis import MEAN, Group
-from ..records import Record
+from ..study.analysis import MEAN, Group
+from ..study.records import Record
 
 Rows = list[dict[str, Any]]
 Round = Mapping[str, Any]

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from ..analysis import Analysis
+from ..study.analysis import Analysis
 from .content import NONE, Entry, Table, has_unsure, minus, ranks, sentence, table
 
 TEX = {

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from ..analysis import Analysis, Group
+from ..study.analysis import Analysis, Group
 from .content import Entry, Table, has_unsure, headline, ranks, table
 
 FAINT, STRONG = "dim", "bold"

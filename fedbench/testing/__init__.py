@@ -24,7 +24,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..plugins import Registry, discover
+from ..plugins.discovery import discover
+from ..plugins.registry import Registry
 from . import describing, rounds, things, workers  # noqa: F401 - their rules register themselves
 from .rule import KINDS, SPECS, Rule, RuleBroken
 from .subject import Subject
@@ -55,7 +56,7 @@ def rules(
         kind: ``method``, ``plugin``, ``partition`` (a run plugin that implements this hook),
             ``dataset``, ``model``, ``metric`` or ``executor``.
         name: its registered name.
-        registry: what is installed; default `fedbench.plugins.discover`.
+        registry: what is installed; default `fedbench.discover`.
         options: options for it; those without a default must be given.
 
     Raises:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .. import options as option_checks
-from .. import yamlfile
+from ..config import yamlfile
 from ..errors import ConfigError
 from .rule import KINDS, RUN, Breach, rule
 from .subject import Subject, build

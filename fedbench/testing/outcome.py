@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..engine.run import canonical_round
 from ..errors import ConfigError, FedbenchError
-from ..run import canonical_round
 from ..types import RoundResult
 from .rule import Breach
 from .watch import Trace

@@ -11,13 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .. import config as configs
 from .. import options as option_checks
-from ..config import RunConfig
+from ..config import resolve as configs
+from ..config.model import RunConfig
+from ..config.yamlfile import Document
+from ..engine.run import Run
 from ..errors import ConfigError, FedbenchError
-from ..plugins import Entry, Registry
-from ..run import Run
-from ..yamlfile import Document
+from ..plugins.registry import Entry, Registry
 from .outcome import PLAIN, Outcome, Setting, failed, shuffled
 from .rule import RUN, Breach
 from .tiny import PIECES, register

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..store import default_data_root
+from ..store.files import default_data_root
 from ..types import Dataset, Examples, forward
 from .outcome import Setting, difference, failed
 from .rule import Breach, rule

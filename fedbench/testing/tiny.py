@@ -19,17 +19,8 @@ from torch.nn import functional as F
 
 from ..context import ClientContext, ServerContext
 from ..hookspecs import hookimpl
-from ..plugins import Entry, Registry
-from ..types import (
-    Batch,
-    ClientResult,
-    Dataset,
-    Examples,
-    Output,
-    ServerState,
-    Value,
-    Weights,
-)
+from ..plugins.registry import Entry, Registry
+from ..types import Batch, ClientResult, Dataset, Examples, Output, ServerState, Value, Weights
 
 CLASSES = ("circle", "square", "star")
 DOMAINS = ("ink", "chalk")

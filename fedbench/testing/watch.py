@@ -22,7 +22,7 @@ from torch import Tensor
 from ..context import ClientContext, ServerContext
 from ..executors.inline import InlineWorkers
 from ..failures import ClientFailure
-from ..rules import RUN_HOOKS
+from ..plugins.rules import RUN_HOOKS
 from ..types import Batch, ClientJob, ClientResult, Output, PerClass, Value, nbytes, tensors
 
 ORDINARY = (bool, int, float, str, bytes, type(None))

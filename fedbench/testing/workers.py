@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..context import ClientContext
+from ..engine.run import Run
 from ..hookspecs import hookimpl
-from ..run import Run
 from .outcome import PLAIN, Outcome, Setting, difference, failed
 from .rule import Breach, rule
 from .subject import Subject, build

@@ -14,10 +14,11 @@ import torch
 from fedbench_baselines.faults import KINDS, Faults, draw, spoiled
 
 from fedbench import ClientContext, ConfigError, PerClass, Run, hookimpl
-from fedbench import config as configs
-from fedbench.context import NonFiniteError
+from fedbench.config import resolve as configs
+from fedbench.errors import NonFiniteError
 from fedbench.failures import ClientFailed
-from fedbench.plugins import Registry, discover
+from fedbench.plugins.discovery import discover
+from fedbench.plugins.registry import Registry
 from fedbench.random import Streams
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the pool forks")

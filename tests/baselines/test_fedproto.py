@@ -11,12 +11,13 @@ import pytest
 import torch
 from fedbench_baselines.fedproto import FedProto, Personal, nearest
 
-from fedbench import Output, PerClass, PluginError, Run, ServerState, ServerUpdate, config, hookimpl
-from fedbench.context import Pipeline
-from fedbench.evaluation import classifier_rule
-from fedbench.store import ClientStates
+from fedbench import Output, PerClass, PluginError, Run, ServerState, ServerUpdate, hookimpl
+from fedbench.config import resolve as config
+from fedbench.config.yamlfile import Document
+from fedbench.engine.evaluation import classifier_rule
+from fedbench.pipeline import Pipeline
+from fedbench.store.client_states import ClientStates
 from fedbench.types import Batch, Payload, forward
-from fedbench.yamlfile import Document
 
 KEY = "fedproto.prototypes"
 

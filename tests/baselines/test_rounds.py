@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from fedbench import PerClass, Run, ServerState, hookimpl, yamlfile
-from fedbench import config as configs
-from fedbench.plugins import Registry, discover
-from fedbench.store import ClientStates
+from fedbench import PerClass, Run, ServerState, hookimpl
+from fedbench.config import resolve as configs
+from fedbench.config import yamlfile
+from fedbench.plugins.discovery import discover
+from fedbench.plugins.registry import Registry
+from fedbench.store.client_states import ClientStates
 
 RunTiny = Callable[..., Run]
 TERMS: dict[str, dict[str, Any]] = {

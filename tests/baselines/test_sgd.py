@@ -164,8 +164,8 @@ def test_label_smoothing_mixes_in_the_uniform_distribution():
 def test_each_example_is_seen_once_an_epoch_in_a_new_order(registry, tiny_config, add):
     from dataclasses import dataclass
 
+    from fedbench.engine.run import Run
     from fedbench.hookspecs import hookimpl
-    from fedbench.run import Run
 
     seen: list[tuple[int, int, torch.Tensor]] = []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedbench.plugins import discover
+from fedbench.plugins.discovery import discover
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

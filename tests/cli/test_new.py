@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fedbench.cli.new import KINDS, check_new_name
-from fedbench.plugins import discover
+from fedbench.plugins.discovery import discover
 
 NAMES = {kind: f"my-{kind}" for kind in KINDS}
 

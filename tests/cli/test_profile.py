@@ -10,11 +10,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from fedbench import context, profiling
+from fedbench import context
 from fedbench.cli import main
 from fedbench.context import ClientContext
-from fedbench.plugins import Registry
-from fedbench.run import Run
+from fedbench.engine import profiling
+from fedbench.engine.run import Run
+from fedbench.plugins.registry import Registry
 from fedbench.runtime import Runtime
 
 

@@ -15,8 +15,10 @@ import torch
 from torch import nn
 
 from fedbench import Run
-from fedbench.context import ClientContext, send
-from fedbench.plugins import Registry, discover
+from fedbench.context import ClientContext
+from fedbench.pipeline import send
+from fedbench.plugins.discovery import discover
+from fedbench.plugins.registry import Registry
 from fedbench.types import ClientJob, Received
 
 META = torch.device("meta")

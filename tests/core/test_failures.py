@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from fedbench import ClientContext, ConfigError, PluginError, Run, ServerUpdate, hookimpl
-from fedbench.context import NonFiniteError
+from fedbench.engine.run import canonical_round, count_failures, round_from_json
+from fedbench.errors import NonFiniteError
 from fedbench.failures import ClientFailed, ClientFailure, TooFewClients
-from fedbench.plugins import Registry
-from fedbench.run import canonical_round, count_failures, round_from_json
-from fedbench.store import json_ready
+from fedbench.plugins.registry import Registry
+from fedbench.store.files import json_ready
 from fedbench.types import Failure
 
 INLINE = {"name": "inline"}

@@ -8,16 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedbench.errors import PluginError
-from fedbench.types import (
-    Payload,
-    PerClass,
-    Received,
-    flatten,
-    nbytes,
-    seal,
-    sha256,
-    unflatten,
-)
+from fedbench.types import Payload, PerClass, Received, flatten, nbytes, seal, sha256, unflatten
 
 CPU = torch.device("cpu")
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-import fedbench.plugins
+import fedbench.plugins.discovery
 from fedbench.cli import main
-from fedbench.plugins import Registry
-from fedbench.run import Run
+from fedbench.engine.run import Run
+from fedbench.plugins.registry import Registry
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -70,7 +70,7 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: Registry)
     monkeypatch.setenv("HOME", str(outside / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(work / "cache"))
     monkeypatch.delenv("FEDBENCH_DATA", raising=False)
-    monkeypatch.setattr(fedbench.plugins, "discover", lambda: registry)
+    monkeypatch.setattr(fedbench.plugins.discovery, "discover", lambda: registry)
     return Sandbox(work, outside)
 
 

@@ -12,14 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedbench import checkpoint, digests, records
-from fedbench.config import TOP_KEYS, load, resolve
+from fedbench.config.model import RunConfig
+from fedbench.config.resolve import TOP_KEYS, load, resolve
+from fedbench.config.yamlfile import Document
+from fedbench.engine.run import Run
 from fedbench.errors import FedbenchError
-from fedbench.plugins import Registry
-from fedbench.run import Run
-from fedbench.runconfig import RunConfig
-from fedbench.store import RunDirectory
-from fedbench.yamlfile import Document
+from fedbench.plugins.registry import Registry
+from fedbench.store import checkpoint, digests
+from fedbench.store.directory import RunDirectory
+from fedbench.study import records
 
 Mutation = Callable[[bytes], bytes]
 

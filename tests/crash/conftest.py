@@ -23,13 +23,14 @@ from typing import Any, NoReturn
 import fedbench_baselines.sgd
 import pytest
 
-import fedbench.plugins
-import fedbench.round
-from fedbench import checkpoint, store
+import fedbench.engine.round
+import fedbench.plugins.discovery
 from fedbench.cli import main
-from fedbench.clientstates import ClientStates
-from fedbench.plugins import Registry
+from fedbench.plugins.registry import Registry
 from fedbench.runtime import Runtime
+from fedbench.store import checkpoint
+from fedbench.store import directory as store
+from fedbench.store.client_states import ClientStates
 
 Act = Callable[[], object]
 
@@ -127,12 +128,12 @@ class Points:
             "a client ends": (Runtime, "run_client", True),
             "a backward pass": (torch.Tensor, "backward", False),
             "an optimiser's step": (fedbench_baselines.sgd, "step", True),
-            "a result is aggregated": (fedbench.round, "Report", True),
-            "the weights are averaged": (fedbench.round, "_finite", False),
-            "the server updates": (fedbench.round, "_client_metrics", True),
-            "evaluation starts": (fedbench.round, "evaluate", False),
-            "a test batch": (fedbench.round, "classifier_rule", True),
-            "evaluation ends": (fedbench.round, "evaluate", True),
+            "a result is aggregated": (fedbench.engine.round, "Report", True),
+            "the weights are averaged": (fedbench.engine.round, "_finite", False),
+            "the server updates": (fedbench.engine.round, "_client_metrics", True),
+            "evaluation starts": (fedbench.engine.round, "evaluate", False),
+            "a test batch": (fedbench.engine.round, "classifier_rule", True),
+            "evaluation ends": (fedbench.engine.round, "evaluate", True),
             "a line of rounds.jsonl is written": (store.RunDirectory, "add_round", True),
             "states are committed": (ClientStates, "commit", True),
             "a checkpoint is written": (checkpoint, "write", True),
@@ -238,7 +239,7 @@ def fork(registry: Registry) -> Callable[..., Victim]:
                 sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1) for n in (1, 2))
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                fedbench.plugins.discover = lambda: registry
+                fedbench.plugins.discovery.discover = lambda: registry
                 # Client states go to files, so that these are among what is written.
                 ClientStates.__init__.__defaults__ = (None, 0)  # type: ignore[misc]
                 if before:

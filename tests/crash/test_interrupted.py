@@ -21,9 +21,10 @@ from typing import Any
 import pytest
 import torch
 
-from fedbench import ClientContext, hookimpl, store
-from fedbench.plugins import Registry
-from fedbench.run import Run
+from fedbench import ClientContext, hookimpl
+from fedbench.engine.run import Run
+from fedbench.plugins.registry import Registry
+from fedbench.store import directory as store
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, reads /proc")
 
@@ -237,7 +238,7 @@ def test_a_full_disk(when: Any, file: str, case: Case, fork: Any) -> None:
     def before() -> None:
         PLAN.update({when: no_space(limits[file])}) if when else no_space(100)()
         if "safetensors" not in file:  # keep the states of clients in memory
-            from fedbench.clientstates import ClientStates
+            from fedbench.store.client_states import ClientStates
 
             ClientStates.__init__.__defaults__ = (None, 10**6)  # type: ignore[misc]
 

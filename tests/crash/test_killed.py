@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from fedbench.plugins import Registry, discover
+from fedbench.plugins.discovery import discover
+from fedbench.plugins.registry import Registry
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, reads /proc")
 
@@ -71,7 +72,7 @@ def whole(
     installed: Registry, tiny_config: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], tuple[str, list[str], dict[str, Any]]]:
     """A method's config as YAML, and what an undisturbed run leaves: file names and result."""
-    from fedbench.run import Run
+    from fedbench.engine.run import Run
 
     made: dict[str, tuple[str, list[str], dict[str, Any]]] = {}
 

@@ -8,9 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from fedbench import resolve
-from fedbench.cards import load_card
 from fedbench.cli import main
-from fedbench.plugins import Registry, discover
+from fedbench.config.cards import load_card
+from fedbench.plugins.discovery import discover
+from fedbench.plugins.registry import Registry
 
 CARDS = sorted(discover().names("card"))
 

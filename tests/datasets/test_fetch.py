@@ -28,7 +28,7 @@ from fedbench_datasets.fetching import Download
 from filelock import FileLock
 
 from fedbench import ConfigError, cli
-from fedbench import fetch as core
+from fedbench.cli import fetch as core
 
 CONTENT = bytes(range(256)) * 5000  # 1.28 MB: several blocks
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from fedbench import Run, config, hookspecs
-from fedbench.cards import load_card
-from fedbench.plugins import RUN_HOOKS
-from fedbench.rules import marked
+from fedbench import Run, hookspecs
+from fedbench.config import resolve as config
+from fedbench.config.cards import load_card
+from fedbench.plugins.rules import RUN_HOOKS, marked
 from fedbench.types import sha256
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "hooks"
@@ -228,7 +228,7 @@ def register_plugins(registry, run_tiny, capsys):
 
 @check
 def register_datasets(registry, run_tiny, capsys):
-    from fedbench.config import build
+    from fedbench.config.resolve import build
 
     data = build(registry, "dataset", {"name": "clouds", "examples": 10}).load(Path())
     assert data.classes == ("low", "high")

@@ -14,10 +14,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from fedbench import compare as comparison
-from fedbench import config
-from fedbench.cli import main, resolve_config
-from fedbench.plugins import discover
+from fedbench import options
+from fedbench.cli import main
+from fedbench.cli.flags import resolve_config
+from fedbench.config.resolve import resolve
+from fedbench.plugins.discovery import discover
+from fedbench.study import grid as comparison
 
 SHAPING = {"run", "config", "partition", "profile"}
 
@@ -48,7 +50,7 @@ def test_methods_plugins_and_options_in_command_lines_exist(page, site, tmp_path
             elif command.name == "compare":
                 names = {"methods": given["methods"], "set": given["sets"], "data": given["data"]}
                 changes = {k: list(v) for k, v in names.items() if v}
-                grid = config.options.build(comparison.Grid, changes, lambda _: "command line")
+                grid = options.build(comparison.Grid, changes, lambda _: "command line")
                 assert comparison.plan(registry, grid, tmp_path)
 
 
@@ -178,7 +180,7 @@ def test_the_package_of_the_page_is_as_the_page_says(name, site, install, elsewh
             elif words[1] == "compare":
                 ctx, _ = site.parse(words)
                 names = {"methods": list(ctx.params["methods"]), "set": list(ctx.params["sets"])}
-                grid = config.options.build(comparison.Grid, names, lambda _: "command line")
+                grid = options.build(comparison.Grid, names, lambda _: "command line")
                 assert len(comparison.plan(registry, grid, elsewhere / "c")) == 2 * grid.seeds
     rules = testing.rules(kind, plugin, registry)
     rules += testing.rules("plugin", plugin, registry) if name == "method" else []
@@ -208,7 +210,7 @@ def test_the_tutorials_method_computes_scaffold(site, install, elsewhere):
     sets = [*SMALL, "sgd.momentum=0", "sgd.weight_decay=0"]
 
     def run(method: str, *more: str) -> Run:
-        made = Run(config.resolve(registry, method, flags=flags, sets=[*sets, *more]))
+        made = Run(resolve(registry, method, flags=flags, sets=[*sets, *more]))
         made.run()
         return made
 

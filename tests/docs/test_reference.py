@@ -8,8 +8,9 @@ import click
 import pytest
 
 from fedbench import hookspecs, options
-from fedbench.config import RunConfig
-from fedbench.plugins import KINDS, discover
+from fedbench.config.model import RunConfig
+from fedbench.plugins.discovery import discover
+from fedbench.plugins.registry import KINDS
 
 BUNDLED = "fedbench-toolkit"
 
@@ -58,7 +59,7 @@ def test_methods_name_their_source_and_link_to_their_plugins(bundled, made):
 
 
 def test_every_card_shows_the_reason_of_every_value(bundled, made):
-    from fedbench.cards import load_card
+    from fedbench.config.cards import load_card
 
     for name in bundled.names("card"):
         card = load_card(bundled, name)

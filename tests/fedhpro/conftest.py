@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedbench import config as configs
-from fedbench.config import RunConfig
+from fedbench.config import resolve as configs
+from fedbench.config.model import RunConfig
+from fedbench.config.yamlfile import Document
 from fedbench.context import ClientContext
+from fedbench.engine.run import Run
 from fedbench.hookspecs import hookimpl
-from fedbench.run import Run
 from fedbench.types import Dataset, Examples, PerClass, Report, ServerState, ServerUpdate
-from fedbench.yamlfile import Document
 
 
 @pytest.fixture(autouse=True)

@@ -26,11 +26,13 @@ import torch
 from safetensors.torch import save
 
 with atheris.instrument_imports(include=["fedbench", "yaml", "json.decoder"]):
-    from fedbench import checkpoint, config, reading, yamlfile
-    from fedbench.clientstates import ClientStates
+    from fedbench.config import resolve as config
+    from fedbench.config import yamlfile
     from fedbench.errors import ConfigError
-    from fedbench.plugins import discover
-    from fedbench.store import versions
+    from fedbench.plugins.discovery import discover
+    from fedbench.store import checkpoint, reading
+    from fedbench.store.client_states import ClientStates
+    from fedbench.store.environment import versions
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fedbench-fuzz-"))
 REGISTRY = discover()

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedbench.analysis import Analysis, analyse
-from fedbench.config import RunConfig
-from fedbench.evaluation import accuracy_text, over_domains, reported
-from fedbench.plugins import Registry
-from fedbench.records import find, read
+from fedbench.config.model import RunConfig
+from fedbench.engine.evaluation import accuracy_text, over_domains, reported
+from fedbench.plugins.registry import Registry
 from fedbench.report import write
-from fedbench.store import RunDirectory, json_ready
+from fedbench.store.directory import RunDirectory
+from fedbench.store.files import json_ready
+from fedbench.study.analysis import Analysis, analyse
+from fedbench.study.records import find, read
 from fedbench.types import RoundResult, Scores
 
 VARIANTS = ("fedavg", "fedproto", "fpl", "fedhpro")

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from fedbench.analysis import Analysis
 from fedbench.errors import ConfigError
 from fedbench.report import write
 from fedbench.report.exports import rounds_csv, summary_json
+from fedbench.study.analysis import Analysis
 
 
 def rows_of(analysis: Analysis) -> list[dict[str, str]]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from fedbench.analysis import Analysis
 from fedbench.report.draw import PAPER, paper
 from fedbench.report.figures import Figure, figures
+from fedbench.study.analysis import Analysis
 
 
 def by_name(analysis: Analysis) -> dict[str, Figure]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from fedbench.analysis import Analysis
 from fedbench.report import write
+from fedbench.study.analysis import Analysis
 
 LIMIT = 8_000_000
 LOADS = {"src", "href", "srcset", "data", "action", "poster", "background", "formaction", "cite"}

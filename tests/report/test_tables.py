@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fedbench.analysis import Analysis
 from fedbench.report import print_analysis
 from fedbench.report.content import PAIRED, headline, table
 from fedbench.report.tables import latex, markdown, md, tex
+from fedbench.study.analysis import Analysis
 
 HOSTILE = '<script>alert("1")</script> & a|b_c%$#{}\\~^ -- [bold]x[/] 中 é'
 

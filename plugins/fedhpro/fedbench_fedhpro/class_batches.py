@@ -12,8 +12,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedbench.context import ClientContext, eval_batch
+from fedbench.context import ClientContext
 from fedbench.hookspecs import hookimpl
+from fedbench.pipeline import eval_batch
 from fedbench.types import forward
 
 SCRATCH = "class_batches"

@@ -1,0 +1,72 @@
+"""What every command is made of: one clear line for an error, help that fits, listing groups."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from ..errors import NO_MEMORY, FedbenchError
+from . import signals
+
+
+class OneLine(click.Command):
+    """A command that ends with one clear line instead of a traceback, unless ``--debug``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(["--debug"], is_flag=True, help="Show the traceback of an error.")
+        )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn errors into one line."""
+        if ctx.params.pop("debug", False):
+            ctx.meta["debug"] = True
+        with signals.orderly():
+            try:
+                signals.follow_parent()
+                return super().invoke(ctx)
+            except KeyboardInterrupt as error:
+                click.echo("\nInterrupted", err=True)
+                sys.exit(signals.status(error))
+            except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
+                raise
+            except Exception as error:
+                if ctx.meta.get("debug"):
+                    raise
+                raise click.ClickException(one_line(error)) from error
+
+
+def one_line(error: Exception) -> str:
+    """Return an error as one printable line that says what is wrong and where."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    elif isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
+        text = f"not enough memory: {text}"
+    elif not isinstance(error, FedbenchError):
+        first = text.split("\n")[0]  # torch adds its C++ frames
+        text = f"{type(error).__name__}: {first} (--debug shows the traceback)"
+    text += "".join(f" {n}" for n in getattr(error, "__notes__", []) if n not in text)
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(" " if c.isspace() else c for c in " ".join("".join(shown).split()))
+
+
+class Command(OneLine):
+    """A plain command."""
+
+
+class Group(click.Group):
+    """A group whose commands are `Command`."""
+
+    command_class = Command
+    group_class = type
+
+
+class Listing(OneLine, Group):
+    """A group that lists when no subcommand is given."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "invoke_without_command": True})

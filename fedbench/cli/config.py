@@ -1,0 +1,33 @@
+"""``fedbench config``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from .base import Command
+from .flags import config_flags, resolve_config
+
+
+@click.command(cls=Command)
+@click.argument("target", metavar="[METHOD|FILE.yaml]", required=False)
+@config_flags
+@click.option("--schema", is_flag=True, help="Print the JSON schema of config files instead.")
+def config(target: str | None, schema: bool, **given: Any) -> None:
+    """Print the full resolved YAML of a METHOD, to start from.
+
+    \b
+    fedbench config fedhpro > mine.yaml
+    fedbench config --schema > fedbench.schema.json
+    """
+    if schema:
+        from ..config.schema import json_schema
+        from ..plugins.discovery import discover
+
+        click.echo(json.dumps(json_schema(discover()), indent=2))
+        return
+    if target is None and given["file"] is None:
+        raise click.UsageError("name a method, for example: fedbench config fedavg")
+    click.echo(resolve_config(target, **given)[1].to_yaml(), nl=False)

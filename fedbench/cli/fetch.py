@@ -1,0 +1,73 @@
+"""`fedbench data fetch`: let a data set bring its files, and show how far it is.
+
+A data set's class may offer ``fetch(root, report)``; ``report(what, done, total)`` says what is
+under way and how much of it is done, ``total`` being ``None`` while that is not known. Bytes and
+numbers of files are both fine.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..config import resolve as configs
+from ..errors import ConfigError
+from ..plugins.registry import Registry
+
+Report = Callable[[str, int, int | None], None]
+
+
+def fetch(registry: Registry, name: str, root: Path) -> str:
+    """Fetch the data set ``name`` into ``root``; return a line that says where it is.
+
+    Raises:
+        ConfigError: when there is no such data set, or its files can't be had.
+    """
+    cls = registry.get("dataset", name).value
+    if getattr(cls, "embedded", False):
+        return f"{name} is inside the package; there is nothing to fetch"
+    if not hasattr(cls, "fetch"):
+        raise ConfigError(
+            f"{name} has nothing to fetch: it reads {getattr(cls, 'source', 'files of your own')}; "
+            f"`fedbench plugins show {name}` says where it looks"
+        )
+    with progress() as report:
+        configs.build(registry, "dataset", {"name": name}).fetch(root, report)
+    return f"{name} is in {root / name} (licence: {getattr(cls, 'licence', 'not given')})"
+
+
+@contextmanager
+def progress() -> Iterator[Report]:
+    """Give a function that shows progress: bars on a terminal, else a line for each thing done."""
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        *(BarColumn(), DownloadColumn(), TimeRemainingColumn()),
+    )
+    with Progress(*columns, console=Console(stderr=True, markup=False)) as bars:
+        tasks = {}
+
+        def report(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield report
+
+
+def _lines() -> Report:
+    said: set[str] = set()
+
+    def report(what: str, done: int, total: int | None) -> None:
+        if done == total and what not in said:
+            said.add(what)
+            print(f"{what}: {done}", file=sys.stderr, flush=True)
+
+    return report

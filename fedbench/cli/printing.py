@@ -1,0 +1,264 @@
+"""What the command line prints: results, lists, contact sheets. Plain text off a terminal."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import options
+from ..config import resolve as configs
+from ..config import yamlfile
+from ..config.cards import load_card
+from ..config.model import RunConfig
+from ..errors import ConfigError, did_you_mean
+from ..plugins.registry import LIMIT, Registry
+from ..store import reading
+from ..text import duration, percent, size
+from ..types import Dataset
+from .progress import console, grid, title
+
+MANY = 100
+"""Rows of a table that are shown before it is cut."""
+
+
+def print_result(result: Mapping[str, Any]) -> None:
+    """Print a result table: accuracy with its rule, bytes, seconds, digests."""
+    out = console()
+    accuracy = result["accuracy"]
+    head = title(result["method"], result["changes"], result["data"], result["seed"])
+    rows = [
+        ("mean over domains", percent(accuracy["mean"])),
+        ("worst domain", percent(accuracy["worst"])),
+        ("std over domains", percent(accuracy["std"])),
+        *((f"  {name}", percent(value)) for name, value in accuracy["domains"].items()),
+    ]
+    if len(accuracy["domains"]) == 1:
+        rows = [("test data", percent(accuracy["mean"]))]
+    name = "accuracy" if accuracy["metric"] == "accuracy" else accuracy["metric"]
+    out.print(head, style="bold", soft_wrap=True)
+    table = grid(f"{name}, {accuracy['rule']}", "%")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+    table = grid("bytes a round, all clients", "up", "down")
+    sent = result["bytes"]
+    for key in dict.fromkeys((*sent["down"], *sent["up"])):
+        table.add_row(key, *(size(sent[way][key]) if key in sent[way] else "-" for way in sent))
+    out.print(table)
+    if failures := dict(result.get("failures") or {}):
+        lost = failures.pop("lost", 0)
+        counts = ", ".join(f"{kind} {number}" for kind, number in failures.items())
+        out.print(f"{lost} clients lost in {result['rounds']} rounds; happened: {counts}")
+    out.print(f"{result['rounds']} rounds in {duration(result['seconds'])}")
+    out.print(f"weights {result['weights_sha256'][:16]}  metrics {result['metrics_sha256'][:16]}")
+
+
+def print_run(directory: Path) -> None:
+    """Print the rounds of a run directory, and its result when it is finished.
+
+    Raises:
+        ConfigError: when the directory holds no run or a file of it is damaged.
+    """
+    if not (directory / "config.yaml").is_file():
+        raise ConfigError(f"{directory} holds no run (no config.yaml)")
+    rounds, result = reading.progress(directory)
+    shown = [
+        (r["round"], rule, metric, scores)
+        for r in rounds
+        for rule, metrics in r["scores"].items()
+        for metric, scores in metrics.items()
+        if scores.get("mean") is not None
+    ]
+    for rule, metric in dict.fromkeys((s[1], s[2]) for s in shown):
+        chosen = [s for s in shown if s[1:3] == (rule, metric)]
+        domains = list(chosen[0][3]["domains"])
+        table = grid("round", "mean", *domains, title=f"{metric}, {rule} inference")
+        form = percent if metric.endswith("accuracy") else "{:.4f}".format
+        for number, _, _, scores in chosen:
+            cells = (scores["mean"], *(scores["domains"][d] for d in domains))
+            table.add_row(str(number), *(form(c) for c in cells))
+        console().print(table)
+    if result:
+        print_result(result)
+    else:
+        print(f"{len(rounds)} rounds; the run is not finished")
+
+
+def print_plugins(registry: Registry) -> None:
+    """Print everything installed, kind by kind."""
+    labels = {"recipe": "methods", "plugin": "run plugins", "dataset": "data sets"}
+    out = console()
+    for kind in ("recipe", "plugin", "dataset", "model", "metric", "executor", "card"):
+        third = "hooks" if kind == "plugin" else "about"
+        table = grid("name", "package", third, title=labels.get(kind, f"{kind}s"))
+        table.columns[1].justify = table.columns[2].justify = "left"
+        for entry in registry.all(kind):
+            about = entry.about
+            if kind == "plugin":
+                about = ", ".join(entry.hooks)
+            if kind == "card":
+                try:
+                    about = load_card(registry, entry.name).title
+                except ConfigError as error:
+                    about = str(error)
+            table.add_row(entry.name, f"{entry.package} {entry.version}", about)
+        out.print(table)
+    for package, why in registry.failures.items():
+        out.print(f"not loaded: {package}: {why}", style="bold red", soft_wrap=True)
+    if registry.left_out:
+        out.print(f"left out by {LIMIT}: {', '.join(registry.left_out)}", soft_wrap=True)
+
+
+def print_plugin(registry: Registry, name: str) -> None:
+    """Print one installed thing: doc, package, hooks, options.
+
+    Raises:
+        ConfigError: when nothing has that name.
+    """
+    kinds = sorted({kind for kind, known in registry.entries if known == name})
+    if not kinds:
+        known = {known for _, known in registry.entries}
+        raise ConfigError(f"nothing installed is called {name!r}{did_you_mean(name, known)}")
+    out = console()
+    for kind in kinds:
+        entry = registry.get(kind, name)
+        out.print(f"{name}: {kind} of {entry.package} {entry.version}", style="bold")
+        if kind == "card":
+            card = load_card(registry, name)
+            out.print(f"{card.title} (version {card.version}, {card.hash})")
+            print(json.dumps(card.config, indent=2))
+            continue
+        if kind == "recipe":
+            out.print(f"{entry.value.about}\n{entry.value.source}\n")
+            for plugin, given in entry.value.plugins.items():
+                text = ", ".join(f"{k}={v}" for k, v in given.items())
+                out.print(f"  {plugin}: {text or 'defaults'}")
+            continue
+        out.print(inspect.getdoc(entry.value) or "")
+        if entry.hooks:
+            out.print(f"\nhooks: {', '.join(entry.hooks)}")
+        found = options.describe(entry.value)
+        if found:
+            table = grid("option", "type", "default", "bounds", "about", title="options")
+            for column in table.columns:
+                column.justify = "left"
+            for o in found:
+                table.add_row(o.name, o.type, o.default, o.bounds, o.about)
+            out.print(table)
+
+
+def print_cards(registry: Registry) -> None:
+    """Print the protocol cards."""
+    table = grid("name", "version", "hash", "data", "title")
+    for column in table.columns:
+        column.justify = "left"
+    for name in registry.names("card"):
+        card = load_card(registry, name)
+        data = card.config["data"]
+        shown = data["name"] if isinstance(data, dict) else data
+        table.add_row(name, str(card.version), card.hash, str(shown), card.title)
+    console().print(table)
+
+
+def print_card(registry: Registry, name: str) -> None:
+    """Print a card: its values, the reason of each, and published results."""
+    card = load_card(registry, name)
+    print(f"{card.name}, version {card.version}, {card.hash}: {card.title}\n")
+    print(yamlfile.dump(card.config))
+    table = grid("value", "why", title="reasons")
+    table.columns[1].justify = "left"
+    for key, why in card.reasons.items():
+        table.add_row(key, why)
+    console().print(table)
+    if card.published:
+        table = grid("published", "of", "%", "source")
+        table.columns[1].justify = table.columns[3].justify = "left"
+        for found in card.published:
+            table.add_row(found.method, found.column, percent(found.value), found.source)
+        console().print(table)
+
+
+def show_partition(config: RunConfig, table: Mapping[str, Any], out: Path | None) -> None:
+    """Print a ``partition.json``, client by client, and draw it as a PNG heat map.
+
+    Raises:
+        ConfigError: when the picture can't be written.
+    """
+    classes, counts = table["classes"], table["counts"]
+    shown = grid("client", "domain", "examples", *classes)
+    shown.columns[1].justify = "left"
+    for client, domains in list(counts.items())[:MANY]:
+        for domain, row in domains.items():
+            shown.add_row(str(client), domain, str(sum(row)), *(str(n) if n else "." for n in row))
+    console().print(shown)
+    sizes = [sum(map(sum, domains.values())) for domains in counts.values()]
+    more = f" (the first {MANY} shown)" if len(sizes) > MANY else ""
+    print(
+        f"{len(sizes)} clients{more}, {min(sizes)} to {max(sizes)} examples each, {sum(sizes)} in "
+        f"all; seed {config.seed}"
+    )
+    if out:
+        from ..report import draw, figures, series
+        from ..store.files import write_atomic
+
+        figure = figures.partition_figure(series.partition_rows(table), classes, "")
+        try:
+            write_atomic(out, draw.png(figure))
+        except OSError as error:
+            raise ConfigError(f"{out} can't be written: {error.strerror or error}") from error
+        print(f"wrote {out}")
+
+
+def print_datasets(registry: Registry, root: Path) -> None:
+    """Print the data sets and where they look for files."""
+    table = grid("name", "size", "files", "card", "licence", "about")
+    for column in table.columns:
+        column.justify = "left"
+    for entry in registry.all("dataset"):
+        cls = entry.value
+        files = "embedded" if getattr(cls, "embedded", False) else str(root / entry.name)
+        size, card, licence = (str(getattr(cls, k, "-")) for k in ("size", "card", "licence"))
+        table.add_row(entry.name, size, files, card, licence, entry.about)
+    console().print(table)
+
+
+def show_dataset(registry: Registry, name: str, root: Path, folder: Path) -> None:
+    """Print a data set's counts and write a contact sheet a domain into ``folder``.
+
+    Raises:
+        ConfigError: when there is no such data set or the folder can't be written.
+    """
+    import torch
+
+    entry = registry.get("dataset", name)
+    data: Dataset = configs.build(registry, "dataset", {"name": name}).load(root)
+    print(f"{name}: {entry.about}")
+    shape = " x ".join(str(n) for n in data.train.inputs.shape[1:])
+    print(f"inputs {shape} {str(data.train.inputs.dtype).removeprefix('torch.')}")
+    table = grid("domain", "split", "examples", *data.classes)
+    for number, domain in enumerate(data.domains):
+        for split, examples in (("train", data.train), ("test", data.test)):
+            labels = examples.labels[examples.domains == number]
+            counts = labels.bincount(minlength=len(data.classes)).tolist()
+            table.add_row(domain, split, str(len(labels)), *map(str, counts))
+    console().print(table)
+    if data.train.inputs.ndim != 4:
+        return
+    from PIL import Image
+    from torchvision.utils import make_grid
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, domain in enumerate(data.domains):
+            here = data.train[data.train.domains == number]
+            rows = [here.inputs[here.labels == c][:20] for c in range(len(data.classes))]
+            filled = [torch.cat([r, r.new_zeros(20 - len(r), *r.shape[1:])]) for r in rows]
+            path = folder / f"{name}-{domain}.png"
+            sheet = make_grid(torch.cat(filled), nrow=20, padding=2, pad_value=128)
+            Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(path)
+            print(f"wrote {path} (one row a class, 20 training images each)")
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"{folder} can't be written: {error}") from error

@@ -1,0 +1,195 @@
+"""Progress on the terminal, and the formats that everything printed shares."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from ..config.model import RunConfig
+from ..text import duration, percent
+from ..types import RoundResult
+
+
+def console() -> Console:
+    """Return a console for standard output, wide enough for tables off a terminal."""
+    width = None if sys.stdout.isatty() else 120
+    # No markup: a type like dict[str, int] or an error's text is printed as it is.
+    return Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+def grid(*columns: str, title: str | None = None) -> Table:
+    """Return a table whose first column is text and the others numbers."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
+    return table
+
+
+def title(method: str, changes: Sequence[str], data: str, seed: int) -> str:
+    """Return a run in words: ``fedhpro (-hpal) on digits, seed 0``."""
+    what = f" ({', '.join(changes)})" if changes else ""
+    return f"{method}{what} on {data}, seed {seed}"
+
+
+class Progress:
+    """Progress of a run: nothing when quiet, lines off a terminal, a live table on one."""
+
+    def __init__(self, config: RunConfig, changes: Sequence[str]) -> None:
+        self.config, self.changes = config, changes
+        self.started = time.monotonic()
+        self.done = 0
+
+    def __enter__(self) -> Progress:
+        self.started = time.monotonic()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def client(self, number: int, done: int, total: int) -> None:
+        """A client has finished."""
+
+    def round(self, result: RoundResult) -> None:
+        """A round has finished."""
+
+    def left(self, part: float = 0.0) -> str:
+        """Return the time left in words, from the rounds done and the share of the next."""
+        done = self.done + part
+        if not done:
+            return "-"
+        spent = time.monotonic() - self.started
+        return duration(spent / done * (self.config.rounds - done))
+
+    def row(self, result: RoundResult) -> dict[str, str]:
+        """Return what is shown of a round, by column."""
+        rule = self.config.accuracy
+        scores = result.scores[rule.inference][rule.metric]
+        domains = {} if len(scores.domains) == 1 else scores.domains
+        losses = [v for k, v in result.metrics.items() if k.startswith("loss.")]
+        return {
+            "round": f"{result.round}/{self.config.rounds}",
+            "mean": percent(scores.mean),
+            **{name: percent(value) for name, value in domains.items()},
+            "train loss": f"{sum(losses):.3f}",
+            "seconds": f"{result.seconds:.1f}",
+        }
+
+
+class Lines(Progress):
+    """One plain line a round."""
+
+    def __enter__(self) -> Progress:
+        config = self.config
+        print(title(config.method, self.changes, config.data_name, config.seed), flush=True)
+        return super().__enter__()
+
+    def round(self, result: RoundResult) -> None:
+        """Print the round on one line."""
+        self.done = result.round
+        cells = self.row(result)
+        first = cells.pop("round")
+        text = "  ".join(f"{name} {value}" for name, value in cells.items())
+        print(f"round {first}  {text}  left {self.left()}", flush=True)
+
+
+class Screen(Progress):
+    """A live table: the last rounds, the client under way, the time left."""
+
+    ROWS = 8
+
+    def __init__(self, config: RunConfig, changes: Sequence[str]) -> None:
+        super().__init__(config, changes)
+        self.rows: list[dict[str, str]] = []
+        self.status = "starting"
+        self.live = Live(self._draw(), console=console(), refresh_per_second=8, transient=True)
+
+    def __enter__(self) -> Progress:
+        self.live.start()
+        return super().__enter__()
+
+    def __exit__(self, *exc: object) -> None:
+        self.live.stop()
+
+    def _draw(self) -> Table:
+        config = self.config
+        names = list(self.rows[-1]) if self.rows else ["round", "mean"]
+        head = title(config.method, self.changes, config.data_name, config.seed)
+        table = grid(*names, title=head)
+        for row in self.rows[-self.ROWS :]:
+            table.add_row(*row.values())
+        table.caption = self.status
+        table.caption_justify = "left"
+        return table
+
+    def client(self, number: int, done: int, total: int) -> None:
+        """Show how many clients of the round are done."""
+        width = 24
+        filled = round(width * (number - 1 + done / total) / self.config.rounds)
+        bar = "━" * filled + "╌" * (width - filled)
+        left = self.left(done / total)
+        self.status = (
+            f"{bar} round {number}/{self.config.rounds}, client {done}/{total}, left {left}"
+        )
+        self.live.update(self._draw())
+
+    def round(self, result: RoundResult) -> None:
+        """Add the round's row."""
+        self.done = result.round
+        self.rows.append(self.row(result))
+        self.live.update(self._draw())
+
+
+def progress(config: RunConfig, changes: Sequence[str], quiet: bool) -> Progress:
+    """Return the progress display that fits the output."""
+    if quiet:
+        return Progress(config, changes)
+    return Screen(config, changes) if sys.stdout.isatty() else Lines(config, changes)
+
+
+class ComparisonProgress:
+    """Progress of a comparison: runs done, the rounds of those under way, the time left."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet, self.started = quiet, time.monotonic()
+        self.live = Live(console=console(), transient=True) if sys.stdout.isatty() else None
+        self.shown = -1
+
+    def __enter__(self) -> ComparisonProgress:
+        if self.live and not self.quiet:
+            self.live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.live and not self.quiet:
+            self.live.stop()
+
+    def update(self, state: Any) -> None:
+        """Show a `fedbench.study.execute.Progress`."""
+        if self.quiet:
+            return
+        new = state.done - state.reused
+        under_way = sum(done / total for done, total in state.running.values())
+        spent = time.monotonic() - self.started
+        share = new + under_way
+        left = duration(spent / share * (state.total - state.done - under_way)) if share else "-"
+        head = f"{state.done}/{state.total} runs ({state.reused} reused, {state.failed} failed)"
+        if self.live:
+            table = grid("run", "round", title=f"{head}, left {left}")
+            for name, (done, total) in sorted(state.running.items()):
+                table.add_row(name, f"{done}/{total}")
+            self.live.update(table)
+        elif state.done != self.shown:
+            self.shown = state.done
+            print(f"{head}, left {left}", flush=True)
+
+
+def comparison_progress(quiet: bool) -> ComparisonProgress:
+    """Return the progress display of a comparison."""
+    return ComparisonProgress(quiet)

@@ -1,0 +1,136 @@
+"""``fedbench run``, ``resume`` and ``show``."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import signals
+from .base import Command
+from .flags import checkpoint_flags, config_flags, data_root_flag, resolve_config
+
+
+@click.command(cls=Command)
+@click.argument("target", metavar="METHOD|FILE.yaml")
+@config_flags
+@checkpoint_flags
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR",
+    help="Run directory. An unfinished run of the same config goes on; anything else there is "
+    "left alone. Default runs/METHOD-DATA-sSEED, numbered if taken.",
+)  # fmt: skip
+@data_root_flag
+@click.option("--quiet", is_flag=True, help="No progress, only the result.")
+@click.option("--json", "as_json", is_flag=True, help="Print result.json and nothing else.")
+def run(
+    target: str, out: Path | None, data_root: Path | None, quiet: bool, as_json: bool,
+    checkpoint_rounds: int | None, checkpoint_minutes: float, keep_checkpoints: bool, **given: Any,
+) -> None:  # fmt: skip
+    """Run a METHOD, or a YAML file, and keep the run in a directory.
+
+    \b
+    fedbench run fedhpro --data digits
+    fedbench run fedhpro --without hpal --set hpcl.temperature=0.1 --seed 1
+    fedbench run fedavg --with faults --set faults.drop=0.2 --set failures.policy=skip
+    fedbench run mine.yaml --rounds 5 --out runs/try
+
+    The directory holds config.yaml (running it again repeats the run to the bit), rounds.jsonl,
+    result.json, model.safetensors and environment.json, with --keep-checkpoints also checkpoints/.
+    Accuracies are fractions of 1.
+    """
+    from ..config.resolve import describe_changes
+    from ..engine.run import Run
+    from ..store.directory import free_name, unfinished
+    from . import progress
+
+    registry, config = resolve_config(target, **given)
+    changes = describe_changes(registry, config)
+    if out is None:
+        name = f"{config.method}-{config.data_name}-s{config.seed}"
+        out = free_name(Path("runs"), re.sub(r"[^\w.=+-]+|^[.]", "-", name)[-100:], config.hash)
+    show = progress.progress(config, changes, quiet=quiet or as_json)
+    more: Any = {"registry": registry, "data_root": data_root, "progress": show.client}
+    more |= {
+        "checkpoint_rounds": checkpoint_rounds,
+        "checkpoint_seconds": 60 * checkpoint_minutes,
+        "keep_checkpoints": keep_checkpoints,
+    }
+    goes_on = unfinished(out, config.hash)
+    job = Run.resume(out, **more) if goes_on else Run(config, out, **more)
+    if goes_on and not (quiet or as_json):
+        click.echo(f"Going on with {out} after round {len(job.history)}")
+    _execute(job, show, quiet, as_json)
+
+
+@click.command(cls=Command)
+@click.argument("directory", type=click.Path(path_type=Path))
+@checkpoint_flags
+@data_root_flag
+@click.option("--quiet", is_flag=True, help="No progress, only the result.")
+@click.option("--json", "as_json", is_flag=True, help="Print result.json and nothing else.")
+def resume(
+    directory: Path, data_root: Path | None, quiet: bool, as_json: bool,
+    checkpoint_rounds: int | None, checkpoint_minutes: float, keep_checkpoints: bool,
+) -> None:  # fmt: skip
+    """Go on with the interrupted run in DIRECTORY; the result is the same to the bit.
+
+    \b
+    fedbench resume runs/fedhpro-digits-s0
+    """
+    from ..config.resolve import describe_changes
+    from ..engine.run import Run
+    from ..plugins.discovery import discover
+    from . import progress
+
+    registry = discover()
+    job = Run.resume(
+        directory, registry=registry, data_root=data_root,
+        checkpoint_rounds=checkpoint_rounds, checkpoint_seconds=60 * checkpoint_minutes,
+        keep_checkpoints=keep_checkpoints,
+    )  # fmt: skip
+    changes = describe_changes(registry, job.config)
+    show = progress.progress(job.config, changes, quiet=quiet or as_json)
+    job.progress = show.client
+    _execute(job, show, quiet, as_json)
+
+
+def _execute(job: Any, show: Any, quiet: bool, as_json: bool) -> None:
+    """Run a job with its progress on show, and print its result."""
+    from . import printing as terminal
+
+    out, config = job.directory.path, job.config
+    try:
+        with show:
+            for result in job.rounds():
+                show.round(result)
+    except KeyboardInterrupt as error:
+        done = len(job.history)
+        click.echo(
+            f"\nInterrupted after {done} of {config.rounds} rounds; they are in {out}. "
+            f"`fedbench show {out}` prints them, `fedbench resume {out}` goes on.",
+            err=True,
+        )
+        sys.exit(signals.status(error))
+    if as_json:
+        click.echo(json.dumps(job.result(), indent=2))
+    else:
+        terminal.print_result(job.result())
+        click.echo(f"Kept in {out}")
+
+
+@click.command(cls=Command)
+@click.argument("directory", type=click.Path(path_type=Path))
+def show(directory: Path) -> None:
+    """Print the rounds and the result of a run DIRECTORY, finished or not.
+
+    \b
+    fedbench show runs/fedhpro-digits-s0
+    """
+    from . import printing as terminal
+
+    terminal.print_run(directory)

@@ -1,0 +1,129 @@
+"""What a run's config holds: `RunConfig` and its parts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from .. import options
+from . import yamlfile
+
+TOP = (
+    *("method", "data", "model", "seed", "rounds", "device", "precision", "executor", "failures"),
+    *("accuracy", "metrics"),
+)
+TOP_KEYS = (*TOP, "plugins", "origin")
+
+
+def digest(data: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of JSON-like data; the order of ``plugins`` counts, as in a run."""
+    plain = {**data, "plugins": list(data.get("plugins", {}).items())}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Accuracy:
+    """How one number per domain is made from the rounds.
+
+    ``last`` takes the last round, ``last_k`` the mean of the last ``k`` rounds, ``best`` the round
+    with the best mean over domains, which picks on test data.
+    """
+
+    metric: Annotated[str, Field(description="the metric that is reported")] = "accuracy"
+    rule: Annotated[Literal["last", "last_k", "best"], Field(description="which rounds count")] = (
+        "last_k"
+    )
+    k: Annotated[int, Field(ge=1, description="how many rounds last_k averages")] = 5
+    inference: Annotated[
+        str, Field(description="how a prediction is made: classifier, or a plugin's rule")
+    ] = "classifier"
+
+
+@dataclass(frozen=True, eq=False)
+class Failures:
+    """What happens when a client's turn raises an error.
+
+    ``fail`` ends the run, ``skip`` goes on without the client, ``retry`` runs its turn again, up to
+    ``attempts`` times in all, and then goes on without it.
+    """
+
+    policy: Annotated[
+        Literal["fail", "skip", "retry"], Field(description="what a failed client leads to")
+    ] = "fail"
+    attempts: Annotated[int, Field(ge=2, description="turns in all under retry")] = 3
+    min_clients: Annotated[
+        int, Field(ge=1, description="the run ends when fewer clients of a round are left")
+    ] = 1
+
+
+@dataclass(frozen=True, eq=False)
+class RunConfig:
+    """Everything that a run depends on. Build one with `resolve` or `load`."""
+
+    plugins: Annotated[
+        dict[str, dict[str, Any]], Field(description="run plugins in order: name -> options")
+    ]
+    data: Annotated[dict[str, Any], Field(description="data set: name and options")]
+    model: Annotated[dict[str, Any], Field(description="model: name and options")]
+    method: Annotated[str, Field(description="a label for tables", min_length=1)] = "custom"
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="seed of every random stream")] = 0
+    rounds: Annotated[int, Field(ge=1, lt=2**31, description="communication rounds")] = 20
+    accuracy: Annotated[Accuracy, Field(description="the accuracy rule")] = field(
+        default_factory=Accuracy
+    )
+    metrics: Annotated[
+        dict[str, dict[str, Any]], Field(description="metrics on test data: name -> options")
+    ] = field(default_factory=lambda: {"accuracy": {}, "loss": {}, "class_accuracy": {}})
+    device: Annotated[str, Field(description="cpu, cuda, cuda:1, mps")] = "cpu"
+    precision: Annotated[
+        Literal["fp32", "bf16"],
+        Field(description="of the forward pass; bf16: autocast, weights and sums stay fp32"),
+    ] = "fp32"
+    failures: Annotated[Failures, Field(description="clients that fail")] = field(
+        default_factory=Failures
+    )
+    executor: Annotated[dict[str, Any], Field(description="where clients run: name, options")] = (
+        field(default_factory=lambda: {"name": "pool"})
+    )
+    origin: Annotated[
+        dict[str, str], Field(description="where the values came from: recipe, card, card_hash")
+    ] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the config as JSON-like data in the order of the YAML file."""
+        data = options.dump(self)
+        return {k: data[k] for k in TOP_KEYS}
+
+    def to_yaml(self) -> str:
+        """Return the config as YAML that `load` reads back."""
+        return yamlfile.dump(self.to_dict())
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over all that the result depends on: not the label, origin or executor.
+
+        Keys of `LATER` count only when they are not the default, so that a run of an earlier
+        version keeps its hash.
+        """
+        data = {
+            k: v for k, v in self.to_dict().items() if k not in ("method", "origin", "executor")
+        }
+        for key, default in LATER.items():
+            if data[key] == default:
+                del data[key]
+        return digest(data)
+
+    @property
+    def data_name(self) -> str:
+        """The data set's name."""
+        return str(self.data["name"])
+
+
+LATER: Mapping[str, Any] = {"precision": "fp32", "failures": options.dump(Failures())}
+"""Keys that came after version 0.1, with their defaults; see `RunConfig.hash`."""

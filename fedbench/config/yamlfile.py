@@ -1,0 +1,201 @@
+"""YAML with line numbers: plain data only, no aliases, no tags, no repeated keys."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from ..errors import ConfigError
+
+KeyPath: TypeAlias = tuple[str, ...]
+
+
+DEPTH = 100
+"""Levels of the deepest nesting that is read."""
+
+LIMIT = 4_000_000
+"""Bytes of the longest text that is read."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the scalars of YAML 1.2's core schema.
+
+    So ``1e-3`` is a number and ``012`` is 12, while ``off``, ``no``, ``1:30``, ``1_000`` and dates
+    are text.
+    """
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - a class attribute of PyYAML
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quote what our reader, or one of YAML 1.1, would take for something else than text."""
+
+
+_TAG = "tag:yaml.org,2002:"
+for _kind, _form, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+):
+    for _cls in (_Loader, _Dumper):
+        _cls.add_implicit_resolver(_TAG + _kind, re.compile(rf"^(?:{_form})$"), _first)
+
+
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    """Read an integer; Python itself would take ``012`` for a mistake."""
+    base = {"0o": 8, "0x": 16}.get(node.value[:2], 10)
+    return int(node.value, base)
+
+
+_Loader.add_constructor(_TAG + "int", _integer)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed mapping and the line of each of its keys.
+
+    Args:
+        data: nested dicts, lists and scalars.
+        source: what to call it in errors: a file's name, ``--set``.
+        lines: key path -> line number from 1; empty for sources without lines.
+    """
+
+    data: dict[str, Any]
+    source: str
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+
+    def where(self, path: KeyPath) -> str:
+        """Return ``file:line: key`` for the longest known prefix of ``path``."""
+        key = ".".join(part if part.isprintable() else repr(part) for part in path)
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.lines:
+                return f"{self.source}:{self.lines[path[:end]]}: {key}"
+        return f"{self.source}: {key}" if key else self.source
+
+
+def parse(text: str, source: str) -> Document:
+    """Parse YAML text whose top level is a mapping.
+
+    Raises:
+        ConfigError: for a syntax error, alias, tag, repeated or non-text key, with its line.
+    """
+    if len(text) > LIMIT:
+        raise ConfigError(f"{source}: longer than {LIMIT} characters")
+    lines: dict[KeyPath, int] = {}
+    try:
+        loader = _Loader(text)
+        depth = 0
+        for event in yaml.parse(text, Loader=_Loader):
+            # Refused at once: PyYAML's time grows with the square of the depth.
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEPTH:
+                raise ConfigError(f"{source}: nested too deeply")
+            mark = event.start_mark
+            at = f"{source}:{mark.line + 1 if mark else 1}"
+            if isinstance(event, yaml.AliasEvent):
+                raise ConfigError(f"{at}: aliases (*{event.anchor}) are not allowed")
+            tag = getattr(event, "tag", None)
+            if tag:
+                raise ConfigError(f"{at}: tags ({tag}) are not allowed")
+        node = loader.get_single_node()
+        if node is None:
+            raise ConfigError(f"{source}: the file is empty")
+        if not isinstance(node, yaml.MappingNode):
+            raise ConfigError(f"{source}: expected a mapping of keys at the top level")
+        return Document(_build(loader, node, (), lines, source), source, lines)
+    except RecursionError:
+        raise ConfigError(f"{source}: nested too deeply") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{source}:{line}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{source}: not valid YAML: {str(error).splitlines()[0]}") from error
+
+
+def scalar(text: str) -> Any:
+    """Read one YAML value, as ``--set`` takes it: ``0.1``, ``true``, ``[1, 2]``, plain text."""
+    data = parse(f"value: {text}", "--set").data
+    if len(data) > 1:
+        raise ConfigError("--set: one value, not several lines")
+    return data["value"]
+
+
+def read(path: Path) -> Document:
+    """Parse the YAML file at ``path``."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LIMIT + 1)
+        if len(raw) > LIMIT:
+            raise ConfigError(f"{path}: longer than {LIMIT} bytes; this is no config")
+        text = raw.decode("utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read: {error}") from error
+    return parse(text, str(path))
+
+
+def dump(data: dict[str, Any]) -> str:
+    """Write ``data`` as YAML, keys in their order; `parse` reads back the same data."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _short_list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+
+
+_Dumper.add_representer(list, _short_list)
+
+
+def _build(
+    loader: _Loader, node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], source: str
+) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ConfigError(f"{source}:{line}: a key must be text, got a {key_node.id}")
+            key = _scalar(loader, key_node, path, source)
+            if not isinstance(key, (str, int)) or isinstance(key, bool):
+                raise ConfigError(f"{source}:{line}: a key must be text, got {key!r}")
+            key = str(key)
+            if key in result:
+                raise ConfigError(f"{source}:{line}: key {key!r} appears twice")
+            lines[(*path, key)] = line
+            result[key] = _build(loader, value_node, (*path, key), lines, source)
+        return result
+    if isinstance(node, yaml.SequenceNode):
+        return [
+            _build(loader, item, (*path, str(i)), lines, source)
+            for i, item in enumerate(node.value)
+        ]
+    return _scalar(loader, node, path, source)
+
+
+def _scalar(loader: _Loader, node: yaml.Node, path: KeyPath, source: str) -> Any:
+    where = f"{source}:{node.start_mark.line + 1}: {'.'.join(path)}"
+    try:
+        value = loader.construct_object(node, deep=True)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: {value} is no finite number")
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{where}: half of a character (a lone surrogate)") from None
+    return value

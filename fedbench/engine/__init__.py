@@ -1,0 +1,1 @@
+"""The engine: a run, round by round; its evaluation, repetition and times."""

@@ -1,0 +1,136 @@
+"""Accuracy on the test data, per domain and class, and the rule that makes one number of it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..config.model import Accuracy
+from ..errors import ConfigError, NonFiniteError
+from ..types import Dataset, Output, Scores
+
+Rules = Mapping[str, Callable[[Output], Tensor]]
+
+
+class Metric(Protocol):
+    """A number, or one number per class, from class scores and labels."""
+
+    higher_is_better: bool
+
+    def __call__(self, scores: Tensor, labels: Tensor) -> float | list[float]:
+        """Score ``scores`` (N, C) against ``labels`` (N,)."""
+        ...
+
+
+def classifier_rule(output: Output) -> Tensor:
+    """Predict with the linear classifier: its logits (B, C)."""
+    return output.logits
+
+
+@torch.no_grad()
+def evaluate(
+    outputs: Callable[[int], Iterator[Sequence[Output]]],
+    data: Dataset,
+    rules: Rules,
+    metrics: Mapping[str, Metric],
+) -> dict[str, dict[str, Scores]]:
+    """Score the models of every domain on its test data.
+
+    Args:
+        outputs: domain number -> for each model to test on it, what the model made of the domain's
+            test data, part by part in order; scores are averaged over models. Called for each
+            domain with test data, in order.
+        data: the data set; a domain without test data is left out.
+        rules: inference rules by name.
+        metrics: metrics by name.
+
+    Raises:
+        NonFiniteError: for a metric that is NaN or infinite.
+
+    Returns:
+        inference rule -> metric -> `Scores`.
+    """
+    values: dict[str, dict[str, dict[str, float | list[float]]]] = {
+        rule: {metric: {} for metric in metrics} for rule in rules
+    }
+    for number, domain in enumerate(data.domains):
+        labels = data.test.labels[data.test.domains == number]
+        if not len(labels):
+            continue
+        found: dict[tuple[str, str], list[float | list[float]]] = {}
+        for parts in outputs(number):
+            for rule, scores_of in rules.items():
+                scores = torch.cat([scores_of(output).cpu() for output in parts])
+                for name, metric in metrics.items():
+                    value = metric(scores, labels)
+                    if not all(map(math.isfinite, value if isinstance(value, list) else [value])):
+                        raise NonFiniteError(
+                            f"metric {name!r} is {value} on the test data of {domain}; try a "
+                            "smaller learning rate"
+                        )
+                    found.setdefault((rule, name), []).append(value)
+        for (rule, name), each in found.items():
+            values[rule][name][domain] = _mean(each)
+    return {
+        rule: {
+            name: over_domains(found, metrics[name].higher_is_better) for name, found in m.items()
+        }
+        for rule, m in values.items()
+    }
+
+
+def _mean(values: Sequence[float | list[float]]) -> float | list[float]:
+    """Return the mean of numbers, or of lists element by element."""
+    lists = [v for v in values if isinstance(v, list)]
+    if lists:
+        return [statistics.fmean(column) for column in zip(*lists, strict=True)]
+    return statistics.fmean(v for v in values if not isinstance(v, list))
+
+
+def over_domains(domains: Mapping[str, float | list[float]], higher_is_better: bool) -> Scores:
+    """Summarise values over domains: unweighted mean, worst, population standard deviation."""
+    numbers = [v for v in domains.values() if isinstance(v, (int, float))]
+    if len(numbers) != len(domains) or not numbers:
+        return Scores(domains)
+    worst = min(numbers) if higher_is_better else max(numbers)
+    return Scores(domains, statistics.fmean(numbers), worst, statistics.pstdev(numbers))
+
+
+def accuracy_text(rule: Accuracy, rounds: int) -> str:
+    """Return the rule in words, as printed beside every number."""
+    used = min(rule.k, rounds)
+    words = {
+        "last": "last round",
+        "last_k": "last round" if used == 1 else f"mean of the last {used} rounds",
+        "best": "best round on test data",
+    }[rule.rule]
+    metric = "" if rule.metric == "accuracy" else f"{rule.metric}, "
+    inference = "" if rule.inference == "classifier" else f", {rule.inference} inference"
+    return metric + words + inference
+
+
+def reported(rule: Accuracy, history: Sequence[Scores], higher_is_better: bool) -> Scores:
+    """Apply the accuracy rule to the scores of rounds 1, 2, ...: values per domain, summarised.
+
+    Raises:
+        ConfigError: when there is no round yet or the metric has no scalar per domain.
+    """
+    if not history or history[-1].mean is None:
+        raise ConfigError(
+            "accuracy.metric: the accuracy rule needs a metric with one number per domain"
+        )
+    if rule.rule == "best":
+        sign = 1 if higher_is_better else -1
+        chosen = [max(history, key=lambda s: sign * (s.mean or 0.0))]
+    else:
+        chosen = list(history[-(rule.k if rule.rule == "last_k" else 1) :])
+    domains: dict[str, Any] = {
+        name: statistics.fmean(float(s.domains[name]) for s in chosen)  # type: ignore[arg-type]
+        for name in chosen[-1].domains
+    }
+    return over_domains(domains, higher_is_better)

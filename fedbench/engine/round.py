@@ -1,0 +1,271 @@
+"""One communication round, readable top to bottom: `Rounds.play`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, islice
+from typing import Any
+
+from ..context import ServerContext
+from ..errors import ConfigError, NonFiniteError, PluginError, did_you_mean
+from ..executors.inline import InlineWorkers
+from ..failures import ClientFailed, ClientFailure, TooFewClients
+from ..runtime import Runtime
+from ..store.client_states import ClientStates
+from ..types import (
+    ClientJob,
+    ClientResult,
+    Failure,
+    Output,
+    Payload,
+    Report,
+    RoundResult,
+    Scores,
+    ServerState,
+    ServerUpdate,
+    Weights,
+    nbytes,
+    seal,
+)
+from ..values import all_finite
+from .evaluation import classifier_rule, evaluate
+
+Progress = Callable[[int, int, int], None]
+"""Called with (round, clients done, clients in the round) after each client."""
+
+
+class Rounds:
+    """Plays rounds: from one server state to the next.
+
+    Args:
+        runtime: the run's plugins, data, partition and model.
+        workers: where clients run; see the executors.
+        clients: the clients' states; changed ones are staged, the caller commits them.
+        owners: key of a server entry -> the plugin that owns it; grows as plugins write.
+        metrics: metrics by name, for the evaluation.
+        progress: called after each client.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        workers: Any,
+        clients: ClientStates,
+        owners: dict[str, str],
+        metrics: Mapping[str, Any],
+        progress: Progress,
+    ) -> None:
+        self._runtime, self._workers, self._clients = runtime, workers, clients
+        self._owners, self._metrics, self._progress = owners, metrics, progress
+        self.digests: dict[int, Mapping[str, str]] = {}
+        """The checksums of what each client sent in the last round."""
+
+    def _context(self, number: int) -> ServerContext:
+        sizes = tuple(len(part) for part in self._runtime.parts)
+        classes = len(self._runtime.data.classes)
+        return ServerContext(
+            number, self._runtime.config.rounds, classes, sizes, self._runtime.streams
+        )
+
+    def initial_state(self) -> ServerState:
+        """Return the state before round 1: initial weights and the plugins' entries."""
+        ctx = self._context(0)
+        found = self._runtime.plugins.collect_owned(
+            "init_server", ctx=ctx, weights=self._runtime.initial
+        )
+        self._owners |= {key: plugin for key, (plugin, _) in found.items()}
+        entries = {key: seal(value, f"state {key!r}") for key, (_, value) in found.items()}
+        return ServerState(0, self._runtime.initial, Payload(entries, "the server's state"))
+
+    def play(self, state: ServerState, number: int) -> tuple[ServerState, RoundResult]:
+        """Play round ``number`` and return the state after it and the round's result, untimed.
+
+        Raises:
+            FedbenchError: for what a user can mend: a plugin that breaks a rule, a loss or weight
+                that is not finite, too few clients left.
+            Exception: a client's, under ``failures.policy: fail``; with several of them that of the
+                lowest client id.
+        """
+        plugins, hook = self._runtime.plugins, self._runtime.plugins.hook
+        ctx = self._context(number)
+        clients = _checked(hook.select_clients(ctx=ctx, state=state), ctx.num_clients)
+        payload = {
+            key: seal(value, f"broadcast {key!r}")
+            for key, value in plugins.collect("broadcast", ctx=ctx, state=state).items()
+        }
+        self.digests = {}
+        jobs = [ClientJob(number, client, self._clients.get(client, {})) for client in clients]
+        reports: list[Report] = []
+        failures: list[Failure] = []
+        done = 0
+        up: Counter[str] = Counter()
+
+        def results() -> Iterator[ClientResult]:
+            nonlocal done
+            for result in self._workers.run(payload, jobs):
+                done += 1
+                failures.extend(result.failures)
+                if isinstance(result, ClientFailure):
+                    self._go_on_without(result, failures, number, len(jobs))
+                    self._progress(number, done, len(jobs))
+                    continue
+                if result.state or result.client in self._clients:
+                    self._clients.stage(result.client, result.state, number)
+                self.digests[result.client] = result.digests
+                up.update({key: nbytes(value) for key, value in result.uploads.items()})
+                light = {k: v for k, v in result.uploads.items() if k != "weights"}
+                uploads = Payload(light, f"the uploads of client {result.client}")
+                reports.append(Report(result.client, result.examples, uploads, result.metrics))
+                self._progress(number, done, len(jobs))
+                yield result
+
+        self._check_cohort(len(jobs), len(jobs), failures, number)
+        stream = results()
+        weights = hook.aggregate(ctx=ctx, state=state, results=stream)
+        if done < len(jobs):
+            for _ in stream:  # an aggregator that needs no weights may not read them
+                pass
+        state = replace(
+            state, round=number, weights=_finite(weights, f"after aggregation in round {number}")
+        )
+        metrics = _client_metrics(reports)
+        for plugin, call in plugins.calls("server_update"):
+            update = call(ctx=ctx, state=state, reports=reports)
+            state = self._apply(state, plugin, update)
+            for name, value in update.metrics.items():
+                if name in metrics:
+                    raise PluginError(f"plugin {plugin!r}: metric {name!r} is reported already")
+                metrics[name] = float(value)
+                if not math.isfinite(metrics[name]):
+                    raise NonFiniteError(
+                        f"plugin {plugin!r}: metric {name!r} is {metrics[name]} in round {number}"
+                    )
+        scores = self._evaluate(ctx, state)
+        down = {key: nbytes(value) * len(jobs) for key, value in payload.items()}
+        return state, RoundResult(
+            number, clients, scores, metrics, dict(up), down, 0.0, tuple(failures)
+        )
+
+    def _go_on_without(
+        self, answer: ClientFailure, failures: Sequence[Failure], number: int, selected: int
+    ) -> None:
+        """Return when the policy lets the round go on, else raise the client's error."""
+        if answer.fatal or self._runtime.config.failures.policy == "fail":
+            if isinstance(answer.error, ClientFailed):
+                answer.error.add_note("(failures.policy=skip or retry lets a round go on)")
+            raise answer.error
+        left = selected - sum(f.lost for f in failures)
+        try:
+            self._check_cohort(left, selected, failures, number)
+        except TooFewClients as error:
+            raise error from answer.error
+
+    def _check_cohort(
+        self, left: int, selected: int, failures: Sequence[Failure], number: int
+    ) -> None:
+        needed = self._runtime.config.failures.min_clients
+        if left < needed:
+            lost = "; ".join(f"client {f.client}: {f.kind}, {f.reason}" for f in failures if f.lost)
+            raise TooFewClients(
+                f"round {number}: {left} of {selected} clients left, failures.min_clients is "
+                f"{needed}" + (f" ({lost})" if lost else "")
+            )
+
+    def _apply(self, state: ServerState, plugin: str, update: object) -> ServerState:
+        if not isinstance(update, ServerUpdate):
+            raise PluginError(
+                f"plugin {plugin!r}: server_update returned {type(update).__name__}; "
+                "return a ServerUpdate"
+            )
+        entries = dict(state.entries)
+        for key, value in update.entries.items():
+            owner = self._owners.setdefault(key, plugin)
+            if owner != plugin:
+                raise PluginError(f"plugin {plugin!r} writes {key!r}, which belongs to {owner!r}")
+            entries[key] = seal(value, f"state {key!r}")
+        unknown = [name for name in update.weights if name not in state.weights]
+        if unknown:
+            raise PluginError(
+                f"plugin {plugin!r}: the model has no weight {unknown[0]!r}"
+                f"{did_you_mean(unknown[0], state.weights)}"
+            )
+        new = _finite(update.weights, f"after {plugin!r} changed it in round {state.round}")
+        return ServerState(
+            state.round, {**state.weights, **new}, Payload(entries, "the server's state")
+        )
+
+    def _evaluate(self, ctx: ServerContext, state: ServerState) -> dict[str, dict[str, Scores]]:
+        rules = {"classifier": classifier_rule}
+        for name, rule in self._runtime.plugins.collect("inference", ctx=ctx, state=state).items():
+            if name in rules:
+                raise PluginError(f"inference rule {name!r} is built in; choose another name")
+            rules[name] = rule
+        wanted = self._runtime.config.accuracy.inference
+        if wanted not in rules:
+            raise ConfigError(
+                f"accuracy.inference: no plugin of this run gives {wanted!r}"
+                f"{did_you_mean(wanted, rules)}"
+            )
+        outputs = self._outputs(ctx.round, state)
+        try:
+            return evaluate(outputs, self._runtime.data, rules, self._metrics)
+        except NonFiniteError as error:
+            error.add_note(f"after round {ctx.round}")
+            raise
+
+    def _outputs(
+        self, number: int, state: ServerState
+    ) -> Callable[[int], Iterator[Sequence[Output]]]:
+        """Return domain -> what each model to test on it makes of its test data, in parts.
+
+        Workers with a method ``test`` compute the parts in parallel.
+        """
+        runtime = self._runtime
+        test = getattr(self._workers, "test", None) or InlineWorkers(runtime).test
+        for _, call in runtime.plugins.calls("personal_models"):
+
+            def personal(domain: int) -> Iterator[Sequence[Output]]:
+                states = (self._clients.newest(c) for c in runtime.clients_of(domain))
+                kept = (found for found in states if found is not None)
+                for weights in call(state=state, clients=kept):  # noqa: B023 - the only plugin
+                    yield list(test(weights, runtime.chunks(number, domain)))
+
+            return personal
+        chunks = [runtime.chunks(number, domain) for domain in range(len(runtime.data.domains))]
+        stream = test(state.weights, list(chain.from_iterable(chunks)))
+        return lambda domain: iter([list(islice(stream, len(chunks[domain])))])
+
+
+def _checked(clients: Sequence[int], num_clients: int) -> list[int]:
+    chosen = sorted(int(c) for c in clients)
+    if (
+        not chosen
+        or len(set(chosen)) < len(chosen)
+        or not 0 <= chosen[0] <= chosen[-1] < num_clients
+    ):
+        raise PluginError(
+            f"select_clients must return distinct ids from 0 to {num_clients - 1}, "
+            f"got {chosen[:20]}"
+        )
+    return chosen
+
+
+def _finite(weights: Weights, when: str) -> Weights:
+    for name, value in weights.items():
+        if not all_finite(value):
+            raise NonFiniteError(f"weight {name!r} is not finite {when}")
+    return {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
+
+
+def _client_metrics(reports: Sequence[Report]) -> dict[str, float]:
+    """Average each metric over the clients that report it, weighted by examples."""
+    totals: dict[str, float] = {}
+    weights: Counter[str] = Counter()
+    for report in reports:
+        for name, value in report.metrics.items():
+            totals[name] = totals.get(name, 0.0) + value * report.examples
+            weights[name] += report.examples
+    return {name: total / weights[name] for name, total in totals.items()}

@@ -1,0 +1,297 @@
+"""One run, readable top to bottom: `Run.rounds` is the loop.
+
+for result in Run(config).rounds():
+    print(result.round, result.scores["classifier"]["accuracy"].mean)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ..config import resolve as configs
+from ..config.model import RunConfig
+from ..device import one_thread, open_device
+from ..errors import ConfigError
+from ..plugins.discovery import discover
+from ..plugins.registry import Registry
+from ..runtime import Runtime, partition_table
+from ..store import checkpoint, digests
+from ..store.client_states import ClientStates
+from ..store.directory import RunDirectory
+from ..store.environment import versions
+from ..store.files import default_data_root, json_ready
+from ..types import Failure, RoundResult, Scores, ServerState, sha256
+from .evaluation import accuracy_text, reported
+from .round import Progress, Rounds
+
+
+class Run:
+    """A run of one config.
+
+    Args:
+        config: a resolved `RunConfig`, or the path of a YAML file.
+        directory: where to keep the run; ``None`` keeps nothing on disk. It must not exist yet.
+        registry: what is installed; default `fedbench.discover`.
+        data_root: where data sets look for files; default ``FEDBENCH_DATA`` or the user's cache.
+        progress: called after each client.
+        checkpoint_seconds: how often a checkpoint is written, at the end of a round; one is also
+            written when the run is interrupted. Only with a directory.
+        checkpoint_rounds: also after so many rounds; ``None`` goes by time alone.
+        keep_checkpoints: leave every checkpoint in ``checkpoints/``, for `fedbench.engine.verify`.
+
+    Raises:
+        ConfigError: for a config that can't be used, or a directory that exists or can't be
+            written.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig | str | Path,
+        directory: str | Path | None = None,
+        *,
+        registry: Registry | None = None,
+        data_root: Path | None = None,
+        progress: Progress | None = None,
+        checkpoint_seconds: float = 60.0,
+        checkpoint_rounds: int | None = None,
+        keep_checkpoints: bool = False,
+    ) -> None:
+        self.registry = registry or discover()
+        self.config = (
+            config if isinstance(config, RunConfig) else configs.load(self.registry, config)
+        )
+        open_device(self.config.device, self.config.precision)
+        self.data_root = data_root or default_data_root()
+        self.directory = RunDirectory.create(Path(directory), self.config) if directory else None
+        self.history: list[RoundResult] = []
+        self.state: ServerState | None = None
+        self.digests: Mapping[str, Any] = {}
+        self.checkpoint_seconds = checkpoint_seconds
+        self.checkpoint_rounds = checkpoint_rounds
+        self.keep_checkpoints = keep_checkpoints
+        self.progress = progress or (lambda *_: None)
+        folder = self.directory.path / "clients" if self.directory else None
+        self._clients = ClientStates(folder)
+        self._owners: dict[str, str] = {}
+        self._lock: FileLock | None = None
+
+    @classmethod
+    def resume(cls, directory: str | Path, *, registry: Registry | None = None, **more: Any) -> Run:
+        """Return the unfinished run of a directory, ready to go on from its last checkpoint.
+
+        Without a checkpoint it starts from round 1. The result is the same, to the bit, as that of
+        a run that was never interrupted. ``more`` as in `Run`.
+
+        Raises:
+            ConfigError: when the directory holds no run, a finished one, or a damaged checkpoint.
+        """
+        path = Path(directory)
+        if not (path / "config.yaml").is_file():
+            raise ConfigError(f"{path} holds no run (no config.yaml)")
+        if (path / "result.json").is_file():
+            RunDirectory(path).tidy()
+            raise ConfigError(f"{path} is finished; `fedbench show {path}` prints it")
+        registry = registry or discover()
+        run = cls(configs.load(registry, path / "config.yaml"), registry=registry, **more)
+        run.directory = RunDirectory(path)
+        run._lock = run.directory.lock()
+        try:
+            run._restore(path)
+        except BaseException:
+            run._lock.release()
+            raise
+        return run
+
+    def _restore(self, path: Path) -> None:
+        done = 0
+        if checkpoint.exists(path):
+            found = checkpoint.read(path, self.config)
+            self.start_from(found, [])
+            done = found.state.round
+        else:
+            self._clients = ClientStates(path / "clients")
+            self._clients.restore({}, {})
+        self.history = [round_from_json(data) for data in RunDirectory(path).rounds(done)]
+        digests.cut(path, done)
+        checkpoint.cut(path, done)
+
+    def start_from(self, found: checkpoint.Restored, history: Sequence[RoundResult]) -> None:
+        """Let `rounds` go on after a checkpoint's round; ``history`` holds the rounds up to it."""
+        self.state, self._owners, self._clients = found.state, found.owners, found.clients
+        self.history = list(history)
+
+    def rounds(self) -> Generator[RoundResult, None, None]:
+        """Run round after round and yield each one's result as it is finished.
+
+        A run that was resumed yields the rounds that were still to do.
+
+        Raises:
+            FedbenchError: for what a user can mend: a plugin that breaks a rule, a loss that is
+                not finite.
+        """
+        config = self.config
+        lock = self._lock or (self.directory.lock() if self.directory else None)
+        workers = None
+        saved_at, saved_round = time.monotonic(), self.state.round if self.state else 0
+        try:
+            with one_thread():
+                runtime = self.runtime = Runtime(config, self.registry, self.data_root)
+            if self.state:
+                checkpoint.check_weights(self.state, runtime.initial)
+            self._metrics = {
+                name: configs.build(self.registry, "metric", {"name": name, **given})
+                for name, given in config.metrics.items()
+            }
+            workers = configs.build(self.registry, "executor", config.executor).open(runtime)
+            if self.directory:
+                self.directory.write("partition.json", partition_table(runtime))
+            rounds = Rounds(
+                runtime, workers, self._clients, self._owners, self._metrics, self.progress
+            )
+            with one_thread(), runtime.streams.scope("server", 0):
+                state = self.state or rounds.initial_state()
+            for number in range(state.round + 1, config.rounds + 1):
+                started = time.perf_counter()
+                with one_thread(), runtime.streams.scope("server", number):
+                    # A copy: a plugin that writes into it must not change the state that is kept.
+                    state, result = rounds.play(state.copy(), number)
+                result = replace(result, seconds=time.perf_counter() - started)
+                self.digests = digests.line(number, rounds.digests, digests.of_state(state))
+                if self.directory:
+                    digests.add(self.directory.path, self.digests)
+                    self.directory.add_round(result)
+                self.history.append(result)
+                if number == 1:
+                    self.accuracy()  # refuses a metric without one number per domain at once
+                self.state = state
+                self._clients.commit(number)
+                path = self.directory.path if self.directory else None
+                for _, call in runtime.plugins.calls("round_end"):
+                    call(result=result, directory=path)
+                due = self.checkpoint_rounds and number - saved_round >= self.checkpoint_rounds
+                if due or time.monotonic() - saved_at >= self.checkpoint_seconds:
+                    self._checkpoint()
+                    saved_at, saved_round = time.monotonic(), number
+                yield result
+            if self.directory:
+                self.directory.finish(self.result(), state.weights)
+        except BaseException:
+            if self.state and self.state.round > saved_round:
+                self._checkpoint()
+            raise
+        finally:
+            if workers:
+                workers.close()
+            self._clients.close()
+            if lock:
+                lock.release()
+                self._lock = None
+
+    def _checkpoint(self) -> None:
+        if self.directory and self.state:
+            self._clients.commit(self.state.round)
+            path, key = self.directory.path, self.config.hash
+            checkpoint.write(
+                path, key, self.state, self._owners, self._clients, self.keep_checkpoints
+            )
+
+    def run(self) -> dict[str, Any]:
+        """Run all rounds and return `result`."""
+        for _ in self.rounds():
+            pass
+        return self.result()
+
+    def accuracy(self) -> Scores:
+        """The run's accuracy by its rule, over the rounds so far."""
+        rule = self.config.accuracy
+        scores = [r.scores[rule.inference][rule.metric] for r in self.history]
+        return reported(rule, scores, self._metrics[rule.metric].higher_is_better)
+
+    def result(self) -> dict[str, Any]:
+        """Return what ``result.json`` holds, over the rounds so far; accuracies are fractions."""
+        assert self.state is not None, "no round has been run"
+        config, rounds, accuracy = self.config, self.history, self.accuracy()
+        lines = "\n".join(canonical_round(r) for r in rounds)
+        return {
+            "method": config.method,
+            "changes": configs.describe_changes(self.registry, config),
+            "data": config.data_name,
+            "model": config.model["name"],
+            "seed": config.seed,
+            "rounds": len(rounds),
+            "accuracy": {
+                "rule": accuracy_text(config.accuracy, len(rounds)),
+                "metric": config.accuracy.metric,
+                "inference": config.accuracy.inference,
+                "mean": accuracy.mean,
+                "worst": accuracy.worst,
+                "std": accuracy.std,
+                "domains": dict(accuracy.domains),
+            },
+            "bytes": {
+                "up": _per_round([r.bytes_up for r in rounds]),
+                "down": _per_round([r.bytes_down for r in rounds]),
+            },
+            "failures": count_failures(rounds),
+            "seconds": sum(r.seconds for r in rounds),
+            "weights_sha256": sha256(dict(self.state.weights)),
+            "metrics_sha256": hashlib.sha256(lines.encode()).hexdigest(),
+            "card": {k.removeprefix("card_"): v for k, v in config.origin.items() if "card" in k},
+            "config_hash": config.hash,
+            "versions": versions(),
+        }
+
+
+def round_from_json(data: Mapping[str, Any]) -> RoundResult:
+    """Return the round that a line of ``rounds.jsonl`` holds.
+
+    Raises:
+        ConfigError: when the line is no round.
+    """
+    try:
+        scores = {
+            rule: {name: Scores(**found) for name, found in metrics.items()}
+            for rule, metrics in data["scores"].items()
+        }
+        failures = tuple(Failure(**one) for one in data.get("failures", ()))
+        return RoundResult(**{**data, "scores": scores, "failures": failures})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"rounds.jsonl: a damaged line: {error}") from error
+
+
+def canonical_round(result: RoundResult) -> str:
+    """Return a round as JSON, the form that is hashed: without times and the failures' reasons."""
+    data = json_ready(result)
+    del data["seconds"]
+    if result.failures:
+        data["failures"] = [[f.client, f.attempt, f.kind, f.lost] for f in result.failures]
+    else:  # the form of version 0.1
+        del data["failures"]
+    return json.dumps(data, sort_keys=True)
+
+
+def count_failures(rounds: Sequence[RoundResult]) -> dict[str, int]:
+    """Return how often each kind of failure happened, and ``lost``: turns without a result.
+
+    Under ``retry`` every failed attempt counts. Empty when nothing failed.
+    """
+    found = [failure for one in rounds for failure in one.failures]
+    counts = Counter(failure.kind for failure in found)
+    lost = sum(failure.lost for failure in found)
+    return {**dict(sorted(counts.items())), "lost": lost} if found else {}
+
+
+def _per_round(rounds: Sequence[Mapping[str, int]]) -> dict[str, float]:
+    total: Counter[str] = Counter()
+    for one in rounds:
+        total.update(one)
+    return {key: n / len(rounds) for key, n in total.items()}

@@ -1,0 +1,201 @@
+"""Run a kept run again and say whether the bits agree, and if not, what differs first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from ..config import resolve as configs
+from ..config import yamlfile
+from ..errors import ConfigError
+from ..plugins.registry import Registry
+from ..store import checkpoint, digests, reading
+from ..store.environment import environment
+from ..types import RoundResult, ServerState, sha256
+from .round import Progress
+from .run import Run, canonical_round, round_from_json
+
+REPEATED = (
+    *("rounds", "accuracy", "bytes", "failures", "metrics_sha256", "weights_sha256"),
+    *("method", "data", "model", "seed", "config_hash"),
+)
+"""Keys of ``result.json`` that a second run repeats."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came out.
+
+    Args:
+        rounds: the last round that was run again, 0 for none.
+        difference: the first one, as one line; ``None`` when the bits agree.
+        notes: what limits the verdict.
+        start: the round of the kept checkpoint that the second run started from, 0 for none.
+    """
+
+    rounds: int
+    difference: str | None
+    notes: tuple[str, ...] = ()
+    start: int = 0
+
+
+class Kept:
+    """A kept run to verify, finished or not.
+
+    Args:
+        registry: what is installed.
+        path: its directory.
+        executor: an executor's choice to use instead of the run's own.
+
+    Raises:
+        ConfigError: when the directory holds no run or no round, or a file of it is damaged.
+    """
+
+    def __init__(
+        self, registry: Registry, path: Path, executor: Mapping[str, Any] | None = None
+    ) -> None:
+        if not (path / "config.yaml").is_file():
+            raise ConfigError(f"{path} holds no run (no config.yaml)")
+        self.path, self._registry = path, registry
+        document = yamlfile.read(path / "config.yaml")
+        flags = {"executor": dict(executor)} if executor else {}
+        self.config = configs.resolve(registry, file=document, flags=flags)
+        rounds, self.result = reading.progress(path)
+        self.rounds = [round_from_json(one) for one in rounds]
+        self._digests = digests.read(path)
+        if not self.rounds:
+            raise ConfigError(f"{path} holds no finished round to verify")
+
+    def changed_environment(self) -> list[str]:
+        """Return how this machine differs from the run's, a line each; empty when it does not."""
+        made = reading.optional(self.path / "environment.json") or {}
+        here = environment(self.config.device)
+        before, now = made.get("versions", {}), here["versions"]
+        found = [(n, before.get(n), now.get(n)) for n in dict.fromkeys((*before, *now))]
+        found += [(k, made.get(k), here[k]) for k in ("platform", "processor", "device_name")]
+        return [f"{name}: {old} then, {new} here" for name, old, new in found if old != new]
+
+    def verify(
+        self,
+        first: int = 1,
+        last: int | None = None,
+        *,
+        data_root: Path | None = None,
+        progress: Progress | None = None,
+        after_round: Callable[[RoundResult], None] = lambda _: None,
+    ) -> Verdict:
+        """Run again up to round ``last`` and compare from round ``first`` on.
+
+        Rounds depend on all rounds before them, so that the run starts from the newest kept
+        checkpoint before ``first``, at round 1 where there is none.
+
+        Raises:
+            ConfigError: for rounds that the run does not have, or a damaged checkpoint.
+            Exception: what ends the second run.
+        """
+        last = len(self.rounds) if last is None else last
+        if not 1 <= first <= last <= len(self.rounds):
+            raise ConfigError(f"{self.path} has rounds 1 to {len(self.rounds)}, not {first}-{last}")
+        if damaged := self._contradiction():
+            return Verdict(0, damaged)
+        job = Run(self.config, registry=self._registry, data_root=data_root, progress=progress)
+        start = max((n for n in checkpoint.kept(self.path) if n < first), default=0)
+        if start:
+            found = checkpoint.read_kept(checkpoint.kept(self.path)[start], start, self.config)
+            if text := self._misfit(found.state):
+                return Verdict(0, f"the checkpoint of round {start}: {text}", start=start)
+            job.start_from(found, self.rounds[:start])
+        unknown = [n for n in range(first, last + 1) if n not in self._digests]
+        notes = [f"no digests are kept of {len(unknown)} rounds"] if unknown else []
+        with closing(job.rounds()) as rounds:
+            for result in rounds:
+                after_round(result)
+                if result.round >= first:
+                    text = next(self._differences(result, job.digests), None)
+                    if text:
+                        text = f"round {result.round}: {text}"
+                        return Verdict(result.round, text, tuple(notes), start)
+                if result.round == last:
+                    break
+        if self.result and last == self.config.rounds:
+            again = json.loads(json.dumps(job.result()))
+            for key in REPEATED:
+                if key in self.result and self.result[key] != again[key]:
+                    text = f"result.json, {key}: {_show(self.result[key], again[key])}"
+                    return Verdict(last, text, tuple(notes), start)
+        return Verdict(last, None, tuple(notes), start)
+
+    def _misfit(self, state: ServerState) -> str | None:
+        """Return how a kept checkpoint contradicts the digests of its round."""
+        if state.round not in self._digests:
+            return None
+        line = self._digests[state.round]
+        return next(_tensors("server", line["server"], digests.of_state(state)), None)
+
+    def _contradiction(self) -> str | None:
+        """Return how the kept files contradict each other, which no second run need show."""
+        if not self.result:
+            return None
+        if self.result.get("config_hash", self.config.hash) != self.config.hash:
+            return "config.yaml is not the config that result.json was made with"
+        model = self.path / "model.safetensors"
+        try:
+            held = sha256(load_file(model))
+        except (OSError, SafetensorError) as error:
+            return f"model.safetensors can't be read: {error}"
+        if held != self.result["weights_sha256"]:
+            named = self.result["weights_sha256"]
+            return f"model.safetensors holds weights {held}, result.json names {named}"
+        return None
+
+    def _differences(self, now: RoundResult, line: Mapping[str, Any]) -> Iterator[str]:
+        """Yield what differs in a round, in the order in which it comes about."""
+        then = self.rounds[now.round - 1]
+        if list(then.clients) != list(now.clients):
+            yield f"selected clients: {_show(list(then.clients), list(now.clients))}"
+        if now.round in self._digests:
+            kept = self._digests[now.round]
+            before, after = digests.clients_of(kept), digests.clients_of(line)
+            for client in sorted({*before, *after}):
+                if client not in before or client not in after:
+                    yield f"client {client}: " + _show(
+                        "failed" if client not in before else "answered",
+                        "failed" if client not in after else "answered",
+                    )
+                yield from _tensors(
+                    f"client {client}, upload", before.get(client, {}), after.get(client, {})
+                )
+            yield from _tensors("server", kept["server"], line["server"])
+        if canonical_round(then) != canonical_round(now):
+            old, new = (_flat(json.loads(canonical_round(r))) for r in (then, now))
+            key = next(k for k in {**old, **new} if old.get(k) != new.get(k))
+            yield f"{key}: {_show(old.get(key), new.get(key))}"
+
+
+def _tensors(where: str, then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    for name in {**then, **now}:
+        if then.get(name) != now.get(name):
+            yield f"{where} {name}: {_show(then.get(name), now.get(name))}"
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(data, dict):
+        return {prefix: data}
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+def _show(then: object, now: object) -> str:
+    def text(value: object) -> str:
+        return "missing" if value is None else str(value)
+
+    return f"{text(then)} then, {text(now)} now"

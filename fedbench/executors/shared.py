@@ -1,0 +1,160 @@
+"""Memory that a parent and its forked workers share, and tensors laid out in it without a copy."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..values import Value, assembled, kind_of, tensors
+
+ALIGN = 64
+"""Bytes; tensors start at multiples of it, as PyTorch's own do."""
+
+
+class Block:
+    """Tensors that lie in some memory, without a copy."""
+
+    def __init__(self, memory: Any) -> None:
+        self._memory = memory
+        self._whole: dict[torch.dtype, Tensor] = {}
+
+    def tensor(self, dtype: torch.dtype, shape: tuple[int, ...], offset: int) -> Tensor:
+        """Return the contiguous tensor that lies so many bytes into the memory."""
+        if dtype not in self._whole:
+            self._whole[dtype] = torch.frombuffer(self._memory, dtype=dtype)
+        whole = self._whole[dtype]
+        return whole.as_strided(shape, _strides(shape), offset // whole.itemsize)
+
+
+@lru_cache(10_000)
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[d + 1 :]) for d in range(len(shape)))
+
+
+def _aligned(size: int) -> int:
+    return math.ceil(size / ALIGN) * ALIGN
+
+
+class Buffer:
+    """Memory that parent and children share, since it is mapped before the fork."""
+
+    def __init__(self, size: int, copies: Copies | None = None) -> None:
+        size = _aligned(size)
+        self._map = mmap.mmap(-1, size)
+        self._block = Block(self._map)
+        self._start = self._block.tensor(torch.uint8, (size,), 0).data_ptr()
+        self._size, self._used = size, 0
+        self._copies = copies or Copies()
+
+    def clear(self) -> None:
+        """Let new values take the place of the old ones."""
+        self._used = 0
+
+    def empty(self, like: Tensor) -> Tensor:
+        """Return an unset, contiguous CPU tensor like another one; here, while there is room."""
+        size, offset = like.nbytes, self._used
+        if size == 0 or offset + size > self._size:
+            return torch.empty_like(like, device="cpu", memory_format=torch.contiguous_format)
+        self._used = offset + _aligned(size)
+        return self._block.tensor(like.dtype, tuple(like.shape), offset)
+
+    def put(self, values: Mapping[str, Value], channels_last: bool = False) -> list[Any]:
+        """Write what is not here already and return what `get` needs; the rest goes in line.
+
+        With ``channels_last`` a tensor of four dimensions is laid out as convolutions use it.
+        """
+        places: list[Any] = []
+        for key, value in values.items():
+            start, end = self._size, 0
+            parts: list[Any] = []
+            for name, tensor in tensors(value):
+                turned = channels_last and tensor.ndim == 4
+                here = tensor.permute(0, 2, 3, 1) if turned else tensor
+                if not (self._holds(here) and here.is_contiguous()):
+                    here = self.empty(here).copy_(here)
+                shape = tuple(here.shape)
+                if self._holds(here):
+                    offset = here.data_ptr() - self._start
+                    start, end = min(start, offset), max(end, offset + here.nbytes)
+                    parts.append((name, here.dtype, shape, turned, offset, None))
+                else:
+                    raw = here.reshape(-1).view(torch.uint8).numpy() if here.numel() else b""
+                    parts.append((name, here.dtype, shape, turned, None, bytes(raw)))
+            places.append((key, kind_of(key, value), start, end, parts))
+        return places
+
+    def get(
+        self,
+        places: Sequence[Any],
+        copied: Callable[[str, int], bool] = lambda key, size: False,
+        memory: Any = None,
+    ) -> dict[str, Value]:
+        """Read what `put` wrote.
+
+        Args:
+            places: what `put` returned.
+            copied: whether to copy a key's value of so many bytes; others lie in the shared memory.
+            memory: what `lend` returned.
+        """
+        values = {}
+        shared = self._block if memory is None else Block(memory)
+        for key, kind, start, end, parts in places:
+            block, base, size = shared, 0, end - start
+            if size > 0 and copied(key, size):
+                copy, base = self._copies.take(size), start
+                np.copyto(copy[:size], np.frombuffer(self._map, np.uint8, size, start))
+                block = Block(copy)
+            found = {}
+            for name, dtype, shape, turned, offset, raw in parts:
+                if offset is not None:
+                    tensor = block.tensor(dtype, shape, offset - base)
+                elif raw:
+                    tensor = Block(bytearray(raw)).tensor(dtype, shape, 0)
+                else:
+                    tensor = torch.empty(shape, dtype=dtype)
+                found[name] = tensor.permute(0, 3, 1, 2) if turned else tensor
+            values[key] = assembled(kind, found)
+        return values
+
+    def lend(self, back: Callable[[], object]) -> npt.NDArray[np.uint8]:
+        """Return all bytes; ``back`` is called once nothing, and no tensor, lies in them."""
+        array = np.frombuffer(self._map, dtype=np.uint8)
+        weakref.finalize(array, back).atexit = False
+        return array
+
+    def _holds(self, tensor: Tensor) -> bool:
+        return tensor.numel() > 0 and 0 <= tensor.data_ptr() - self._start < self._size
+
+
+class Copies:
+    """Memory for copies of what clients sent, used again once no tensor lies in it any more.
+
+    Large copies from the heap would leave gaps between longer-lived values, and memory would creep
+    up with the clients of a round.
+    """
+
+    LARGE = 1 << 20
+    """Bytes from which on a copy is one; its memory is taken in multiples of it."""
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[mmap.mmap]] = {}
+
+    def take(self, size: int) -> npt.NDArray[np.uint8]:
+        """Return ``size`` bytes or a little more, in use as long as a tensor on the array lives."""
+        if size < self.LARGE:
+            return torch.empty(_aligned(size), dtype=torch.uint8).numpy()
+        whole = math.ceil(size / self.LARGE) * self.LARGE
+        free = self._free.setdefault(whole, [])
+        memory = free.pop() if free else mmap.mmap(-1, whole, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        array = np.frombuffer(memory, dtype=np.uint8)
+        weakref.finalize(array, free.append, memory).atexit = False
+        return array

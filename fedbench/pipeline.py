@@ -1,0 +1,55 @@
+"""Raw inputs to model inputs: what every batch passes through, in training and in the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .plugins.hooks import RunPlugins
+
+EVAL_BATCH = 100
+"""Examples per forward pass outside training on a CPU: more are no faster and need much memory."""
+
+
+def eval_batch(device: torch.device) -> int:
+    """Return how many examples run through a model at once outside training."""
+    return EVAL_BATCH if device.type == "cpu" else 10 * EVAL_BATCH
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return ``tensor`` on ``device``; to a GPU through pinned memory, without waiting for it."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+class Pipeline:
+    """Raw inputs to model inputs: to the device, to float in [0, 1], through the transforms."""
+
+    def __init__(
+        self, plugins: RunPlugins, device: torch.device, rng: Callable[[str], torch.Generator]
+    ) -> None:
+        self._device = device
+        # Streams of their own, so that looking at data never shifts what training draws.
+        self._steps = [
+            (
+                call,
+                {train: rng(f"transform/{n}{'' if train else '/test'}") for train in (True, False)},
+            )
+            for n, call in plugins.calls("transform")
+        ]
+
+    def __call__(self, inputs: Tensor, train: bool) -> Tensor:
+        """Return (B, ...) model inputs; uint8 becomes float in [0, 1], other types stay."""
+        x = send(inputs, self._device)
+        if x.dtype == torch.uint8:
+            x = x.float().div_(255)
+        elif x is inputs and self._steps:
+            x = x.clone()  # a transform may write into what it gets
+        for call, streams in self._steps:
+            x = call(inputs=x, train=train, rng=streams[train])
+        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x

@@ -1,0 +1,1 @@
+"""Plugins: what is installed, what it must be like, and the hooks of one run."""

@@ -1,0 +1,140 @@
+"""Discovery: which installed packages bring plugins, and loading them one by one.
+
+Packages are found through entry points of the group ``fedbench`` and loaded one by one: one that
+breaks is remembered and reported only when a run asks for something that nobody else provides. The
+module that an entry point names says which hook API it was written for, ``fedbench_api = 1``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+
+from ..errors import ConfigError, did_you_mean
+from .registry import BUNDLED, GROUP, LIMIT, Registry
+from .rules import first_line, printable
+
+
+@dataclass(frozen=True)
+class Source:
+    """Code that discovery would import: one entry point of one installed distribution.
+
+    Args:
+        package: the distribution's name.
+        version: the distribution's.
+        value: what the entry point names, ``module`` or ``module:object``.
+        point: the entry point; ``None`` when the distribution's list of them can't be read.
+        loads: whether it is loaded; ``FEDBENCH_PLUGINS`` may leave it out.
+        problem: why it can't be read.
+    """
+
+    package: str
+    version: str
+    value: str
+    point: metadata.EntryPoint | None
+    loads: bool = True
+    problem: str = ""
+
+    @property
+    def label(self) -> str:
+        """The package and what of it is loaded, for messages."""
+        return f"{self.package} ({self.value})"
+
+    @property
+    def file(self) -> str:
+        """Where the module's code is, found without importing it; empty when it isn't found."""
+        path, origin = None, ""
+        parts = self.value.partition(":")[0].strip().split(".")
+        for end in range(1, len(parts) + 1):
+            if end > 1 and path is None:  # what should hold the module is no package
+                return ""
+            try:
+                tried = (f.find_spec(".".join(parts[:end]), path) for f in sys.meta_path)
+                spec = next((s for s in tried if s), None)
+            except Exception:  # a name or a folder that nothing can be looked up in
+                return ""
+            if spec is None:
+                return ""
+            path, origin = spec.submodule_search_locations, spec.origin or ""
+        return origin
+
+
+def sources() -> list[Source]:
+    """Return what discovery would import, without importing any of it.
+
+    Raises:
+        ConfigError: when ``FEDBENCH_PLUGINS`` names a package that is not installed.
+    """
+    found: dict[tuple[str, str], Source] = {}
+    homes: dict[str, metadata.Distribution] = {}
+    for dist in metadata.distributions():
+        try:
+            points = [p for p in dist.entry_points if p.group == GROUP]
+            if not points:
+                continue
+            package, version = printable(str(dist.name)), printable(str(dist.version))
+        except Exception as error:  # a damaged installation must not break the others
+            where = printable(os.path.basename(str(getattr(dist, "_path", dist))))
+            why = f"its metadata can't be read: {type(error).__name__}: {first_line(error)}"
+            found[where, ""] = Source(where, "", "entry_points.txt", None, problem=why)
+            continue
+        if homes.setdefault(_normal(package), dist) is not dist:
+            continue  # the first one on the path is the one that Python imports
+        for point in points:
+            value = printable(point.value)
+            found[package, value] = Source(package, version, value, point)
+    wanted = _wanted([s.package for s in found.values() if s.point])
+    chosen = [
+        s if wanted is None or _normal(s.package) in wanted else replace(s, loads=False)
+        for s in found.values()
+    ]
+    return sorted(chosen, key=lambda s: (s.package != BUNDLED, s.package, s.value))
+
+
+def _normal(package: str) -> str:
+    """Return a distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def _wanted(packages: Sequence[str]) -> set[str] | None:
+    """Return the normalised names that ``FEDBENCH_PLUGINS`` allows; ``None`` for all."""
+    given = os.environ.get(LIMIT)
+    if given is None:
+        return None
+    known = {_normal(p): p for p in packages}
+    wanted = {n.strip() for n in given.split(",") if n.strip()}
+    for name in sorted(wanted):
+        if _normal(name) not in known:
+            near = did_you_mean(name, known.values())
+            raise ConfigError(f"{LIMIT}: no installed package {name!r} has plugins{near}")
+    return {_normal(n) for n in (BUNDLED, *wanted)}
+
+
+def discover() -> Registry:
+    """Load every package of the entry-point group, one by one, and return the registry.
+
+    With ``FEDBENCH_PLUGINS=name,name`` only those packages are loaded, beside the bundled ones.
+
+    Raises:
+        ConfigError: when ``FEDBENCH_PLUGINS`` names a package that is not installed.
+    """
+    registry = Registry()
+    for source in sources():
+        if not source.loads:
+            registry.left_out.append(source.label)
+        elif source.point is None:
+            registry.failures[source.label] = source.problem
+        else:
+            try:
+                module = source.point.load()
+                registry.add(module, source.package, source.version, api_required=True)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # even sys.exit(): it must not break the others
+                text = f"{type(error).__name__}: {first_line(error)}"
+                registry.failures[source.label] = text.removesuffix(": ")
+    return registry

@@ -1,0 +1,114 @@
+"""The hooks of one run: its plugins, checked against each other and called in YAML order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pluggy
+
+from ..errors import ConfigError, PluginError
+from ..hookspecs import AT_MOST_ONE, REQUIRED_ANY, SINGLE, RunHooks
+from .registry import GROUP
+from .rules import RUN_HOOKS
+
+
+class RunPlugins:
+    """The plugins of one run and their hooks.
+
+    Args:
+        plugins: (name, instance) in YAML order.
+
+    Raises:
+        ConfigError: when a single hook has no base implementation or several, a plugin's
+            requirement is missing, or nothing gives a loss.
+    """
+
+    def __init__(self, plugins: Sequence[tuple[str, object]]) -> None:
+        self.plugins = list(plugins)
+        self._manager = pluggy.PluginManager(GROUP)
+        self._manager.add_hookspecs(RunHooks)
+        # pluggy calls the last registered first, so registering in reverse gives YAML order, and
+        # makes the first wrapper in YAML order the outermost.
+        for name, instance in reversed(self.plugins):
+            self._manager.register(instance, name=name)
+        self.hook = self._manager.hook
+        self._check()
+        everyone = {instance for _, instance in self.plugins}
+        self._calls = {
+            hook: [
+                (name, _first(self._manager.subset_hook_caller(hook, everyone - {instance})))
+                for name, instance in self.plugins
+                if hook in self._implemented(instance)
+            ]
+            for hook in RUN_HOOKS
+            if hook not in SINGLE
+        }
+
+    def _implemented(self, instance: object) -> set[str]:
+        return {c.name for c in self._manager.get_hookcallers(instance) or []}
+
+    def _check(self) -> None:
+        names = [name for name, _ in self.plugins]
+        for hook in sorted(SINGLE):
+            impls = getattr(self.hook, hook).get_hookimpls()
+            bases = [i.plugin_name for i in impls if not i.wrapper]
+            if len(bases) != 1:
+                what = f"{len(bases)} plugins" if bases else "no plugin"
+                order = sorted(bases, key=names.index)
+                raise ConfigError(
+                    f"{what} implement{'' if bases else 's'} {hook!r}"
+                    f"{': ' + ', '.join(order) if bases else ''}; a run needs exactly one"
+                )
+        for hook in sorted(AT_MOST_ONE):
+            users = [i.plugin_name for i in getattr(self.hook, hook).get_hookimpls()]
+            if len(users) > 1:
+                raise ConfigError(f"{' and '.join(users)} both implement {hook!r}; keep one")
+        for hook in sorted(REQUIRED_ANY):
+            if not getattr(self.hook, hook).get_hookimpls():
+                raise ConfigError(
+                    f"no plugin implements {hook!r}; `fedbench plugins` lists which ones do"
+                )
+        for position, (name, instance) in enumerate(self.plugins):
+            for needed in getattr(instance, "requires", ()):
+                if needed not in names[:position]:
+                    where = "before it" if needed in names else "in this run"
+                    raise ConfigError(f"plugin {name!r} needs {needed!r} {where}")
+
+    def calls(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
+        """Return the plugins of a list hook in YAML order, each with a function that calls it."""
+        return self._calls[hook]
+
+    def collect(self, hook: str, **arguments: Any) -> dict[str, Any]:
+        """Call a list hook plugin by plugin and join the mappings that they return.
+
+        Raises:
+            PluginError: when a plugin returns no mapping or two plugins return one key.
+        """
+        return {key: value for key, (_, value) in self.collect_owned(hook, **arguments).items()}
+
+    def collect_owned(self, hook: str, **arguments: Any) -> dict[str, tuple[str, Any]]:
+        """Like `collect`, with the plugin's name beside each value."""
+        joined: dict[str, tuple[str, Any]] = {}
+        for name, call in self.calls(hook):
+            result = call(**arguments)
+            if not isinstance(result, Mapping):
+                raise PluginError(
+                    f"plugin {name!r}: {hook} returned {type(result).__name__}; return a mapping, "
+                    "{} for nothing"
+                )
+            for key, value in result.items():
+                if key in joined:
+                    raise PluginError(f"plugins {joined[key][0]!r} and {name!r} both give {key!r}")
+                joined[key] = (name, value)
+        return joined
+
+
+def _first(caller: pluggy.HookCaller) -> Callable[..., Any]:
+    """Return a function that calls the one implementation behind ``caller``."""
+
+    def call(**arguments: Any) -> Any:
+        results = caller(**arguments)
+        return results[0] if results else None
+
+    return call

@@ -1,0 +1,158 @@
+"""Discovery of plugins, and the hooks of one run.
+
+Packages are found through entry points of the group ``fedbench`` and loaded one by one: one that
+breaks is remembered and reported only when a run asks for something that nobody else provides. The
+module that an entry point names says which hook API it was written for, ``fedbench_api = 1``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pluggy
+
+from ..errors import ConfigError, PluginError, did_you_mean
+from ..hookspecs import DiscoveryHooks
+from .rules import (
+    LABELS,
+    check_api,
+    check_marker,
+    check_name,
+    check_schema,
+    check_value,
+    marked,
+)
+
+GROUP = "fedbench"
+BUNDLED = "fedbench-toolkit"
+LIMIT = "FEDBENCH_PLUGINS"
+"""Environment variable: the packages to load beside the bundled ones, ``a,b``; default all."""
+
+KINDS = {
+    name.removeprefix("register_").removesuffix("s"): name
+    for name in vars(DiscoveryHooks)
+    if name.startswith("register_")
+}
+"""Kind of thing -> the discovery hook that registers it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered thing: its kind, name, object, and the distribution that provides it."""
+
+    kind: str
+    name: str
+    value: Any
+    package: str
+    version: str
+
+    @property
+    def about(self) -> str:
+        """The first line of its docstring, or a recipe's own line."""
+        text = inspect.getattr_static(self.value, "about", None)
+        text = text if isinstance(text, str) else inspect.getdoc(self.value) or ""
+        return text.strip().split("\n")[0]
+
+    @property
+    def hooks(self) -> list[str]:
+        """The run hooks that a plugin class implements, in the order of a round."""
+        return list(marked(self.value)) if self.kind == "plugin" else []
+
+
+@dataclass
+class Registry:
+    """Everything that the environment's packages register, by kind and name."""
+
+    entries: dict[tuple[str, str], list[Entry]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    """Package -> why it could not be loaded."""
+    left_out: list[str] = field(default_factory=list)
+    """Packages that ``FEDBENCH_PLUGINS`` leaves out."""
+
+    def add(
+        self,
+        module: object,
+        package: str = "(local)",
+        version: str = "",
+        *,
+        api_required: bool = False,
+    ) -> None:
+        """Register a module or object that implements discovery hooks.
+
+        Args:
+            module: it may state ``fedbench_api``; installed packages have to (``api_required``).
+            package: who provides it.
+            version: of the package.
+            api_required: refuse a module that doesn't state ``fedbench_api``.
+
+        Raises:
+            PluginError: when it breaks a rule; nothing of it is registered then.
+        """
+        check_api(module, api_required)
+        manager = pluggy.PluginManager(GROUP)
+        manager.add_hookspecs(DiscoveryHooks)
+        try:
+            manager.register(module, name=package)
+            manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            raise PluginError(str(error).replace("\n", " ")) from error
+        found = []
+        for kind, hook in KINDS.items():
+            for implementation in getattr(manager.hook, hook).get_hookimpls():
+                for name, value in _offered(hook, implementation.function).items():
+                    check_name(kind, name)
+                    check_value(kind, name, value)
+                    if package != BUNDLED and kind not in ("recipe", "card"):
+                        check_schema(name, value)
+                    found.append(Entry(kind, name, value, package, version))
+        for entry in found:
+            self.entries.setdefault((entry.kind, entry.name), []).append(entry)
+
+    def names(self, kind: str) -> list[str]:
+        """Return the names registered for ``kind``, sorted."""
+        return sorted(name for k, name in self.entries if k == kind)
+
+    def all(self, kind: str) -> list[Entry]:
+        """Return every entry of ``kind``, sorted by name; colliding ones all appear."""
+        return [e for n in self.names(kind) for e in self.entries[kind, n]]
+
+    def get(self, kind: str, name: str) -> Entry:
+        """Return the entry of that kind and name.
+
+        Raises:
+            ConfigError: when there is none, naming the nearest, or when two packages provide it.
+        """
+        found = self.entries.get((kind, name), [])
+        if len(found) == 1:
+            return found[0]
+        label = LABELS.get(kind, kind)
+        owners = list(dict.fromkeys(e.package for e in found))
+        if len(owners) == 1:
+            raise ConfigError(f"{label} {name!r} is registered {len(found)} times by {owners[0]}")
+        if owners:
+            raise ConfigError(
+                f"{label} {name!r} is provided by {' and '.join(owners)}; uninstall one or limit "
+                f"the packages with {LIMIT}"
+            )
+        message = f"no {label} {name!r}{did_you_mean(name, self.names(kind))}"
+        if self.failures:
+            broken = "; ".join(f"{p}: {why}" for p, why in sorted(self.failures.items()))
+            message += f"; not loaded: {broken}"
+        if self.left_out:
+            message += f"; left out by {LIMIT}: {', '.join(self.left_out)}"
+        raise ConfigError(message)
+
+
+def _offered(hook: str, function: Callable[[], object]) -> Mapping[str, Any]:
+    """Call one discovery hook. Directly, since pluggy would drop a ``None``."""
+    if check_marker("the package", hook, function).get("wrapper"):
+        raise PluginError(f"the package: {hook} can't be a wrapper")
+    offered = function()
+    if not isinstance(offered, Mapping):
+        raise PluginError(
+            f"{hook} returned {type(offered).__name__}; return a mapping, {{}} for nothing"
+        )
+    return offered

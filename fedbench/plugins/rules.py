@@ -1,0 +1,238 @@
+"""What a package may register: every rule with the message that tells its author what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import PluginError, did_you_mean
+from ..hookspecs import HOOK_API, SINGLE, RunHooks
+
+RUN_HOOKS = tuple(n for n in vars(RunHooks) if not n.startswith("_"))
+
+RESERVED = frozenset(
+    {"method", "recipe", "card", "origin", "seed", "rounds", "data", "model", "executor", "device"}
+    | {"accuracy", "metrics", "inference", "plugins", "fedbench", "precision", "failures"}
+)
+"""Top-level keys of a config; a run plugin can't have such a name, since ``--set`` uses both."""
+
+LABELS = {"recipe": "method", "dataset": "data set"}
+"""What a kind is called in messages, where that is not its name."""
+
+METHODS = {"dataset": "load", "model": "build", "metric": "__call__", "executor": "open"}
+"""What a class of that kind must have, beside its options."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
+
+_REFUSED = {
+    "specname": "name the method after its hook",
+    "hookwrapper": "use wrapper=True",
+    "tryfirst": "the order of the YAML file decides",
+    "trylast": "the order of the YAML file decides",
+    "optionalhook": "an unknown hook is an error",
+}
+"""Arguments of ``@hookimpl`` that are not allowed, and why."""
+
+
+def check_api(module: object, required: bool) -> None:
+    """Check the hook API that a package's module was written for, ``fedbench_api``.
+
+    Raises:
+        PluginError: when it is another one than ours, or ``required`` and not stated.
+    """
+    stated = getattr(module, "fedbench_api", None)
+    if stated is None and not required:
+        return
+    if stated is None:
+        raise PluginError(
+            "it doesn't say which hook API it was written for; its author puts the line "
+            f"`fedbench_api = {HOOK_API}` into the module that the entry point names"
+        )
+    if type(stated) is not int:
+        raise PluginError(f"fedbench_api must be a whole number like {HOOK_API}, got {stated!r}")
+    if stated != HOOK_API:
+        what = "fedbench-toolkit" if stated > HOOK_API else "the package"
+        raise PluginError(
+            f"it was written for hook API {stated}, this fedbench has {HOOK_API}; upgrade {what}"
+        )
+
+
+def check_name(kind: str, name: object) -> None:
+    """Check a name: file names, ``--set`` and tables use it as it is.
+
+    Raises:
+        PluginError: saying which characters are allowed.
+    """
+    label = LABELS.get(kind, kind)
+    if not isinstance(name, str):
+        raise PluginError(f"the name of a {label} must be text, got {type(name).__name__}")
+    dots = kind not in ("plugin", "metric")  # --set divides at dots
+    if len(name) > 64 or not _NAME.fullmatch(name) or ("." in name and not dots):
+        inner = ", and dots inside" if dots else ""
+        raise PluginError(
+            f"the name of a {label} is at most 64 letters, digits, - and _{inner}, got {name!r}"
+        )
+    if kind == "plugin" and name in RESERVED:
+        raise PluginError(f"a plugin can't be called {name!r}: that is a top-level config key")
+
+
+def check_value(kind: str, name: str, value: object) -> None:
+    """Check what is registered under a name.
+
+    Raises:
+        PluginError: naming it, what it must be, and what it is.
+    """
+    if kind == "recipe":
+        _check_recipe(name, value)
+    elif kind == "card":
+        if not callable(getattr(value, "read_text", None)):
+            raise PluginError(f"card {name!r} must be a path, got {type(value).__name__}")
+    elif kind == "plugin":
+        check_plugin_class(name, value)
+    else:
+        check_options_class(name, value)
+        method = METHODS[kind]
+        if not any(method in vars(c) for c in inspect.getmro(value)):  # type: ignore[arg-type]
+            label = LABELS.get(kind, kind)
+            raise PluginError(f"{label} {name!r} ({_called(value)}) has no method {method!r}")
+
+
+def _check_recipe(name: str, value: object) -> None:
+    from ..types import Recipe  # only who registers a recipe waits for torch
+
+    if not isinstance(value, Recipe):
+        raise PluginError(f"method {name!r} must be a Recipe, got {type(value).__name__}")
+    plugins = value.plugins
+    if not isinstance(plugins, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, Mapping) for k, v in plugins.items()
+    ):
+        raise PluginError(f"method {name!r}: plugins must map each plugin's name to its options")
+    if not isinstance(value.about, str) or not isinstance(value.source, str):
+        raise PluginError(f"method {name!r}: about and source must be text")
+
+
+def check_options_class(name: str, cls: object) -> None:
+    """Check that ``cls`` is a dataclass of options.
+
+    Raises:
+        PluginError: when it is not a frozen dataclass with identity equality.
+    """
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise PluginError(f"{name!r} must be a dataclass of options, got {cls!r}")
+    params = cls.__dataclass_params__  # type: ignore[attr-defined]
+    if not params.frozen or params.eq:
+        raise PluginError(
+            f"{name!r} ({cls.__name__}) must be @dataclass(frozen=True, eq=False): plugins hold "
+            "options only; what lasts between rounds belongs in the server's or client's state"
+        )
+
+
+def check_schema(name: str, cls: type) -> None:
+    """Check that the options' types can be validated and shown to editors.
+
+    Raises:
+        PluginError: naming the class and what is wrong.
+    """
+    from .. import options
+
+    try:
+        options.schema(cls)
+    except Exception as error:
+        raise PluginError(
+            f"the options of {name!r} ({cls.__name__}) can't be validated: {first_line(error)}"
+        ) from error
+
+
+def marked(cls: type) -> dict[str, Any]:
+    """Return the methods marked with ``@hookimpl``, by name, in the order of a round."""
+    found = {}
+    for attribute in sorted(dir(cls), key=_rank):
+        function = inspect.getattr_static(cls, attribute, None)
+        inner = function.__func__ if isinstance(function, staticmethod | classmethod) else function
+        if inspect.isfunction(inner) and hasattr(inner, "fedbench_impl"):
+            found[attribute] = function
+    return found
+
+
+def _rank(name: str) -> tuple[int, str]:
+    return (RUN_HOOKS.index(name) if name in RUN_HOOKS else len(RUN_HOOKS), name)
+
+
+def check_marker(who: str, name: str, function: object) -> dict[str, Any]:
+    """Check and return the arguments that ``@hookimpl`` was given.
+
+    Raises:
+        PluginError: for one that would change the order of calls or hide the hook's name.
+    """
+    given: dict[str, Any] = getattr(function, "fedbench_impl", {})
+    for argument, why in _REFUSED.items():
+        if given.get(argument):
+            raise PluginError(f"{who}: {name} uses {argument}; {why}")
+    return given
+
+
+def check_plugin_class(name: str, cls: object) -> None:
+    """Check a run plugin's class: options only, known hooks, no defaulted hook argument.
+
+    Raises:
+        PluginError: naming the plugin, the hook and the rule.
+    """
+    check_options_class(name, cls)
+    assert isinstance(cls, type)
+    who = f"plugin {name!r}"
+    methods = marked(cls)
+    for hook, function in methods.items():
+        if not inspect.isfunction(function):
+            raise PluginError(f"{who}: {hook} must be a plain method, without a decorator on it")
+        given = check_marker(who, hook, function)
+        if hook not in RUN_HOOKS:
+            near = did_you_mean(hook, RUN_HOOKS)
+            raise PluginError(f"{who} implements unknown hook {hook!r}{near}")
+        if given.get("wrapper") and hook not in SINGLE:
+            raise PluginError(
+                f"{who} wraps {hook!r}; only {', '.join(sorted(SINGLE))} can be wrapped"
+            )
+        known = set(inspect.signature(getattr(RunHooks, hook)).parameters) - {"self"}
+        for parameter in list(inspect.signature(function).parameters.values())[1:]:
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                raise PluginError(f"{who}: {hook} takes {parameter}; name the arguments it needs")
+            if parameter.default is not parameter.empty:
+                raise PluginError(
+                    f"{who}: argument {parameter.name!r} of {hook} has a default; "
+                    "hooks never pass such an argument, so remove the default"
+                )
+            if parameter.name not in known:
+                raise PluginError(
+                    f"{who}: {hook} has no argument {parameter.name!r}"
+                    f"{did_you_mean(parameter.name, known)}"
+                )
+    if not methods:
+        raise PluginError(f"{who} implements no hook; mark methods with @hookimpl")
+    requires = getattr(cls, "requires", ())
+    if (
+        isinstance(requires, str)
+        or not isinstance(requires, Sequence)
+        or not all(isinstance(needed, str) for needed in requires)
+    ):
+        raise PluginError(f"{who}: requires must be a tuple of plugin names, got {requires!r}")
+
+
+def _called(cls: object) -> str:
+    return getattr(cls, "__name__", type(cls).__name__)
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error in one printable line, whatever it is."""
+    try:
+        text = next((line for line in str(error).splitlines() if line.strip()), "")
+    except Exception:  # an error of a stranger's, whose text raises
+        text = "(its message can't be read)"
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """Return text without control characters, at most 500 characters."""
+    return "".join(c if c.isprintable() else "?" for c in text.strip())[:500]

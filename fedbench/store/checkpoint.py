@@ -1,0 +1,269 @@
+"""Checkpoints: all that a run needs to go on, in safetensors and JSON, never pickle.
+
+``checkpoint/state-R.safetensors`` holds the server's state after round R and the client states
+that are in memory; ``checkpoint/checkpoint.json`` names it with its SHA-256 and is replaced last,
+so there is a whole checkpoint at every moment. Random streams need nothing: rounds key them.
+
+A run that keeps its checkpoints also has each of them in ``checkpoints/round-000010/``: the same
+two files, and in ``clients/`` the client states that were in files. They are for
+`fedbench.engine.verify`, which starts from one of them; resuming needs only the last one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ..config.model import RunConfig
+from ..errors import ConfigError
+from ..types import Payload, ServerState, Value, Weights, flatten, unflatten
+from . import reading
+from .client_states import ClientStates
+from .environment import versions
+from .files import to_json, write_atomic
+from .tensor_file import from_bytes, to_bytes
+
+FOLDER, POINTER = "checkpoint", "checkpoint.json"
+KEPT, CLIENTS = "checkpoints", "clients"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class _Pointer:
+    """What ``checkpoint.json`` holds."""
+
+    format: Annotated[int, Field(strict=True)]
+    round: Annotated[int, Field(ge=1, strict=True)]
+    config_hash: str
+    versions: dict[str, str]
+    owners: dict[str, str]
+    file: Annotated[str, Field(pattern=r"^state-[0-9]+\.safetensors$")]
+    sha256: str
+    clients: dict[int, str]
+
+
+_POINTER: TypeAdapter[_Pointer] = TypeAdapter(_Pointer)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a checkpoint gives back: the state, the clients' states, and who owns which entry."""
+
+    state: ServerState
+    owners: dict[str, str]
+    clients: ClientStates
+
+
+def write(
+    run: Path,
+    config_hash: str,
+    state: ServerState,
+    owners: Mapping[str, str],
+    clients: ClientStates,
+    keep: bool = False,
+) -> None:
+    """Write a checkpoint of the run directory ``run`` and then remove the one before it.
+
+    With ``keep`` it also stays in ``checkpoints/`` for good.
+    """
+    folder = run / FOLDER
+    folder.mkdir(exist_ok=True)
+    tensors = {
+        **{f"weights/{name}": value for name, value in state.weights.items()},
+        **{f"server/{name}": value for name, value in flatten(state.entries).items()},
+    }
+    in_memory, on_disk = clients.snapshot()
+    for client, kept in in_memory.items():
+        tensors |= {f"client/{client}/{name}": value for name, value in flatten(kept).items()}
+    data = to_bytes(tensors)
+    name = f"state-{state.round}.safetensors"
+    write_atomic(folder / name, data)
+    pointer = {
+        "format": FORMAT,
+        "round": state.round,
+        "config_hash": config_hash,
+        "versions": versions(),
+        "owners": dict(owners),
+        "file": name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "clients": {str(client): file for client, file in on_disk.items()},
+    }
+    write_atomic(folder / POINTER, to_json(pointer))
+    if keep:
+        _keep(run, state.round, name, list(on_disk.values()), to_json(pointer))
+    clients.forget_old()
+    for old in folder.glob("state-*.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+def _keep(run: Path, round: int, state: str, clients: list[str], pointer: bytes) -> None:
+    """Keep the checkpoint that was just written; its pointer comes last and makes it whole."""
+    folder = run / KEPT / f"round-{round:06d}"
+    (folder / CLIENTS).mkdir(parents=True, exist_ok=True)
+    _link(run / FOLDER / state, folder / state)
+    for name in clients:
+        _link(run / CLIENTS / name, folder / CLIENTS / name)
+    write_atomic(folder / POINTER, pointer)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no links."""
+    target.unlink(missing_ok=True)
+    try:
+        # Files of a checkpoint are never written into, so that both names may share their bytes.
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _folders(run: Path) -> dict[int, Path]:
+    """Return the folders in ``checkpoints/`` by round, whole or not."""
+    found = ((re.fullmatch(r"round-(\d{6,})", p.name), p) for p in run.glob(f"{KEPT}/round-*"))
+    return {int(name[1]): path for name, path in found if name}
+
+
+def kept(run: Path) -> dict[int, Path]:
+    """Return the folders of the checkpoints that a run kept, by round."""
+    return {n: p for n, p in sorted(_folders(run).items()) if (p / POINTER).is_file()}
+
+
+def cut(run: Path, upto: int) -> None:
+    """Remove kept checkpoints of rounds after ``upto``, and those that a crash left half written.
+
+    Raises:
+        ConfigError: when one can't be removed.
+    """
+    whole = kept(run)
+    for number, folder in _folders(run).items():
+        if number > upto or number not in whole:
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:
+                raise ConfigError(f"{folder} can't be removed: {error.strerror}") from error
+
+
+def exists(run: Path) -> bool:
+    """Whether the run directory has a checkpoint."""
+    return (run / FOLDER / POINTER).is_file()
+
+
+def read(run: Path, config: RunConfig) -> Restored:
+    """Read the checkpoint of a run directory, to go on from it there.
+
+    Raises:
+        ConfigError: when it is damaged, belongs to another config, or was made by versions whose
+            bits may differ from those installed.
+    """
+    path = run / FOLDER / POINTER
+    data = _pointer(path, config)
+    here = versions()
+    for name in ("torch", "fedbench-toolkit"):
+        made = data["versions"].get(name, "an unknown version")
+        if made != here[name]:
+            raise ConfigError(
+                f"{path}: made with {name} {made}, installed is {here[name]}; results "
+                "could differ, so install that version or start anew"
+            )
+    return _restored(run / FOLDER, data, run / CLIENTS, ClientStates(run / CLIENTS))
+
+
+def read_kept(folder: Path, round: int, config: RunConfig) -> Restored:
+    """Read the kept checkpoint in ``folder`` and leave the folder as it is.
+
+    Its client states are copied, to memory or to temporary files. It may come from other versions.
+
+    Raises:
+        ConfigError: when it is damaged, is not of that round, or belongs to another config.
+    """
+    data = _pointer(folder / POINTER, config)
+    if data["round"] != round:
+        raise ConfigError(f"{folder / POINTER}: damaged: round {data['round']}, not {round}")
+    return _restored(folder, data, folder / CLIENTS, ClientStates(), copy=True)
+
+
+def _pointer(path: Path, config: RunConfig) -> dict[str, Any]:
+    """Return what a ``checkpoint.json`` holds, its form and its config checked."""
+    data = reading.json_object(path)
+    if data.get("format") != FORMAT:
+        raise ConfigError(f"{path}: format {data.get('format')!r}; this version reads {FORMAT}")
+    reading.check(_POINTER, data, str(path))
+    if data["config_hash"] != config.hash:
+        raise ConfigError(f"{path}: made by another config than the run's config.yaml")
+    if data["round"] > config.rounds:
+        raise ConfigError(f"{path}: damaged: round {data['round']} of {config.rounds}")
+    return data
+
+
+def _restored(
+    folder: Path, data: Mapping[str, Any], source: Path, clients: ClientStates, copy: bool = False
+) -> Restored:
+    """Return what a checkpoint in ``folder`` holds; ``source`` has its files of client states."""
+    file = folder / data["file"]
+    files = {int(client): name for client, name in data["clients"].items()}
+    try:
+        state, in_memory = _tensors(file, data["round"], data["sha256"])
+        if copy:
+            clients.copy(in_memory, source, files)
+        else:
+            clients.restore(in_memory, files)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{error.filename}: no such file; the run can't go on from here"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise ConfigError(f"{file}: damaged: {type(error).__name__}: {error}") from error
+    return Restored(state, dict(data["owners"]), clients)
+
+
+def _tensors(
+    file: Path, round: int, digest: str
+) -> tuple[ServerState, dict[int, Mapping[str, Value]]]:
+    """Return the server's state and the client states that a file of tensors holds."""
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ConfigError(f"{file}: damaged: its SHA-256 is not the recorded one")
+    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "server": {}}
+    kept: dict[int, dict[str, Tensor]] = {}
+    for full, tensor in from_bytes(data).items():
+        part, name = full.split("/", 1)
+        if part == "client":
+            client, name = name.split("/", 1)
+            kept.setdefault(int(client), {})[name] = tensor
+        else:
+            parts[part][name] = tensor
+    entries = Payload(unflatten(parts["server"]), "the server's state")
+    clients: dict[int, Mapping[str, Value]] = {c: unflatten(flat) for c, flat in kept.items()}
+    return ServerState(round, parts["weights"], entries), clients
+
+
+def check_weights(state: ServerState, initial: Weights) -> None:
+    """Check that a checkpoint's weights are those of the run's model.
+
+    Raises:
+        ConfigError: naming the first weight that is missing, unknown or of another shape or type.
+    """
+
+    def form(weights: Weights, name: str) -> str:
+        found = weights.get(name)
+        if found is None:
+            return "missing"
+        return f"{str(found.dtype).removeprefix('torch.')} {tuple(found.shape)}"
+
+    for name in (*initial, *state.weights):
+        have, need = form(state.weights, name), form(initial, name)
+        if have != need:
+            raise ConfigError(
+                f"the checkpoint does not fit the model: weight {name!r} is {have}, "
+                f"the model's is {need}"
+            )

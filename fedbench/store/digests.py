@@ -1,0 +1,126 @@
+"""Checksums of what clients sent and what the server kept, round by round: ``digests.jsonl``.
+
+They let `fedbench.engine.verify` name the first round, client and tensor that differ, in a few
+bytes for each tensor. A line holds ``round``, ``names`` (the tensors of an upload), ``clients`` (id
+-> eight digits for each name, in order; a mapping where a client sent other tensors), ``server``
+and ``fold``, which checksums depend on: lines with another one say nothing here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
+
+from ..errors import ConfigError
+from ..types import ServerState, Value, tensors
+from ..values import FOLD, checksum, label
+from . import reading
+from .files import named, write_atomic
+
+FILE = "digests.jsonl"
+DIGITS = 8
+OLD_FOLD = 4096
+"""That of lines that do not name it."""
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What a line of ``digests.jsonl`` holds."""
+
+    round: Annotated[int, Field(ge=1)]
+    names: list[str]
+    clients: dict[int, str | dict[str, str]]
+    server: dict[str, str]
+    fold: int = OLD_FOLD
+
+
+_LINE: TypeAdapter[_Line] = TypeAdapter(_Line)
+
+
+def of(values: Mapping[str, Value]) -> dict[str, str]:
+    """Return the checksum of every tensor by ``key/name``; ``key`` for a plain tensor."""
+    return {
+        label(key, name): checksum(tensor)
+        for key in sorted(values)
+        for name, tensor in tensors(values[key])
+    }
+
+
+def of_state(state: ServerState) -> dict[str, str]:
+    """Return the checksums of the server's weights and entries after a round."""
+    return {**of({"weights": state.weights}), **of(dict(state.entries))}
+
+
+def line(
+    round: int, clients: Mapping[int, Mapping[str, str]], server: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return what ``digests.jsonl`` keeps of a round; `clients_of` reads it."""
+    names = list(next(iter(clients.values()), {}))
+    packed = {
+        str(client): "".join(found.values()) if list(found) == names else dict(found)
+        for client, found in clients.items()
+    }
+    return {
+        "round": round,
+        "names": names,
+        "clients": packed,
+        "server": dict(server),
+        "fold": FOLD,
+    }
+
+
+def clients_of(line: Mapping[str, Any]) -> dict[int, dict[str, str]]:
+    """Return client -> tensor's name -> checksum, as given to `line`."""
+    found: dict[int, dict[str, str]] = {}
+    for client, packed in line["clients"].items():
+        if isinstance(packed, str):
+            parts = [packed[i : i + DIGITS] for i in range(0, len(packed), DIGITS)]
+            packed = dict(zip(line["names"], parts, strict=True))
+        found[int(client)] = packed
+    return found
+
+
+def add(directory: Path, line: Mapping[str, Any]) -> None:
+    """Append a round's line to a run's ``digests.jsonl``."""
+    path = directory / FILE
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, separators=(",", ":")) + "\n")
+    except OSError as error:
+        raise named(error, path) from error
+
+
+def read(directory: Path) -> dict[int, dict[str, Any]]:
+    """Return a run's lines by round; those of a run that kept none, or lost some, are missing.
+
+    Raises:
+        ConfigError: for a whole line that is damaged.
+    """
+    path = directory / FILE
+    if not path.is_file():
+        return {}
+    found = {}
+    for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            one = json.loads(text)
+            reading.check(_LINE, one, f"{path}:{number}")
+            clients_of(one)
+            if one.get("fold", OLD_FOLD) == FOLD:
+                found[int(one["round"])] = one
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ConfigError(f"{path}:{number}: damaged: {error}") from error
+    return found
+
+
+def cut(directory: Path, upto: int) -> None:
+    """Drop the lines of rounds after ``upto``, and what a crash left of a line."""
+    path = directory / FILE
+    if path.is_file():
+        kept = [one for number, one in read(directory).items() if number <= upto]
+        text = "".join(json.dumps(one, separators=(",", ":")) + "\n" for one in kept)
+        write_atomic(path, text.encode())

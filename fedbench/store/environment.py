@@ -1,0 +1,61 @@
+"""What a result depends on besides its config: versions and machine, for ``environment.json``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    names = ("fedbench-toolkit", "torch", "torchvision", "numpy")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Describe the machine and the working directory's git state, for ``environment.json``."""
+    import torch
+
+    accelerator = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    return {
+        "versions": versions(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "device": device,
+        "device_name": accelerator,
+        "threads_per_client": 1,
+        "git": _git(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _git() -> dict[str, Any] | None:
+    def ask(*words: str) -> str:
+        done = subprocess.run(
+            ["git", *words], capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

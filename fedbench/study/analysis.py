@@ -1,0 +1,282 @@
+"""From finished runs to what can be said of them: means, intervals, paired tests, ranks.
+
+Comparisons are paired: within one seed, all variants of a setting share partition, initial weights,
+client sampling and batch order, so differences are taken seed by seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ..config.cards import load_card
+from ..config.model import Accuracy
+from ..config.resolve import describe_changes
+from ..engine.evaluation import accuracy_text
+from ..errors import ConfigError, did_you_mean
+from ..options import build
+from ..plugins.registry import Registry
+from . import statistics
+from .records import Record, by_setting, setting_labels, without_shared
+from .statistics import Paired, Ranks, Summary
+
+MEAN = "mean"
+"""The column of the unweighted mean over domains."""
+
+Test = Literal["t", "wilcoxon"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One variant on one domain, or on the mean over domains.
+
+    Args:
+        values: seed -> accuracy by the setting's rule, a fraction.
+        summary: their mean, deviation and interval; ``None`` without a finished run.
+        paired: the paired difference to the reference; ``None`` for the reference itself.
+        adjusted_p: Holm's p over the variants of this column; ``None`` when there is no p.
+    """
+
+    values: Mapping[int, float]
+    summary: Summary | None
+    paired: Paired | None
+    adjusted_p: float | None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference to the reference is significant at 5 % after correction."""
+        return self.adjusted_p is not None and self.adjusted_p < 0.05
+
+
+@dataclass(frozen=True)
+class Group:
+    """All that is said of one setting.
+
+    Args:
+        label: the data set, and what else sets the setting apart.
+        setting: the setting itself.
+        rule: the accuracy rule in words.
+        higher_is_better: of the reported metric.
+        columns: `MEAN` first, then the domains; `MEAN` alone for a single domain.
+        reference: the variant that the others are compared with; ``None`` when it has no run here.
+        cells: variant -> column -> `Cell`.
+        wins: variant -> (wins, ties, losses) against the reference over seeds x domains.
+        records: every run, unfinished and failed ones too.
+        published: published values of the setting's card beside the measured ones, a line each,
+            with their source and what differs from the card.
+    """
+
+    label: str
+    setting: Mapping[str, Any]
+    rule: str
+    higher_is_better: bool
+    columns: tuple[str, ...]
+    reference: str | None
+    cells: Mapping[str, Mapping[str, Cell]]
+    wins: Mapping[str, tuple[int, int, int]]
+    records: Sequence[Record]
+    published: tuple[str, ...] = ()
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants in order of appearance."""
+        return tuple(self.cells)
+
+    def missing(self, variant: str) -> list[Record]:
+        """Return the runs of a variant that are not finished."""
+        return [r for r in self.records if r.variant == variant and r.status != "finished"]
+
+    def best(self, column: str) -> list[str]:
+        """Return the variants with the best mean in a column."""
+        summaries = {v: cells[column].summary for v, cells in self.cells.items()}
+        means = {v: s.mean for v, s in summaries.items() if s is not None}
+        if not means:
+            return []
+        top = max(means.values()) if self.higher_is_better else min(means.values())
+        return [v for v, mean in means.items() if mean == top]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Every setting, and the mean ranks over them.
+
+    Args:
+        groups: one a setting; values of different settings are never mixed.
+        reference: the reference variant.
+        test: the paired test that was chosen.
+        ranks: mean ranks over settings with the Friedman test; ``None`` for a single setting.
+    """
+
+    groups: Sequence[Group]
+    reference: str
+    test: Test
+    ranks: Ranks | None
+
+
+def analyse(
+    registry: Registry,
+    records: Sequence[Record],
+    *,
+    variants: Sequence[str] | None = None,
+    reference: str | None = None,
+    test: Test = "t",
+) -> Analysis:
+    """Analyse runs, setting by setting.
+
+    Args:
+        registry: what is installed.
+        records: runs, finished or not.
+        variants: the first ones in order; the others follow in the order of appearance.
+        reference: the variant to compare with; default the last one.
+        test: paired ``t`` or ``wilcoxon``.
+
+    Raises:
+        ConfigError: when there is no run, the reference is unknown, or two runs of one setting,
+            variant and seed have different results.
+    """
+    if not records:
+        raise ConfigError("there is no run to report")
+    order = list(dict.fromkeys((*(variants or ()), *(r.variant for r in records))))
+    shorter = without_shared(order)
+    records = [replace(r, variant=shorter[r.variant]) for r in records]
+    order = [shorter[v] for v in order]
+    chosen = shorter.get(reference, reference) if reference else order[-1]
+    if chosen not in order:
+        raise ConfigError(
+            f"the reference {chosen!r} is no variant here{did_you_mean(chosen, order)}"
+        )
+    settings = by_setting(records)
+    labels = setting_labels([group[0].setting for group in settings])
+    groups = [
+        _group(
+            registry,
+            label,
+            group,
+            [v for v in order if any(r.variant == v for r in group)],
+            chosen,
+            test,
+        )
+        for label, group in zip(labels, settings, strict=True)
+    ]
+    return Analysis(groups, chosen, test, _ranks(groups))
+
+
+def _group(
+    registry: Registry,
+    label: str,
+    records: Sequence[Record],
+    variants: Sequence[str],
+    reference: str,
+    test: Test,
+) -> Group:
+    setting = records[0].setting
+    rule = build(Accuracy, setting["accuracy"], lambda path: ".".join(("accuracy", *path)))
+    metric = registry.get("metric", rule.metric).value
+    values = {v: _values([r for r in records if r.variant == v]) for v in variants}
+    columns = list(dict.fromkeys(c for found in values.values() for c in found))
+    if not columns or len(columns) == 2:
+        columns = [MEAN]
+    base = values.get(reference, {})
+    cells: dict[str, dict[str, Cell]] = {v: {} for v in variants}
+    for column in columns:
+        paired = {
+            v: statistics.paired(values[v][column], base[column], test)
+            for v in variants
+            if v != reference and values[v].get(column) and base.get(column)
+        }
+        adjusted = dict(zip(paired, statistics.holm([p.p for p in paired.values()]), strict=True))
+        for v in variants:
+            found = values[v].get(column, {})
+            summary = statistics.summary(list(found.values())) if found else None
+            cells[v][column] = Cell(found, summary, paired.get(v), adjusted.get(v))
+    sign = 1 if metric.higher_is_better else -1
+    wins = {
+        v: statistics.wins_ties_losses(
+            _by_seed_and_domain(values[v], sign), _by_seed_and_domain(base, sign)
+        )
+        for v in variants
+        if v != reference and base
+    }
+    return Group(
+        label=label,
+        setting=setting,
+        rule=accuracy_text(rule, int(setting["rounds"])),
+        higher_is_better=metric.higher_is_better,
+        columns=tuple(columns),
+        reference=reference if base else None,
+        cells=cells,
+        wins=wins,
+        records=records,
+        published=_published(registry, records, cells),
+    )
+
+
+def _published(
+    registry: Registry, records: Sequence[Record], cells: Mapping[str, Mapping[str, Cell]]
+) -> tuple[str, ...]:
+    """Return the card's published values beside the measured ones, marked with what differs."""
+    name = records[0].setting["card"].get("card")
+    if name not in registry.names("card"):
+        return ()
+    lines = []
+    for value in load_card(registry, name).published:
+        for variant, found in cells.items():
+            cell = found.get(value.column)
+            if variant.split(":")[0] != value.method or cell is None or cell.summary is None:
+                continue
+            config = next(r.config for r in records if r.variant == variant)
+            changes = ", ".join(describe_changes(registry, config)) or "nothing"
+            lines.append(
+                f"published {value.method}, {value.column}: {100 * value.value:.2f} % "
+                f"({value.source}); measured {variant}: {100 * cell.summary.mean:.2f} %; "
+                f"changed from the card: {changes}"
+            )
+    return tuple(lines)
+
+
+def _values(records: Sequence[Record]) -> dict[str, dict[int, float]]:
+    """Return column -> seed -> accuracy of one variant's finished runs."""
+    values: dict[str, dict[int, float]] = {}
+    seen: dict[int, Record] = {}
+    for record in records:
+        if record.result is None:
+            continue
+        before = seen.setdefault(record.seed, record)
+        accuracy = record.result["accuracy"]
+        if before.result is not None and before.result["accuracy"] != accuracy:
+            raise ConfigError(
+                f"{before.path} and {record.path} are both {record.variant}, seed {record.seed}, "
+                "with different results; report one of them"
+            )
+        for column, value in ((MEAN, accuracy["mean"]), *accuracy["domains"].items()):
+            values.setdefault(column, {})[record.seed] = value
+    return values
+
+
+def _by_seed_and_domain(
+    values: Mapping[str, Mapping[int, float]], sign: int
+) -> dict[tuple[int, str], float]:
+    return {
+        (seed, domain): sign * value
+        for domain, found in values.items()
+        if domain != MEAN
+        for seed, value in found.items()
+    }
+
+
+def _ranks(groups: Sequence[Group]) -> Ranks | None:
+    if len(groups) < 2:
+        return None
+    table: dict[str, dict[str, float]] = {}
+    for number, group in enumerate(groups):
+        sign = 1 if group.higher_is_better else -1
+        table[f"{number} {group.label}"] = {
+            v: sign * cell[MEAN].summary.mean  # type: ignore[union-attr]
+            for v, cell in group.cells.items()
+            if cell[MEAN].summary is not None
+        }
+    shared = [v for v in groups[0].variants if all(v in row for row in table.values())]
+    if len(shared) < 2:
+        return None
+    return statistics.mean_ranks({d: {v: row[v] for v in shared} for d, row in table.items()})

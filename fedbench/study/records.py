@@ -1,0 +1,186 @@
+"""Runs read back from their directories, and grouped into what can be compared.
+
+Two runs share a **setting** when data, partition, client sampling, model, rounds, metrics, accuracy
+rule and card version are the same; what else differs (method, ablations, options) is the
+**variant**. Only runs of one setting are ever averaged or compared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import resolve as configs
+from ..config.model import RunConfig
+from ..errors import ConfigError
+from ..plugins.registry import Registry
+from ..store import reading
+
+SETTING_HOOKS = ("prepare_data", "partition", "client_data", "select_clients")
+"""Plugins that implement one of these belong to the setting, not to the method."""
+
+SETTING_KEYS = ("data", "model", "rounds", "accuracy", "metrics")
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One run as it lies in its directory.
+
+    Args:
+        path: the run directory.
+        config: the resolved config.
+        setting: what it shares with comparable runs, as JSON-like data.
+        variant: method and changes: ``fedhpro``, ``fedhpro:-hpal``.
+        rounds: the lines of ``rounds.jsonl``, see `fedbench.types.RoundResult`.
+        result: ``result.json``; ``None`` when the run is not finished.
+        error: why it failed; ``None`` when it did not.
+        environment: ``environment.json``.
+        partition: ``partition.json``; ``None`` for a run without one.
+    """
+
+    path: Path
+    config: RunConfig
+    setting: Mapping[str, Any]
+    variant: str
+    rounds: Sequence[Mapping[str, Any]]
+    result: Mapping[str, Any] | None
+    error: str | None
+    environment: Mapping[str, Any]
+    partition: Mapping[str, Any] | None
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.config.seed
+
+    @property
+    def status(self) -> str:
+        """``finished``, ``failed`` or ``unfinished``."""
+        if self.result is not None:
+            return "finished"
+        return "failed" if self.error is not None else "unfinished"
+
+    @property
+    def setting_key(self) -> str:
+        """A text that equals that of comparable runs."""
+        return json.dumps(self.setting, sort_keys=True)
+
+
+def setting_plugins(registry: Registry, config: RunConfig) -> list[str]:
+    """Return the run plugins that belong to the setting."""
+    known = set(registry.names("plugin"))
+    return [
+        name
+        for name in config.plugins
+        if name in known
+        and any(hook in registry.get("plugin", name).hooks for hook in SETTING_HOOKS)
+    ]
+
+
+def setting_of(registry: Registry, config: RunConfig) -> dict[str, Any]:
+    """Return what a run shares with the runs that it can be compared with."""
+    data = config.to_dict()
+    return {
+        **{key: data[key] for key in SETTING_KEYS},
+        "plugins": {name: data["plugins"][name] for name in setting_plugins(registry, config)},
+        "card": {k: v for k, v in config.origin.items() if k != "recipe"},
+    }
+
+
+def variant_of(registry: Registry, config: RunConfig) -> str:
+    """Return method and changes, without those that belong to the setting."""
+    own = (*setting_plugins(registry, config), *SETTING_KEYS)
+    changes = [
+        change
+        for change in configs.describe_changes(registry, config)
+        if change.split("=")[0].split(".")[0].lstrip("+-") not in own
+    ]
+    return ":".join((config.method, *changes))
+
+
+def read(registry: Registry, path: Path) -> Record:
+    """Read the run directory at ``path``.
+
+    Raises:
+        ConfigError: when it holds no run, or a file of it is damaged.
+    """
+    if not (path / "config.yaml").is_file():
+        raise ConfigError(f"{path} holds no run (no config.yaml)")
+    config = configs.load(registry, path / "config.yaml")
+    failed = path / "error.txt"
+    rounds, result = reading.progress(path)
+    return Record(
+        path=path,
+        config=config,
+        setting=setting_of(registry, config),
+        variant=variant_of(registry, config),
+        rounds=rounds,
+        result=result,
+        error=reading.text(failed).strip() if failed.is_file() else None,
+        environment=reading.optional(path / "environment.json") or {},
+        partition=reading.optional(path / "partition.json"),
+    )
+
+
+def find(paths: Iterable[Path]) -> list[Path]:
+    """Return the run directories at or below ``paths``, sorted.
+
+    Raises:
+        ConfigError: for a path with no run at or below it.
+    """
+    found: set[Path] = set()
+    for path in paths:
+        here = {
+            file.parent for file in (path, *path.rglob("config.yaml")) if file.name == "config.yaml"
+        }
+        if not here:
+            raise ConfigError(f"{path} holds no run (no config.yaml at or below it)")
+        found |= here
+    return sorted(found)
+
+
+def without_shared(variants: Iterable[str]) -> dict[str, str]:
+    """Return shorter names: changes that every variant has say nothing about their differences.
+
+    ``fedavg:sgd.lr=1, fedhpro:sgd.lr=1`` become ``fedavg, fedhpro``. A single one stays whole.
+    """
+    names = list(dict.fromkeys(variants))
+    parts = [name.split(":") for name in names]
+    shared = set(parts[0][1:]).intersection(*(p[1:] for p in parts)) if len(parts) > 1 else set()
+    return {
+        name: ":".join((p[0], *(change for change in p[1:] if change not in shared)))
+        for name, p in zip(names, parts, strict=True)
+    }
+
+
+def by_setting(records: Iterable[Record]) -> list[list[Record]]:
+    """Group records into comparable ones, in order of appearance."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.setting_key, []).append(record)
+    return list(groups.values())
+
+
+def setting_labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name settings: the data set, and of the rest only what differs between them."""
+    flat = [_flatten(setting) for setting in settings]
+    keys = list(dict.fromkeys(key for one in flat for key in one))
+    differing = [k for k in keys if len({json.dumps(one.get(k)) for one in flat}) > 1]
+    labels = []
+    for one in flat:
+        parts = [f"{k}={one[k]}" for k in differing if k in one and k != "data.name"]
+        labels.append(", ".join((str(one["data.name"]), *parts)))
+    return labels
+
+
+def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return {k.removeprefix("plugins."): v for k, v in flat.items()}

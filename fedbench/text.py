@@ -1,0 +1,28 @@
+"""Numbers as people read them: percentages, bytes, durations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def percent(value: Any) -> str:
+    """Return a fraction as a percentage with two decimals."""
+    return f"{100 * value:.2f}" if isinstance(value, (int, float)) else "-"
+
+
+def size(number: float) -> str:
+    """Return a number of bytes with a unit, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000 or unit == "GB":
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.2f} {unit}"
+        number /= 1000
+    return ""
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as ``1:02:03``, ``4:05`` or ``6.7 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,194 @@
+"""From scores per domain and round to the one number that is reported, with its rule."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from fedbench.config.model import Accuracy
+from fedbench.engine.evaluation import accuracy_text, evaluate, over_domains, reported
+from fedbench.errors import ConfigError, NonFiniteError
+from fedbench.types import Dataset, Examples, Scores, forward
+
+
+def history(*rounds: tuple[float, float]) -> list[Scores]:
+    return [over_domains({"a": a, "b": b}, True) for a, b in rounds]
+
+
+def test_over_domains_by_hand():
+    scores = over_domains({"a": 0.5, "b": 0.9, "c": 0.7}, higher_is_better=True)
+    assert scores.mean == pytest.approx(0.7)
+    assert scores.worst == 0.5
+    # population: sqrt((0.04 + 0.04 + 0) / 3)
+    assert scores.std == pytest.approx(math.sqrt(0.08 / 3))
+
+
+def test_the_worst_loss_is_the_highest():
+    assert over_domains({"a": 0.5, "b": 0.9}, higher_is_better=False).worst == 0.9
+
+
+def test_one_domain_is_its_own_summary():
+    scores = over_domains({"a": 0.25}, True)
+    assert (scores.mean, scores.worst, scores.std) == (0.25, 0.25, 0.0)
+
+
+def test_values_per_class_have_no_summary():
+    assert over_domains({"a": [0.5, 1.0], "b": [0.0, 0.0]}, True) == Scores(
+        {"a": [0.5, 1.0], "b": [0.0, 0.0]}
+    )
+
+
+ROUNDS = history((0.1, 0.3), (0.9, 0.5), (0.2, 0.4), (0.6, 0.6))
+
+
+@pytest.mark.parametrize(
+    ("rule", "a", "b", "text"),
+    [
+        (Accuracy(rule="last"), 0.6, 0.6, "last round"),
+        (Accuracy(rule="last_k", k=2), 0.4, 0.5, "mean of the last 2 rounds"),
+        (Accuracy(rule="last_k", k=3), 1.7 / 3, 0.5, "mean of the last 3 rounds"),
+        (Accuracy(rule="last_k", k=9), 0.45, 0.45, "mean of the last 4 rounds"),
+        (Accuracy(rule="last_k", k=1), 0.6, 0.6, "last round"),
+        # the best round by its mean over domains, not each domain's own best
+        (Accuracy(rule="best"), 0.9, 0.5, "best round on test data"),
+    ],
+    ids=lambda value: f"{value.rule}-{value.k}" if isinstance(value, Accuracy) else "",
+)
+def test_the_rules_on_four_rounds(rule, a, b, text):
+    scores = reported(rule, ROUNDS, higher_is_better=True)
+    assert scores.domains == {"a": pytest.approx(a), "b": pytest.approx(b)}
+    assert scores.mean == pytest.approx((a + b) / 2)
+    assert scores.worst == pytest.approx(min(a, b))
+    assert scores.std == pytest.approx(abs(a - b) / 2)
+    assert accuracy_text(rule, len(ROUNDS)) == text
+
+
+def test_the_default_is_the_mean_of_the_last_five_rounds():
+    assert accuracy_text(Accuracy(), 20) == "mean of the last 5 rounds"
+
+
+def test_the_text_names_another_metric_and_inference():
+    rule = Accuracy(metric="loss", rule="last", inference="prototypes")
+    assert accuracy_text(rule, 3) == "loss, last round, prototypes inference"
+
+
+@pytest.mark.parametrize(
+    ("values", "higher_is_better", "best"),
+    [
+        ([0.0, 0.2, 0.1], True, 0.2),
+        ([0.5, 0.0, 0.1], False, 0.0),
+        ([-0.5, 0.0, -0.2], True, 0.0),
+    ],
+)
+def test_the_best_round_of_any_metric(values, higher_is_better, best):
+    rounds = [over_domains({"a": v}, higher_is_better) for v in values]
+    assert reported(Accuracy(rule="best"), rounds, higher_is_better).mean == best
+
+
+@pytest.mark.parametrize("rounds", [[], [Scores({"a": [0.1, 0.2]})]], ids=["none", "per class"])
+def test_a_rule_needs_rounds_with_one_number_per_domain(rounds):
+    with pytest.raises(ConfigError, match="needs a metric with one number per domain"):
+        reported(Accuracy(), rounds, True)
+
+
+# --- inference -----------------------------------------------------------------------------------
+
+
+class Line(nn.Module):
+    """Scores of two classes: (w x, 0)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(1))
+        self.classifier = nn.Identity()
+
+    def features(self, x):
+        assert not self.training
+        return torch.cat([x * self.w, x * 0], 1)
+
+
+class Share:
+    higher_is_better = True
+
+    def __call__(self, scores, labels):
+        return float((scores.argmax(1) == labels).double().mean())
+
+
+class PerClassShare:
+    higher_is_better = True
+
+    def __call__(self, scores, labels):
+        right = scores.argmax(1) == labels
+        return [float(right[labels == c].sum() / max(1, (labels == c).sum())) for c in (0, 1)]
+
+
+class Broken:
+    higher_is_better = True
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, scores, labels):
+        return self.value
+
+
+def dataset() -> Dataset:
+    # class 0 where x > 0; one wrong label in domain a; domain b has no test data
+    x = torch.tensor([[1.0], [2.0], [-1.0], [-2.0], [3.0]])
+    labels = torch.tensor([0, 0, 1, 0, 0])
+    domains = torch.tensor([0, 0, 0, 0, 2])
+    examples = Examples(x, labels, domains)
+    return Dataset(("plus", "minus"), ("a", "b", "c"), examples, examples)
+
+
+def score(models, rules=None, metrics=None):
+    metrics = metrics or {"share": Share(), "classes": PerClassShare()}
+    rules = rules or {"plain": lambda output: output.logits}
+    data = dataset()
+
+    @torch.no_grad()
+    def outputs(domain):
+        inputs = data.test.inputs[data.test.domains == domain]
+        for found in models(domain):
+            model = Line().eval()
+            model.load_state_dict(found)
+            # in parts of two examples
+            yield [forward(model, x) for x in inputs.split(2)]
+
+    return evaluate(outputs, data, rules, metrics)
+
+
+def weights(w: float) -> dict:
+    return {"w": torch.tensor([w])}
+
+
+def test_each_domain_is_scored_on_its_own_test_data_and_empty_ones_are_left_out():
+    found = score(lambda domain: iter([weights(1.0)]))["plain"]
+    assert found["share"].domains == {"a": 0.75, "c": 1.0}
+    assert found["share"].mean == 0.875
+    assert found["classes"].domains["a"] == [pytest.approx(2 / 3), 1.0]
+    assert found["classes"].mean is None
+
+
+def test_every_inference_rule_is_scored():
+    rules = {"plain": lambda o: o.logits, "swapped": lambda o: o.logits.flip(1)}
+    found = score(lambda domain: iter([weights(1.0)]), rules)
+    assert found["swapped"]["share"].domains == {"a": 0.25, "c": 0.0}
+
+
+def test_personal_models_of_a_domain_are_averaged():
+    def models(domain):
+        return iter([weights(1.0), weights(-1.0)] if domain == 0 else [weights(-1.0)])
+
+    found = score(models)["plain"]
+    assert found["share"].domains == {"a": pytest.approx((0.75 + 0.25) / 2), "c": 0.0}
+    assert found["classes"].domains["a"] == [pytest.approx((2 / 3 + 1 / 3) / 2), 0.5]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, [0.5, math.nan]], ids=str)
+def test_a_metric_that_is_not_finite_ends_the_run(value):
+    with pytest.raises(NonFiniteError, match=r"^metric 'broken' is .* on the test data of a; try"):
+        score(lambda domain: iter([weights(1.0)]), metrics={"broken": Broken(value)})

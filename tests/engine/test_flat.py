@@ -1,0 +1,101 @@
+"""Nothing grows with the rounds: no tensor stays behind, no file stays open, in no process."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedbench import ClientContext, hookimpl
+from fedbench.engine.run import Run
+from fedbench.plugins.discovery import discover
+from fedbench.plugins.registry import Registry
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc, forks")
+POOL = {"name": "pool", "workers": 2}
+
+
+def alive() -> dict[int, torch.Tensor]:
+    gc.collect()
+    found = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
+    return {id(tensor): tensor for tensor in found}
+
+
+class Held:
+    """How many tensors live here that did not before, and the bytes of their storages."""
+
+    def __init__(self) -> None:
+        self._before = alive()  # kept, so that what other tests left neither goes nor counts
+
+    def __call__(self) -> tuple[int, int]:
+        new = [tensor for key, tensor in alive().items() if key not in self._before]
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in new}
+        return len(new), sum(storages.values())
+
+
+def open_files(workers: list[int]) -> list[int]:
+    """How many files this process and each of its workers have open."""
+    return [len(os.listdir(f"/proc/{pid}/fd")) for pid in (os.getpid(), *workers)]
+
+
+def after_rounds(run: Run, look: Callable[[], Any]) -> list[Any]:
+    return [look() for _ in run.rounds()]
+
+
+@pytest.mark.parametrize("method", sorted(discover().names("recipe")))
+def test_no_tensor_stays_behind(
+    method: str, registry: Registry, tiny_config: Callable[..., Any], tmp_path: Path
+) -> None:
+    run = Run(tiny_config(registry, method, rounds=8), tmp_path / "run", registry=registry)
+    seen = after_rounds(run, Held())
+    count, size = seen[3]  # every client has had its turn, and the first evaluation is over
+    assert all(c == count for c, _ in seen[4:]), seen
+    # FPL finds another number of clusters now and then.
+    assert all(abs(s - size) <= 0.02 * size for _, s in seen[4:]), seen
+
+
+@linux
+@pytest.mark.parametrize("method", ["fedavg", "moon"])
+def test_no_tensor_and_no_file_stays_behind_in_a_pool(
+    method: str,
+    registry: Registry,
+    tiny_config: Callable[..., Any],
+    tmp_path: Path,
+    pids: list[int],
+) -> None:
+    config = tiny_config(registry, method, rounds=8, executor=POOL)
+    run = Run(config, tmp_path / "run", registry=registry, checkpoint_rounds=1)
+    held = Held()
+    seen = after_rounds(run, lambda: (held(), open_files(pids)))
+    assert len(seen[0][1]) == 3  # this process and two workers
+    assert all(later == seen[3] for later in seen[4:]), seen
+
+
+@dataclass(frozen=True, eq=False)
+class Hoarder:
+    """Keeps what each client's model was."""
+
+    kept: list[Any] = field(default_factory=list)
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Any:
+        trained = yield
+        self.kept.append([w.clone() for w in ctx.model.parameters()])
+        return trained
+
+
+def test_what_a_plugin_hoards_is_seen(
+    registry: Registry, add: Callable[..., None], tiny_config: Callable[..., Any]
+) -> None:
+    add(hoarder=Hoarder)
+    run = Run(tiny_config(registry, rounds=5, extra={"hoarder": {}}), registry=registry)
+    (fewer, less), (more, greater) = after_rounds(run, Held())[3:]
+    assert more > fewer
+    assert greater > 1.02 * less

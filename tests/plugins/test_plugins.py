@@ -1,0 +1,526 @@
+"""Rules that plugins keep, each with the text that tells an author how to.
+
+Over 400 lines, since every rule has a plugin of its own that breaks it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from fedbench.errors import ConfigError, PluginError
+from fedbench.hookspecs import DiscoveryHooks, RunHooks, hookimpl
+from fedbench.plugins.hooks import RunPlugins
+from fedbench.types import Recipe, ServerUpdate
+
+
+def exactly(text: str) -> str:
+    """Match ``text`` and nothing more, apart from the note that a client's turn adds."""
+    return rf"^{re.escape(text)}(\nin round \d+, client \d+)?$"
+
+
+# --- one class at a time -------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class NotFrozen:
+    @hookimpl
+    def round_end(self, result): ...
+
+
+@dataclass(frozen=True)
+class ByValue:
+    @hookimpl
+    def round_end(self, result): ...
+
+
+class NoDataclass:
+    @hookimpl
+    def round_end(self, result): ...
+
+
+@dataclass(frozen=True, eq=False)
+class UnknownHook:
+    @hookimpl
+    def aggregat(self, results): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Specname:
+    @hookimpl(specname="round_end")
+    def observe(self, result): ...
+
+
+@dataclass(frozen=True, eq=False)
+class First:
+    @hookimpl(tryfirst=True)
+    def round_end(self, result): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Last:
+    @hookimpl(trylast=True)
+    def round_end(self, result): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Optional:
+    @hookimpl(optionalhook=True)
+    def round_ends(self, result): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Static:
+    @staticmethod
+    @hookimpl
+    def round_end(result): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Keywords:
+    @hookimpl
+    def round_end(self, result, **more): ...
+
+
+@dataclass(frozen=True, eq=False)
+class RequiresText:
+    requires: ClassVar[str] = "fedavg"
+
+    @hookimpl
+    def round_end(self, result): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Defaulted:
+    @hookimpl
+    def round_end(self, result, directory=None): ...
+
+
+@dataclass(frozen=True, eq=False)
+class UnknownArgument:
+    @hookimpl
+    def server_update(self, ctx, state, report): ...
+
+
+@dataclass(frozen=True, eq=False)
+class WrapsList:
+    @hookimpl(wrapper=True)
+    def broadcast(self):
+        return (yield)
+
+
+@dataclass(frozen=True, eq=False)
+class OldWrapper:
+    @hookimpl(hookwrapper=True)
+    def client_update(self, ctx):
+        yield
+
+
+@dataclass(frozen=True, eq=False)
+class NoHook:
+    def round_end(self, result): ...
+
+
+@dataclass(frozen=True, eq=False)
+class NoMethod:
+    """Has options only."""
+
+
+@dataclass(frozen=True, eq=False)
+class Net:
+    def build(self, input_shape, num_classes): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Unresolved:
+    width: Nowhere = 3  # noqa: F821
+
+    def build(self, input_shape, num_classes): ...
+
+
+OPTIONS_ONLY = (
+    "must be @dataclass(frozen=True, eq=False): plugins hold options only; what lasts between "
+    "rounds belongs in the server's or client's state"
+)
+
+
+@pytest.mark.parametrize(
+    ("cls", "text"),
+    [
+        (NotFrozen, f"'x' (NotFrozen) {OPTIONS_ONLY}"),
+        (ByValue, f"'x' (ByValue) {OPTIONS_ONLY}"),
+        (NoDataclass, f"'x' must be a dataclass of options, got {NoDataclass!r}"),
+        (UnknownHook, "plugin 'x' implements unknown hook 'aggregat' (did you mean 'aggregate'?)"),
+        (Specname, "plugin 'x': observe uses specname; name the method after its hook"),
+        (First, "plugin 'x': round_end uses tryfirst; the order of the YAML file decides"),
+        (Last, "plugin 'x': round_end uses trylast; the order of the YAML file decides"),
+        (Optional, "plugin 'x': round_ends uses optionalhook; an unknown hook is an error"),
+        (Static, "plugin 'x': round_end must be a plain method, without a decorator on it"),
+        (Keywords, "plugin 'x': round_end takes **more; name the arguments it needs"),
+        (RequiresText, "plugin 'x': requires must be a tuple of plugin names, got 'fedavg'"),
+        (
+            Defaulted,
+            "plugin 'x': argument 'directory' of round_end has a default; hooks never pass such "
+            "an argument, so remove the default",
+        ),
+        (
+            UnknownArgument,
+            "plugin 'x': server_update has no argument 'report' (did you mean 'reports'?)",
+        ),
+        (
+            WrapsList,
+            "plugin 'x' wraps 'broadcast'; only aggregate, client_update, partition, "
+            "select_clients can be wrapped",
+        ),
+        (OldWrapper, "plugin 'x': client_update uses hookwrapper; use wrapper=True"),
+        (NoHook, "plugin 'x' implements no hook; mark methods with @hookimpl"),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_a_class_that_breaks_a_rule_is_refused_when_it_registers(registry, add, cls, text):
+    before = registry.names("plugin")
+    with pytest.raises(PluginError, match=exactly(text)):
+        add(x=cls)
+    assert registry.names("plugin") == before
+
+
+@pytest.mark.parametrize("name", ["seed", "rounds", "plugins", "accuracy"])
+def test_a_plugin_cannot_have_the_name_of_a_config_key(add, name):
+    text = f"a plugin can't be called {name!r}: that is a top-level config key"
+    with pytest.raises(PluginError, match=exactly(text)):
+        add(**{name: Observer})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "a/b", "../x", "a\\b", "a\nb", "a b", "-a", "é", "a.b", "x" * 65, "a\x1b[1m"],
+)
+def test_a_plugin_has_a_name_that_files_and_flags_can_carry(add, name):
+    text = f"the name of a plugin is at most 64 letters, digits, - and _, got {name!r}"
+    with pytest.raises(PluginError, match=exactly(text)):
+        add(**{name: Observer})
+
+
+def test_other_names_may_have_dots_inside(registry):
+    def offer(name: object) -> object:
+        return SimpleNamespace(register_models=hookimpl(lambda: {name: Net}))
+
+    registry.add(offer("net-1.5"), "other")
+    assert "net-1.5" in registry.names("model")
+    for name in ("net.", "a..b", ".net"):
+        text = (
+            "the name of a model is at most 64 letters, digits, - and _, and dots inside, got "
+            f"{name!r}"
+        )
+        with pytest.raises(PluginError, match=exactly(text)):
+            registry.add(offer(name), "other")
+    with pytest.raises(PluginError, match=exactly("the name of a model must be text, got int")):
+        registry.add(offer(3), "other")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "text"),
+    [
+        ("datasets", NoMethod, "data set 'x' (NoMethod) has no method 'load'"),
+        ("models", NoMethod, "model 'x' (NoMethod) has no method 'build'"),
+        ("metrics", NoMethod, "metric 'x' (NoMethod) has no method '__call__'"),
+        ("executors", NoMethod, "executor 'x' (NoMethod) has no method 'open'"),
+        ("recipes", {"plugins": {}}, "method 'x' must be a Recipe, got dict"),
+        (
+            "recipes",
+            Recipe(plugins={"sgd": None}, about="", source=""),
+            "method 'x': plugins must map each plugin's name to its options",
+        ),
+        (
+            "recipes",
+            Recipe(plugins={}, about=1, source=""),
+            "method 'x': about and source must be ",
+        ),
+        ("cards", "card.yaml", "card 'x' must be a path, got str"),
+        ("models", Unresolved, "the options of 'x' (Unresolved) can't be validated: "),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.isalpha() else "",
+)
+def test_what_is_registered_is_what_its_kind_needs(registry, kind, value, text):
+    module = SimpleNamespace(**{f"register_{kind}": hookimpl(lambda: {"x": value})})
+    with pytest.raises(PluginError) as caught:
+        registry.add(module, "other")
+    assert str(caught.value).startswith(text)
+
+
+@pytest.mark.parametrize("offered", [None, [], 3, "sgd"], ids=repr)
+def test_a_discovery_hook_returns_a_mapping(registry, offered):
+    module = SimpleNamespace(register_plugins=hookimpl(lambda: offered))
+    kind = type(offered).__name__
+    text = f"register_plugins returned {kind}; return a mapping, {{}} for nothing"
+    with pytest.raises(PluginError, match=exactly(text)):
+        registry.add(module, "other")
+
+
+@pytest.mark.parametrize(
+    ("stated", "text"),
+    [
+        (2, "it was written for hook API 2, this fedbench has 1; upgrade fedbench-toolkit"),
+        (0, "it was written for hook API 0, this fedbench has 1; upgrade the package"),
+        ("1", "fedbench_api must be a whole number like 1, got '1'"),
+        (True, "fedbench_api must be a whole number like 1, got True"),
+    ],
+)
+def test_a_module_of_another_hook_api_is_refused(registry, stated, text):
+    module = SimpleNamespace(
+        fedbench_api=stated, register_plugins=hookimpl(lambda: {"x": Observer})
+    )
+    with pytest.raises(PluginError, match=exactly(text)):
+        registry.add(module, "other")
+
+
+def test_data_sets_models_and_metrics_are_dataclasses_of_options_too(registry):
+    module = SimpleNamespace(register_models=hookimpl(lambda: {"net": ByValue}))
+    with pytest.raises(PluginError, match=r"'net' \(ByValue\) must be @dataclass\(frozen=True"):
+        registry.add(module, "other")
+
+
+def test_an_unknown_discovery_hook_is_refused(registry):
+    module = SimpleNamespace(register_pluggins=hookimpl(lambda: {"x": 1}))
+    with pytest.raises(PluginError, match="unknown hook 'register_pluggins'"):
+        registry.add(module, "other")
+
+
+def test_every_hook_is_documented():
+    hooks = {**vars(RunHooks), **vars(DiscoveryHooks)}
+    for name, hook in hooks.items():
+        if not name.startswith("_"):
+            assert hook.__doc__, name
+
+
+# --- the plugins of one run ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Observer:
+    @hookimpl
+    def round_end(self, result): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """The least that a run needs."""
+
+    @hookimpl
+    def partition(self): ...
+
+    @hookimpl
+    def select_clients(self): ...
+
+    @hookimpl
+    def client_update(self): ...
+
+    @hookimpl
+    def aggregate(self):
+        return "base"
+
+    @hookimpl
+    def local_loss(self):
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregator:
+    @hookimpl
+    def aggregate(self): ...
+
+
+@dataclass(frozen=True, eq=False)
+class NoAggregator:
+    @hookimpl
+    def partition(self): ...
+
+    @hookimpl
+    def select_clients(self): ...
+
+    @hookimpl
+    def client_update(self): ...
+
+    @hookimpl
+    def local_loss(self): ...
+
+
+@dataclass(frozen=True, eq=False)
+class NeedsBase:
+    requires: ClassVar[tuple[str, ...]] = ("base",)
+
+    @hookimpl
+    def round_end(self): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Personal:
+    @hookimpl
+    def personal_models(self): ...
+
+
+def test_no_base_implementation_of_a_single_hook():
+    text = "no plugin implements 'aggregate'; a run needs exactly one"
+    with pytest.raises(ConfigError, match=exactly(text)):
+        RunPlugins([("rest", NoAggregator())])
+
+
+def test_two_base_implementations_are_named_in_yaml_order():
+    text = "2 plugins implement 'aggregate': base, again; a run needs exactly one"
+    with pytest.raises(ConfigError, match=exactly(text)):
+        RunPlugins([("base", Base()), ("again", Aggregator())])
+
+
+def test_a_wrapper_is_no_base_implementation():
+    text = "no plugin implements 'aggregate'; a run needs exactly one"
+    with pytest.raises(ConfigError, match=exactly(text)):
+        RunPlugins([("rest", NoAggregator()), ("wrap", Tag())])
+
+
+def test_a_run_needs_a_loss(registry, tiny_config):
+    text = "no plugin implements 'local_loss'; `fedbench plugins` lists which ones do"
+    with pytest.raises(ConfigError, match=exactly(text)):
+        tiny_config(registry, without=["cross_entropy"])
+
+
+def test_only_one_plugin_gives_personal_models():
+    text = "one and two both implement 'personal_models'; keep one"
+    with pytest.raises(ConfigError) as caught:
+        RunPlugins([("base", Base()), ("one", Personal()), ("two", Personal())])
+    assert sorted(str(caught.value).split()) == sorted(text.split())
+
+
+def test_a_required_plugin_that_is_missing():
+    with pytest.raises(ConfigError, match=exactly("plugin 'late' needs 'base' in this run")):
+        RunPlugins([("other", Base()), ("late", NeedsBase())])
+
+
+def test_a_required_plugin_comes_first():
+    with pytest.raises(ConfigError, match=exactly("plugin 'late' needs 'base' before it")):
+        RunPlugins([("late", NeedsBase()), ("base", Base())])
+    RunPlugins([("base", Base()), ("late", NeedsBase())])
+
+
+CALLS: list[str] = []
+
+
+@dataclass(frozen=True, eq=False)
+class Tag:
+    """Says when it is called."""
+
+    tag: str = "tag"
+
+    @hookimpl(wrapper=True)
+    def aggregate(self) -> Iterator[Any]:
+        CALLS.append(f"{self.tag} before")
+        result = yield
+        CALLS.append(f"{self.tag} after")
+        return f"{self.tag}({result})"
+
+    @hookimpl
+    def broadcast(self):
+        return {self.tag: self.tag}
+
+
+def test_yaml_order_is_calling_order_and_the_first_wrapper_is_the_outermost():
+    CALLS.clear()
+    plugins = RunPlugins([("a", Tag("a")), ("base", Base()), ("c", Tag("c"))])
+    assert plugins.hook.aggregate(ctx=None, state=None, results=None) == "a(c(base))"
+    assert CALLS == ["a before", "c before", "c after", "a after"]
+    assert list(plugins.collect("broadcast", ctx=None, state=None)) == ["a", "c"]
+    assert [name for name, _ in plugins.calls("broadcast")] == ["a", "c"]
+
+
+def test_a_list_hook_returns_a_mapping():
+    @dataclass(frozen=True, eq=False)
+    class Forgot:
+        @hookimpl
+        def broadcast(self): ...
+
+    plugins = RunPlugins([("base", Base()), ("forgot", Forgot())])
+    text = "plugin 'forgot': broadcast returned NoneType; return a mapping, {} for nothing"
+    with pytest.raises(PluginError, match=exactly(text)):
+        plugins.collect("broadcast", ctx=None, state=None)
+
+
+# --- two plugins, one key ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Broadcasts:
+    @hookimpl
+    def broadcast(self):
+        return {"shared": torch.zeros(1)}
+
+
+@dataclass(frozen=True, eq=False)
+class Keeps:
+    @hookimpl
+    def init_server(self):
+        return {"shared": torch.zeros(1)}
+
+
+@dataclass(frozen=True, eq=False)
+class Writes:
+    @hookimpl
+    def server_update(self):
+        return ServerUpdate(entries={"shared": torch.zeros(1)})
+
+
+@dataclass(frozen=True, eq=False)
+class Loses:
+    @hookimpl
+    def local_loss(self, output):
+        return {"shared": output.logits.mean() * 0}
+
+
+@dataclass(frozen=True, eq=False)
+class Uploads:
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx):
+        result = yield
+        ctx.upload("shared", torch.zeros(1))
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class Measures:
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx):
+        result = yield
+        ctx.metric("shared", 1.0)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuresOnServer:
+    @hookimpl
+    def server_update(self):
+        return ServerUpdate(metrics={"shared": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "text"),
+    [
+        (Broadcasts, Broadcasts, "plugins 'one' and 'two' both give 'shared'"),
+        (Keeps, Keeps, "plugins 'one' and 'two' both give 'shared'"),
+        (Keeps, Writes, "plugin 'two' writes 'shared', which belongs to 'one'"),
+        (Writes, Writes, "plugin 'two' writes 'shared', which belongs to 'one'"),
+        (Loses, Loses, "plugins 'one' and 'two' both give loss term 'shared'"),
+        (Uploads, Uploads, "two plugins upload 'shared' in round 1, client 0"),
+        (Measures, Measures, "metric 'shared' is reported twice in round 1, client 0"),
+        (Measures, MeasuresOnServer, "plugin 'two': metric 'shared' is reported already"),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_two_plugins_cannot_use_one_key(add, run_tiny, one, two, text):
+    add(one=one, two=two)
+    run_tiny(rounds=1, extra={"one": {}})
+    with pytest.raises(PluginError, match=exactly(text)):
+        run_tiny(rounds=1, extra={"one": {}, "two": {}})

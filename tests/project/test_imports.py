@@ -1,0 +1,111 @@
+"""The house has floors: a module imports only what lies below it, and no two import each other.
+
+The order is that of docs/architecture.md. Imports inside functions count; imports for type checkers
+alone do not, since they never run.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fedbench
+
+ROOT = Path(fedbench.__file__).parent
+
+FLOORS = (
+    ("cli",),
+    ("report", "testing"),
+    ("study",),
+    ("engine",),
+    ("executors",),
+    ("runtime",),
+    ("store",),
+    ("config",),
+    ("plugins",),
+    ("hookspecs",),
+    ("context",),
+    ("failures", "pipeline"),
+    ("types",),
+    ("values", "device", "options", "random", "text"),
+    ("errors",),
+)
+"""From the top down. Modules of one floor do not import each other, files of one wing may."""
+
+FLOOR = {place: -number for number, places in enumerate(FLOORS) for place in places}
+
+
+def name_of(file: Path) -> str:
+    """Return a file's module below ``fedbench``: ``engine.run``, ``engine``, ``types``."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(file): file for file in sorted(ROOT.rglob("*.py")) if "templates" not in str(file)}
+
+
+def imported(tree: ast.AST, package: str) -> Iterator[str]:
+    """Yield the modules of fedbench that code imports when it runs."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            yield from (n.removeprefix("fedbench.") for n in names if n.startswith("fedbench."))
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join(filter(None, (*above, node.module)))
+            found = [f"{base}.{a.name}".strip(".") for a in node.names]
+            yield from (name if name in FILES else base for name in found)
+        yield from imported(node, package)
+
+
+def arrows() -> dict[str, set[str]]:
+    """Return module -> the modules that it imports."""
+    found = {}
+    for name, file in FILES.items():
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        found[name] = set(imported(ast.parse(file.read_text("utf-8")), package)) - {"", name}
+    return found
+
+
+ARROWS = arrows()
+
+
+def test_every_module_has_a_floor() -> None:
+    homes = {name.split(".")[0] for name in FILES} - {"", "__main__"}
+    assert homes == set(FLOOR)
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if n not in ("", "__main__")])
+def test_imports_point_downwards(name: str) -> None:
+    here = name.split(".")[0]
+    for target in ARROWS[name]:
+        there = target.split(".")[0]
+        assert there == here or FLOOR[there] < FLOOR[here], f"{name} imports {target}"
+
+
+def test_no_circle_of_imports() -> None:
+    left = {name: set(targets) for name, targets in ARROWS.items()}
+    while free := [name for name, targets in left.items() if not targets & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left, f"these import each other: {sorted(left)}"
+
+
+def test_the_check_itself_sees_relative_absolute_and_inner_imports() -> None:
+    code = """
+from . import digests
+from ..types import Value
+from .. import options
+import fedbench.errors
+if TYPE_CHECKING:
+    from ..cli import main
+def f():
+    from ..engine.run import Run
+"""
+    found = set(imported(ast.parse(code), "store"))
+    assert found == {"store.digests", "types", "options", "errors", "engine.run"}

@@ -1,0 +1,47 @@
+"""Everything that is registered keeps the rules that strangers' plugins must keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from fedbench import testing
+from fedbench.plugins.discovery import discover
+
+REGISTRY = discover()
+OPTIONS: dict[str, dict[str, Any]] = {
+    "biased": {"one_class_clients": 3, "all_class_clients": 2},
+    "leave_out": {"domain": "chalk"},
+    "long_tail": {"rho": 4.0},
+}
+"""What the tiny data asks for, or what has no default."""
+
+LOUD = {"tensorboard", "mlflow"}
+"""Plugins whose outer packages warn."""
+
+APART = pytest.mark.skip(
+    reason="each rule would start Ray anew; tests/executors/test_ray.py checks it on one cluster"
+)
+
+
+def cases() -> Iterator[Any]:
+    for kind in ("method", "plugin", "dataset", "model", "metric", "executor"):
+        for entry in REGISTRY.all("recipe" if kind == "method" else kind):
+            options = OPTIONS.get(entry.name)
+            marks = [pytest.mark.filterwarnings("ignore")] if entry.name in LOUD else []
+            marks += [APART] if (kind, entry.name) == ("executor", "ray") else []
+            for rule in testing.rules(kind, entry.name, REGISTRY, options=options):
+                yield pytest.param(rule, id=f"{kind}-{entry.name}-{rule}", marks=marks)
+
+
+def stale() -> Iterator[Any]:
+    """A plugin that puts another payload in the place of what was received."""
+    for rule in testing.rules("plugin", "faults", REGISTRY, options={"stale": 0.5}):
+        yield pytest.param(rule, id=f"plugin-faults-stale-{rule}")
+
+
+@pytest.mark.parametrize("rule", [*cases(), *stale()])
+def test_conformance(rule: testing.Rule) -> None:
+    rule.check()
