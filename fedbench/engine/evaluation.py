@@ -5,26 +5,17 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..config.model import Accuracy
+from ..contracts import Metric
 from ..errors import ConfigError, NonFiniteError
 from ..types import Dataset, Output, Scores
 
 Rules = Mapping[str, Callable[[Output], Tensor]]
-
-
-class Metric(Protocol):
-    """A number, or one number per class, from class scores and labels."""
-
-    higher_is_better: bool
-
-    def __call__(self, scores: Tensor, labels: Tensor) -> float | list[float]:
-        """Score ``scores`` (N, C) against ``labels`` (N,)."""
-        ...
 
 
 def classifier_rule(output: Output) -> Tensor:

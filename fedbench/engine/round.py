@@ -10,6 +10,7 @@ from itertools import chain, islice
 from typing import Any
 
 from ..context import ServerContext
+from ..contracts import Metric
 from ..errors import ConfigError, NonFiniteError, PluginError, did_you_mean
 from ..executors.inline import InlineWorkers
 from ..failures import ClientFailed, ClientFailure, TooFewClients
@@ -55,7 +56,7 @@ class Rounds:
         workers: Any,
         clients: ClientStates,
         owners: dict[str, str],
-        metrics: Mapping[str, Any],
+        metrics: Mapping[str, Metric],
         progress: Progress,
     ) -> None:
         self._runtime, self._workers, self._clients = runtime, workers, clients

@@ -28,7 +28,7 @@ FLOORS = (
     ("plugins",),
     ("hookspecs",),
     ("context",),
-    ("failures", "pipeline"),
+    ("contracts", "failures", "pipeline"),
     ("types",),
     ("values", "device", "options", "random", "text"),
     ("errors",),
