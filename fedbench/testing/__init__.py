@@ -27,8 +27,8 @@ from typing import Any
 from ..plugins.discovery import discover
 from ..plugins.registry import Registry
 from . import describing, rounds, things, workers  # noqa: F401 - their rules register themselves
-from .rule import KINDS, SPECS, Rule, RuleBroken
-from .subject import Subject
+from .rule import SPECS, Rule, RuleBroken
+from .subject import KINDS, Subject
 from .tiny import TinyData, TinyModel, TinyModule
 
 __all__ = [

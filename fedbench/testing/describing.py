@@ -11,8 +11,9 @@ from typing import Any
 from .. import options as option_checks
 from ..config import yamlfile
 from ..errors import ConfigError
-from .rule import KINDS, RUN, Breach, rule
-from .subject import Subject, build
+from .breach import Breach
+from .rule import rule
+from .subject import KINDS, RUN, Subject, build
 
 LEARNING = ("local_loss", "aggregate", "server_update")
 """Hooks that change what is learned; what does so comes from somewhere."""

@@ -15,7 +15,7 @@ import torch
 from ..engine.run import canonical_round
 from ..errors import ConfigError, FedbenchError
 from ..types import RoundResult
-from .rule import Breach
+from .breach import Breach
 from .watch import Trace
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..random import Streams
+from .breach import Breach
 from .outcome import Setting, difference, failed
-from .rule import RUN, Breach, rule
-from .subject import Subject, build
+from .rule import rule
+from .subject import RUN, Subject, build
 from .tiny import TinyData
 from .watch import ClientFailedError
 

@@ -5,28 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeAlias, TypeVar
 
-if TYPE_CHECKING:
-    from .subject import Subject
+from .breach import Breach
+from .subject import Subject
 
-    Check = Callable[[Subject], None]
-
-RUN = ("method", "plugin", "partition")
-"""Kinds whose rules are checked on real rounds."""
-
-KINDS = (*RUN, "dataset", "model", "metric", "executor")
-"""Everything that the kit can check."""
-
-C = TypeVar("C", bound="Check")
-
-
-class Breach(Exception):
-    """What a check found: what is wrong, and where. `Rule.check` makes a `RuleBroken` of it."""
-
-    def __init__(self, what: str, where: str = "", mend: str = "") -> None:
-        super().__init__(what)
-        self.what, self.where, self.mend = what, where, mend
+Check: TypeAlias = Callable[[Subject], None]
+C = TypeVar("C", bound=Check)
 
 
 class RuleBroken(AssertionError):

@@ -18,10 +18,16 @@ from ..config.yamlfile import Document
 from ..engine.run import Run
 from ..errors import ConfigError, FedbenchError
 from ..plugins.registry import Entry, Registry
+from .breach import Breach
 from .outcome import PLAIN, Outcome, Setting, failed, shuffled
-from .rule import RUN, Breach
 from .tiny import PIECES, register
 from .watch import Trace, failing, fingerprint, watching
+
+RUN = ("method", "plugin", "partition")
+"""Kinds whose rules are checked on real rounds."""
+
+KINDS = (*RUN, "dataset", "model", "metric", "executor")
+"""Everything that the kit can check."""
 
 NEEDS = "pip install"
 """An error that says this is about an optional package."""

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..store.files import default_data_root
 from ..types import Dataset, Examples, forward
+from .breach import Breach
 from .outcome import Setting, difference, failed
-from .rule import Breach, rule
+from .rule import rule
 from .subject import Subject, build
 from .tiny import SHAPES, TinyData
 from .watch import fingerprint

@@ -11,8 +11,9 @@ from typing import Any
 from ..context import ClientContext
 from ..engine.run import Run
 from ..hookspecs import hookimpl
+from .breach import Breach
 from .outcome import PLAIN, Outcome, Setting, difference, failed
-from .rule import Breach, rule
+from .rule import rule
 from .subject import Subject, build
 from .tiny import register
 from .watch import ClientFailedError, fingerprint
