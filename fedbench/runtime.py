@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .config import resolve as configs
+from .config.build import build, build_plugins
 from .config.model import RunConfig
 from .context import ClientContext
 from .device import keep_freed_memory, one_thread, open_device
@@ -66,7 +66,7 @@ class Runtime:
         self.config, self.registry = config, registry
         self.streams = Streams(config.seed)
         self.device = open_device(config.device, config.precision)
-        self.plugins: RunPlugins = configs.build_plugins(registry, config)
+        self.plugins: RunPlugins = build_plugins(registry, config)
         if placed:
             self.data, self.parts = placed
         else:
@@ -98,7 +98,7 @@ class Runtime:
         return [c for c, part in enumerate(self.parts) if bool((domains[part] == domain).any())]
 
     def _load(self, data_root: Path) -> Dataset:
-        data: Dataset = configs.build(self.registry, "dataset", self.config.data).load(data_root)
+        data: Dataset = build(self.registry, "dataset", self.config.data).load(data_root)
         for name, call in self.plugins.calls("prepare_data"):
             data = call(data=data, rng=self.streams.numpy(f"data/{name}"))
         return data
@@ -122,7 +122,7 @@ class Runtime:
         return parts
 
     def _model(self) -> tuple[nn.Module, Weights]:
-        choice = configs.build(self.registry, "model", self.config.model)
+        choice = build(self.registry, "model", self.config.model)
         shape = tuple(self.data.train.inputs.shape[1:])
         with self.streams.scope("model"):
             model: nn.Module = choice.build(shape, len(self.data.classes))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..config import resolve as configs
+from ..config.build import build
 from ..errors import ConfigError
 from ..plugins.registry import Registry
 
@@ -34,7 +34,7 @@ def fetch(registry: Registry, name: str, root: Path) -> str:
             f"`fedbench plugins show {name}` says where it looks"
         )
     with progress() as report:
-        configs.build(registry, "dataset", {"name": name}).fetch(root, report)
+        build(registry, "dataset", {"name": name}).fetch(root, report)
     return f"{name} is in {root / name} (licence: {getattr(cls, 'licence', 'not given')})"
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import options
-from ..config import resolve as configs
 from ..config import yamlfile
+from ..config.build import build
 from ..config.cards import load_card
 from ..config.model import RunConfig
 from ..errors import ConfigError, did_you_mean
@@ -234,7 +234,7 @@ def show_dataset(registry: Registry, name: str, root: Path, folder: Path) -> Non
     import torch
 
     entry = registry.get("dataset", name)
-    data: Dataset = configs.build(registry, "dataset", {"name": name}).load(root)
+    data: Dataset = build(registry, "dataset", {"name": name}).load(root)
     print(f"{name}: {entry.about}")
     shape = " x ".join(str(n) for n in data.train.inputs.shape[1:])
     print(f"inputs {shape} {str(data.train.inputs.dtype).removeprefix('torch.')}")

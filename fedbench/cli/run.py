@@ -43,7 +43,7 @@ def run(
     result.json, model.safetensors and environment.json, with --keep-checkpoints also checkpoints/.
     Accuracies are fractions of 1.
     """
-    from ..config.resolve import describe_changes
+    from ..config.changes import describe_changes
     from ..engine.run import Run
     from ..store.directory import free_name, unfinished
     from . import progress
@@ -82,7 +82,7 @@ def resume(
     \b
     fedbench resume runs/fedhpro-digits-s0
     """
-    from ..config.resolve import describe_changes
+    from ..config.changes import describe_changes
     from ..engine.run import Run
     from ..plugins.discovery import discover
     from . import progress

@@ -67,7 +67,7 @@ def _verify(
     data_root: Path | None,
     quiet: bool,
 ) -> int:
-    from ..config.resolve import describe_changes
+    from ..config.changes import describe_changes
     from ..engine.verify import Kept
     from ..plugins.discovery import discover
     from .progress import progress

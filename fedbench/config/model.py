@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -13,12 +13,6 @@ from pydantic import Field
 
 from .. import options
 from . import yamlfile
-
-TOP = (
-    *("method", "data", "model", "seed", "rounds", "device", "precision", "executor", "failures"),
-    *("accuracy", "metrics"),
-)
-TOP_KEYS = (*TOP, "plugins", "origin")
 
 
 def digest(data: Mapping[str, Any]) -> str:
@@ -62,43 +56,46 @@ class Failures:
     ] = 1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class RunConfig:
-    """Everything that a run depends on. Build one with `resolve` or `load`."""
+    """Everything that a run depends on. Build one with `resolve` or `load`.
 
-    plugins: Annotated[
-        dict[str, dict[str, Any]], Field(description="run plugins in order: name -> options")
-    ]
+    The fields are the keys of a config file, in the order in which it is written. A field counts
+    towards `hash` unless `NOT_HASHED` says why it does not.
+    """
+
+    method: Annotated[str, Field(description="a label for tables", min_length=1)] = "custom"
     data: Annotated[dict[str, Any], Field(description="data set: name and options")]
     model: Annotated[dict[str, Any], Field(description="model: name and options")]
-    method: Annotated[str, Field(description="a label for tables", min_length=1)] = "custom"
     seed: Annotated[int, Field(ge=0, lt=2**63, description="seed of every random stream")] = 0
     rounds: Annotated[int, Field(ge=1, lt=2**31, description="communication rounds")] = 20
+    device: Annotated[str, Field(description="cpu, cuda, cuda:1, mps")] = "cpu"
+    precision: Annotated[
+        Literal["fp32", "bf16"],
+        Field(description="of the forward pass; bf16: autocast, weights and sums stay fp32"),
+    ] = "fp32"
+    executor: Annotated[dict[str, Any], Field(description="where clients run: name, options")] = (
+        field(default_factory=lambda: {"name": "pool"})
+    )
+    failures: Annotated[Failures, Field(description="clients that fail")] = field(
+        default_factory=Failures
+    )
     accuracy: Annotated[Accuracy, Field(description="the accuracy rule")] = field(
         default_factory=Accuracy
     )
     metrics: Annotated[
         dict[str, dict[str, Any]], Field(description="metrics on test data: name -> options")
     ] = field(default_factory=lambda: {"accuracy": {}, "loss": {}, "class_accuracy": {}})
-    device: Annotated[str, Field(description="cpu, cuda, cuda:1, mps")] = "cpu"
-    precision: Annotated[
-        Literal["fp32", "bf16"],
-        Field(description="of the forward pass; bf16: autocast, weights and sums stay fp32"),
-    ] = "fp32"
-    failures: Annotated[Failures, Field(description="clients that fail")] = field(
-        default_factory=Failures
-    )
-    executor: Annotated[dict[str, Any], Field(description="where clients run: name, options")] = (
-        field(default_factory=lambda: {"name": "pool"})
-    )
+    plugins: Annotated[
+        dict[str, dict[str, Any]], Field(description="run plugins in order: name -> options")
+    ]
     origin: Annotated[
         dict[str, str], Field(description="where the values came from: recipe, card, card_hash")
     ] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the config as JSON-like data in the order of the YAML file."""
-        data = options.dump(self)
-        return {k: data[k] for k in TOP_KEYS}
+        return options.dump(self)
 
     def to_yaml(self) -> str:
         """Return the config as YAML that `load` reads back."""
@@ -106,24 +103,29 @@ class RunConfig:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over all that the result depends on: not the label, origin or executor.
+        """SHA-256 over all that the result depends on: every key but those of `NOT_HASHED`.
 
         Keys of `LATER` count only when they are not the default, so that a run of an earlier
         version keeps its hash.
         """
-        data = {
-            k: v for k, v in self.to_dict().items() if k not in ("method", "origin", "executor")
-        }
-        for key, default in LATER.items():
-            if data[key] == default:
-                del data[key]
-        return digest(data)
+        data = {k: v for k, v in self.to_dict().items() if k not in NOT_HASHED}
+        return digest({k: v for k, v in data.items() if k not in LATER or v != LATER[k]})
 
     @property
     def data_name(self) -> str:
         """The data set's name."""
         return str(self.data["name"])
 
+
+KEYS = tuple(f.name for f in fields(RunConfig))
+"""The keys of a resolved config, in the order of the YAML file."""
+
+NOT_HASHED: Mapping[str, str] = {
+    "method": "a label, which changes no number",
+    "executor": "every executor gives the same bits",
+    "origin": "says where the values came from; the values themselves count",
+}
+"""Key -> why the result does not depend on it."""
 
 LATER: Mapping[str, Any] = {"precision": "fp32", "failures": options.dump(Failures())}
 """Keys that came after version 0.1, with their defaults; see `RunConfig.hash`."""

@@ -7,26 +7,20 @@ again needs no card or recipe and repeats the run.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import options
 from ..errors import ConfigError, did_you_mean
-from ..plugins.hooks import RunPlugins
+from ..plugins.facts import DatasetFacts, facts
 from ..plugins.registry import Entry, Registry
-from . import yamlfile
+from . import layers, yamlfile
+from .build import build_plugins
 from .cards import load_card
-from .model import TOP, TOP_KEYS, Accuracy, RunConfig
+from .layers import CHOICES
+from .model import RunConfig
 from .yamlfile import Document, KeyPath
-
-__all__ = ["Accuracy", "RunConfig", "build", "build_plugins", "describe_changes", "load", "resolve"]
-
-Options = Mapping[str, Any]
-
-CHOICES = {"data": "dataset", "model": "model", "executor": "executor"}
-"""Config key -> kind of thing it names."""
 
 
 def resolve(
@@ -55,72 +49,35 @@ def resolve(
     Raises:
         ConfigError: naming the file, line and key, and the nearest right name.
     """
-    given = dict(file.data) if file else {}
-    recipe_name = method or given.pop("recipe", None)
-    card_name = card or given.pop("card", None)
-    given.pop("recipe", None)
-    given.pop("card", None)
-    chosen = {k: v for k, v in (flags or {}).items() if v is not None}
-    user = [
-        *([Document(given, file.source, file.lines)] if file else []),
-        # Before --set, which may give an option of the model that a flag names.
-        Document({k: v for k, v in chosen.items() if k in CHOICES}, "command line"),
-        *(_plus_layer(registry, name) for name in plus),
-        *(_set_layer(text) for text in sets),
-        Document({k: v for k, v in chosen.items() if k not in CHOICES}, "command line"),
-    ]
-    for layer in user:
-        for key in layer.data:
-            if key not in TOP_KEYS and not layer.source.startswith("--set"):
-                known = (*TOP_KEYS, "recipe", "card")
-                raise ConfigError(f"{layer.where((key,))}: unknown key{did_you_mean(key, known)}")
-    layers: list[Document] = []
-    complete = (
-        file is not None and recipe_name is None and {"data", "model", "plugins"} <= set(given)
-    )
-    origin: dict[str, str] = {}
-    if not complete or card_name:
-        if card_name:
-            _named(registry, "card", str(card_name), None if card else file, "card")
-        card_name = card_name or _default_card(registry, user)
-        if card_name:
-            found = load_card(registry, card_name)
-            layers.append(Document(dict(found.config), f"card {card_name}"))
-            origin |= {"card": card_name, "card_hash": found.hash}
-    dropped: list[str] = []
-    if recipe_name is not None:
-        named_by = None if method else file
-        recipe = _named(registry, "recipe", str(recipe_name), named_by, "recipe").value
-        layers.append(
-            Document(
-                {"method": recipe_name, "plugins": {k: dict(v) for k, v in recipe.plugins.items()}},
-                f"recipe {recipe_name}",
-            )
-        )
-        origin |= {"recipe": str(recipe_name)}
-        dropped = list(recipe.without)
-    elif not complete:
-        raise ConfigError(
-            f"{file.source if file else 'command line'}: name a method (recipe: NAME) or give "
-            "data, model and plugins in full; `fedbench config METHOD` prints a full file"
-        )
-    if not complete and not card_name and not {"data", "model"} <= set(given):
-        raise ConfigError(
-            "this data set has no card of its own; name one with --card, or give data, model and "
-            "the card's plugins in YAML (`fedbench config METHOD` prints a full file to edit)"
-        )
+    shorts = dict(file.data) if file else {}
+    user = layers.given(registry, file, plus, sets, flags or {})
+    whole = method is None and "recipe" not in shorts and _is_whole(file)
+    card_name = card or shorts.get("card")
+    if card_name:
+        _named(registry, "card", str(card_name), None if card else file, "card")
+    elif not whole:
+        card_name = _default_card(registry, user)
+    card_layer, origin = _card_layer(registry, card_name)
+    recipe_name = method or shorts.get("recipe")
+    recipe_layer, replaced = _recipe_layer(registry, recipe_name, None if method else file)
+    if recipe_layer:
+        origin["recipe"] = str(recipe_name)
+    if not whole:
+        _require_enough(file, card_layer, recipe_layer)
+
     merged: dict[str, Any] = {"executor": {"name": "pool"}}
     if origin:
         merged["origin"] = origin
     sources: dict[KeyPath, Document] = {}
-    for layer in (*layers, *user):
-        data = _expand(layer.data, merged.get("plugins", {}), layer)
-        _merge(merged, data, (), layer, sources)
-        if layer in layers:
-            for name in dropped:
-                merged.get("plugins", {}).pop(name, None)
-    _drop(merged, without)
-    _outermost_first(registry, merged)
+    for layer in (card_layer, recipe_layer):
+        if layer:
+            layers.add(merged, layer, sources)
+    for name in replaced:
+        merged.get("plugins", {}).pop(name, None)
+    for layer in user:
+        layers.add(merged, layer, sources)
+    layers.drop(merged, without)
+    layers.outermost_first(registry, merged)
     return _validate(registry, merged, sources)
 
 
@@ -129,99 +86,48 @@ def load(registry: Registry, path: str | Path, **more: Any) -> RunConfig:
     return resolve(registry, file=yamlfile.read(Path(path)), **more)
 
 
-def build(registry: Registry, kind: str, choice: Options) -> Any:
-    """Make the thing that a choice ``{name: ..., option: ...}`` names."""
-    given = {k: v for k, v in choice.items() if k != "name"}
-    cls = registry.get(kind, str(choice["name"])).value
-    return options.build(cls, given, lambda path: ".".join((kind, *path)))
+def _is_whole(file: Document | None) -> bool:
+    """Whether a file needs neither card nor recipe."""
+    return file is not None and {"data", "model", "plugins"} <= file.data.keys()
 
 
-def build_plugins(registry: Registry, config: RunConfig) -> RunPlugins:
-    """Make the run's plugins and check that they fit together."""
-    return RunPlugins(
-        [
-            (name, options.build(registry.get("plugin", name).value, given, _dotted(name)))
-            for name, given in config.plugins.items()
-        ]
-    )
+def _card_layer(registry: Registry, name: str | None) -> tuple[Document | None, dict[str, str]]:
+    """Return the card's values, and what the config says of where they came from."""
+    if not name:
+        return None, {}
+    found = load_card(registry, str(name))
+    layer = Document(dict(found.config), f"card {name}")
+    return layer, {"card": str(name), "card_hash": found.hash}
 
 
-def describe_changes(registry: Registry, config: RunConfig) -> list[str]:
-    """Return how a config differs from its recipe on its card: ``-hpal``, ``rounds=5``.
+def _recipe_layer(
+    registry: Registry, name: str | None, named_by: Document | None
+) -> tuple[Document | None, Sequence[str]]:
+    """Return the method's plugins, and which plugins of the card it replaces."""
+    if name is None:
+        return None, ()
+    recipe = _named(registry, "recipe", str(name), named_by, "recipe").value
+    plugins = {plugin: dict(given) for plugin, given in recipe.plugins.items()}
+    layer = Document({"method": name, "plugins": plugins}, f"recipe {name}")
+    return layer, recipe.without
 
-    The seed, device and executor are no change. Empty when there is no recipe to compare with.
+
+def _require_enough(file: Document | None, card: Document | None, recipe: Document | None) -> None:
+    """Check that card, recipe and file together can make a run.
+
+    Raises:
+        ConfigError: saying what to add.
     """
-    if "recipe" not in config.origin:
-        return []
-    for kind in ("recipe", "card"):
-        if kind in config.origin and (kind, config.origin[kind]) not in registry.entries:
-            return [f"unknown {kind}"]
-    card = config.origin.get("card")
-    base = resolve(registry, config.origin["recipe"], card=card).to_dict()
-    mine = config.to_dict()
-    changes = [f"-{name}" for name in base["plugins"] if name not in mine["plugins"]]
-    changes += [f"+{name}" for name in mine["plugins"] if name not in base["plugins"]]
-    shared = [n for n in mine["plugins"] if n in base["plugins"]]
-    if shared != [n for n in base["plugins"] if n in mine["plugins"]]:
-        changes.append("reordered")
-    for name, given in mine["plugins"].items():
-        before = base["plugins"].get(name) or _defaults(registry, name)
-        changes += [
-            f"{name}.{k}={v}" for k, v in given.items() if k not in before or v != before[k]
-        ]
-    for key in ("data", "model", "rounds", "precision", "failures", "accuracy", "metrics"):
-        if mine[key] != base[key]:
-            text = mine[key] if not isinstance(mine[key], dict) else json.dumps(mine[key])
-            changes.append(f"{key}={text}")
-    return changes
-
-
-def _defaults(registry: Registry, name: str) -> dict[str, Any]:
-    """Return a plugin's options without any given; `{}` when it has required ones."""
-    try:
-        return options.dump(options.build(registry.get("plugin", name).value, {}, _dotted(name)))
-    except ConfigError:
-        return {}
-
-
-def _dotted(name: str) -> options.Where:
-    return lambda path: ".".join((name, *path))
-
-
-def _set_layer(text: str) -> Document:
-    key, equals, value = text.partition("=")
-    path = key.strip().split(".")
-    if not equals or not all(path):
-        raise ConfigError(f"--set {text}: write plugin.option=value, for example sgd.lr=0.01")
-    try:
-        data: Any = yamlfile.scalar(value)
-    except ConfigError as error:
-        why = str(error).removeprefix("--set:1:").removeprefix(" value:")
-        raise ConfigError(f"--set {text}:{why}") from error
-    for part in reversed(path):
-        data = {part: data}
-    return Document(data, f"--set {text}")
-
-
-def _plus_layer(registry: Registry, name: str) -> Document:
-    try:
-        registry.get("plugin", name)
-    except ConfigError as error:
-        raise ConfigError(f"--with {name}: {error}") from error
-    return Document({"plugins": {name: {}}}, f"--with {name}")
-
-
-def _outermost_first(registry: Registry, merged: dict[str, Any]) -> None:
-    """Put plugins whose class says ``outermost = True`` before all others."""
-    plugins = merged.get("plugins")
-    if not isinstance(plugins, dict):
-        return
-
-    def inner(name: str) -> bool:
-        entries = registry.entries.get(("plugin", name), [])
-        return not any(getattr(entry.value, "outermost", False) for entry in entries)
-
-    merged["plugins"] = {name: plugins[name] for name in sorted(plugins, key=inner)}
+    if recipe is None:
+        raise ConfigError(
+            f"{file.source if file else 'command line'}: name a method (recipe: NAME) or give "
+            "data, model and plugins in full; `fedbench config METHOD` prints a full file"
+        )
+    if card is None and not (file and {"data", "model"} <= file.data.keys()):
+        raise ConfigError(
+            "this data set has no card of its own; name one with --card, or give data, model and "
+            "the card's plugins in YAML (`fedbench config METHOD` prints a full file to edit)"
+        )
 
 
 def _default_card(registry: Registry, user: Iterable[Document]) -> str | None:
@@ -236,10 +142,11 @@ def _default_card(registry: Registry, user: Iterable[Document]) -> str | None:
             name = choice.get("name", name) if isinstance(choice, dict) else str(choice)
             named_by = layer
     if name is None:
-        name = next((e.name for e in registry.all("dataset") if hasattr(e.value, "default")), None)
+        entries = registry.all("dataset")
+        name = next((e.name for e in entries if facts(DatasetFacts, e.value).default), None)
     if name is None:
         raise ConfigError(f"name a data set with --data: {', '.join(registry.names('dataset'))}")
-    return getattr(_named(registry, "dataset", name, named_by, "data").value, "card", None)
+    return facts(DatasetFacts, _named(registry, "dataset", name, named_by, "data").value).card
 
 
 def _named(registry: Registry, kind: str, name: str, layer: Document | None, key: str) -> Entry:
@@ -250,64 +157,6 @@ def _named(registry: Registry, kind: str, name: str, layer: Document | None, key
         if layer is None or not layer.lines:
             raise
         raise ConfigError(f"{layer.where((key,))}: {error}") from error
-
-
-def _expand(data: Mapping[str, Any], plugins: Options, layer: Document) -> dict[str, Any]:
-    """Turn plain names into choices and ``--set plugin.option`` into a nested key."""
-    result: dict[str, Any] = {}
-    for key, value in data.items():
-        if key in CHOICES and isinstance(value, str):
-            result[key] = {"name": value}
-        elif key in ("plugins", "metrics") and isinstance(value, dict):
-            result[key] = {k: {} if v is None else v for k, v in value.items()}
-        elif key in TOP_KEYS:
-            result[key] = value
-        elif key in plugins:
-            result["plugins"] = {key: value}
-        else:
-            known = (*plugins, *TOP)
-            raise ConfigError(
-                f"{layer.source}: {key!r} is no plugin of this run{did_you_mean(key, known)}"
-            )
-    return result
-
-
-def _merge(
-    into: dict[str, Any],
-    data: Mapping[str, Any],
-    path: KeyPath,
-    layer: Document,
-    sources: dict[KeyPath, Document],
-) -> None:
-    for key, value in data.items():
-        here = (*path, key)
-        sources[here] = layer
-        old = into.get(key)
-        renamed = (
-            isinstance(old, dict)
-            and isinstance(value, dict)
-            and path == ()
-            and key in CHOICES
-            and value.get("name", old.get("name")) != old.get("name")
-        )
-        if isinstance(value, dict) and isinstance(old, dict) and not renamed:
-            _merge(old, value, here, layer, sources)
-        elif isinstance(value, dict):
-            into[key] = {}
-            _merge(into[key], value, here, layer, sources)
-        else:
-            into[key] = value
-
-
-def _drop(merged: dict[str, Any], without: Sequence[str]) -> None:
-    plugins = merged.get("plugins", {})
-    for name in without:
-        if name not in plugins:
-            raise ConfigError(
-                f"--without {name}: it is no plugin of this run{did_you_mean(name, plugins)}"
-            )
-    for name in without:
-        plugins.pop(name, None)
 
 
 def _validate(

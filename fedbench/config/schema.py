@@ -6,8 +6,8 @@ from typing import Any
 
 from .. import options
 from ..plugins.registry import Registry
+from .layers import CHOICES
 from .model import RunConfig
-from .resolve import CHOICES
 
 
 def json_schema(registry: Registry) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from .. import context
-from ..config import resolve as configs
+from .. import context, runtime
+from ..config.build import build_plugins
 from ..config.model import RunConfig
 from ..context import ClientContext
 from ..plugins.hooks import RunPlugins
@@ -159,7 +159,7 @@ def _timers(watch: _Watch) -> Iterator[None]:
             around(owner, name, title)
         _replace(stack, ClientContext, "batches", _timed_batches(ClientContext.batches, watch))
         _replace(stack, Runtime, "run_client", _client(Runtime.run_client, watch))
-        _replace(stack, configs, "build_plugins", _plugins(configs.build_plugins, watch))
+        _replace(stack, runtime, "build_plugins", _plugins(build_plugins, watch))
         _replace(stack, rounds.Rounds, "__init__", _waiting(rounds.Rounds.__init__, watch))
         for handle in (
             register_optimizer_step_pre_hook(lambda *_: watch.timer.start("optimiser")),

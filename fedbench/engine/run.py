@@ -17,8 +17,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from ..config import resolve as configs
+from ..config.build import build
+from ..config.changes import describe_changes
 from ..config.model import RunConfig
+from ..config.resolve import load
 from ..device import one_thread, open_device
 from ..errors import ConfigError
 from ..plugins.discovery import discover
@@ -66,9 +68,7 @@ class Run:
         keep_checkpoints: bool = False,
     ) -> None:
         self.registry = registry or discover()
-        self.config = (
-            config if isinstance(config, RunConfig) else configs.load(self.registry, config)
-        )
+        self.config = config if isinstance(config, RunConfig) else load(self.registry, config)
         open_device(self.config.device, self.config.precision)
         self.data_root = data_root or default_data_root()
         self.directory = RunDirectory.create(Path(directory), self.config) if directory else None
@@ -101,7 +101,7 @@ class Run:
             RunDirectory(path).tidy()
             raise ConfigError(f"{path} is finished; `fedbench show {path}` prints it")
         registry = registry or discover()
-        run = cls(configs.load(registry, path / "config.yaml"), registry=registry, **more)
+        run = cls(load(registry, path / "config.yaml"), registry=registry, **more)
         run.directory = RunDirectory(path)
         run._lock = run.directory.lock()
         try:
@@ -148,10 +148,10 @@ class Run:
             if self.state:
                 checkpoint.check_weights(self.state, runtime.initial)
             self._metrics = {
-                name: configs.build(self.registry, "metric", {"name": name, **given})
+                name: build(self.registry, "metric", {"name": name, **given})
                 for name, given in config.metrics.items()
             }
-            workers = configs.build(self.registry, "executor", config.executor).open(runtime)
+            workers = build(self.registry, "executor", config.executor).open(runtime)
             if self.directory:
                 self.directory.write("partition.json", partition_table(runtime))
             rounds = Rounds(
@@ -223,7 +223,7 @@ class Run:
         lines = "\n".join(canonical_round(r) for r in rounds)
         return {
             "method": config.method,
-            "changes": configs.describe_changes(self.registry, config),
+            "changes": describe_changes(self.registry, config),
             "data": config.data_name,
             "model": config.model["name"],
             "seed": config.seed,

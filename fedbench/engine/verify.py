@@ -12,8 +12,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ..config import resolve as configs
 from ..config import yamlfile
+from ..config.resolve import resolve
 from ..errors import ConfigError
 from ..plugins.registry import Registry
 from ..store import checkpoint, digests, reading
@@ -66,7 +66,7 @@ class Kept:
         self.path, self._registry = path, registry
         document = yamlfile.read(path / "config.yaml")
         flags = {"executor": dict(executor)} if executor else {}
-        self.config = configs.resolve(registry, file=document, flags=flags)
+        self.config = resolve(registry, file=document, flags=flags)
         rounds, self.result = reading.progress(path)
         self.rounds = [round_from_json(one) for one in rounds]
         self._digests = digests.read(path)

@@ -24,7 +24,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..config import resolve as configs
+from ..config.layers import CHOICES
+from ..config.resolve import resolve
 from ..config.yamlfile import Document
 from ..device import cores, open_device
 from ..errors import ConfigError
@@ -148,7 +149,7 @@ class Worker:
             raise ConfigError(
                 f"{where} lacks a plugin of this run ({error}); install the same packages on all"
             ) from error
-        resolved = configs.resolve(registry, file=Document(config, where))
+        resolved = resolve(registry, file=Document(config, where))
         if resolved.hash != key:
             raise ConfigError(
                 f"{where} reads this config differently (hash {resolved.hash[:12]}, here "
@@ -250,7 +251,7 @@ class RayWorkers:
     def _place(self, runtime: Runtime) -> tuple[Any, ...]:
         """Put into the object store what workers start from; return `Worker.start`'s arguments."""
         config = runtime.config
-        kinds = [(kind, str(getattr(config, key)["name"])) for key, kind in configs.CHOICES.items()]
+        kinds = [(kind, str(getattr(config, key)["name"])) for key, kind in CHOICES.items()]
         kinds += [("plugin", name) for name in config.plugins]
         kinds += [("metric", name) for name in config.metrics]
         entries = {key: runtime.registry.entries[key] for key in kinds}

@@ -9,6 +9,7 @@ import pluggy
 
 from ..errors import ConfigError, PluginError
 from ..hookspecs import AT_MOST_ONE, REQUIRED_ANY, SINGLE, RunHooks
+from .facts import PluginFacts, facts
 from .registry import GROUP
 from .rules import RUN_HOOKS
 
@@ -70,7 +71,7 @@ class RunPlugins:
                     f"no plugin implements {hook!r}; `fedbench plugins` lists which ones do"
                 )
         for position, (name, instance) in enumerate(self.plugins):
-            for needed in getattr(instance, "requires", ()):
+            for needed in facts(PluginFacts, type(instance)).requires:
                 if needed not in names[:position]:
                     where = "before it" if needed in names else "in this run"
                     raise ConfigError(f"plugin {name!r} needs {needed!r} {where}")

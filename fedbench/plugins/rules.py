@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..errors import PluginError, did_you_mean
 from ..hookspecs import HOOK_API, SINGLE, RunHooks
+from .facts import DatasetFacts, PluginFacts, facts
 
 RUN_HOOKS = tuple(n for n in vars(RunHooks) if not n.startswith("_"))
 
@@ -94,6 +95,8 @@ def check_value(kind: str, name: str, value: object) -> None:
         check_plugin_class(name, value)
     else:
         check_options_class(name, value)
+        if kind == "dataset":
+            facts(DatasetFacts, value, f"data set {name!r}")  # type: ignore[arg-type]
         method = METHODS[kind]
         if not any(method in vars(c) for c in inspect.getmro(value)):  # type: ignore[arg-type]
             label = LABELS.get(kind, kind)
@@ -211,13 +214,7 @@ def check_plugin_class(name: str, cls: object) -> None:
                 )
     if not methods:
         raise PluginError(f"{who} implements no hook; mark methods with @hookimpl")
-    requires = getattr(cls, "requires", ())
-    if (
-        isinstance(requires, str)
-        or not isinstance(requires, Sequence)
-        or not all(isinstance(needed, str) for needed in requires)
-    ):
-        raise PluginError(f"{who}: requires must be a tuple of plugin names, got {requires!r}")
+    facts(PluginFacts, cls, who)
 
 
 def _called(cls: object) -> str:

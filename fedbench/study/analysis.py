@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..config.cards import load_card
+from ..config.changes import describe_changes
 from ..config.model import Accuracy
-from ..config.resolve import describe_changes
 from ..engine.evaluation import accuracy_text
 from ..errors import ConfigError, did_you_mean
 from ..options import build

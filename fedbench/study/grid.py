@@ -17,9 +17,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from .. import options
-from ..config import resolve as configs
 from ..config import yamlfile
 from ..config.model import RunConfig
+from ..config.resolve import resolve
 from ..errors import ConfigError, did_you_mean
 from ..plugins.registry import Registry
 from . import records
@@ -120,7 +120,7 @@ def plan(registry: Registry, grid: Grid, folder: Path) -> list[Job]:
                 "sets": [*grid.set, *map(str, extra), *sets],
                 "flags": flags,
             }
-            config = configs.resolve(registry, name, without=without, **given)
+            config = resolve(registry, name, without=without, **given)
             if partition is not None:
                 config = _with_partition(registry, config, partition)
             job = Job(config, method, run_path(folder, method, config))
@@ -144,7 +144,7 @@ def _with_partition(
     old = [n for n in data["plugins"] if "partition" in registry.get("plugin", n).hooks]
     rest = {name: given for name, given in data["plugins"].items() if name not in old}
     data["plugins"] = {**{name: given or {} for name, given in partition.items()}, **rest}
-    return configs.resolve(registry, file=yamlfile.Document(data, "partitions"))
+    return resolve(registry, file=yamlfile.Document(data, "partitions"))
 
 
 def labels(registry: Registry, jobs: Sequence[Job]) -> dict[str, str]:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import resolve as configs
+from ..config.changes import describe_changes
 from ..config.model import RunConfig
+from ..config.resolve import load
 from ..errors import ConfigError
 from ..plugins.registry import Registry
 from ..store import reading
@@ -95,7 +96,7 @@ def variant_of(registry: Registry, config: RunConfig) -> str:
     own = (*setting_plugins(registry, config), *SETTING_KEYS)
     changes = [
         change
-        for change in configs.describe_changes(registry, config)
+        for change in describe_changes(registry, config)
         if change.split("=")[0].split(".")[0].lstrip("+-") not in own
     ]
     return ":".join((config.method, *changes))
@@ -109,7 +110,7 @@ def read(registry: Registry, path: Path) -> Record:
     """
     if not (path / "config.yaml").is_file():
         raise ConfigError(f"{path} holds no run (no config.yaml)")
-    config = configs.load(registry, path / "config.yaml")
+    config = load(registry, path / "config.yaml")
     failed = path / "error.txt"
     rounds, result = reading.progress(path)
     return Record(

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import options as option_checks
-from ..config import resolve as configs
 from ..config.model import RunConfig
+from ..config.resolve import resolve
 from ..config.yamlfile import Document
 from ..engine.run import Run
 from ..errors import ConfigError, FedbenchError
@@ -168,7 +168,7 @@ class Subject:
         }
         for key, value in self.choice.items():
             tree[key] = value
-        return configs.resolve(registry, file=Document(tree, "the kit's run"))
+        return resolve(registry, file=Document(tree, "the kit's run"))
 
     @cached_property
     def choice(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from fedbench_baselines.faults import KINDS, Faults, draw, spoiled
 
 from fedbench import ClientContext, ConfigError, PerClass, Run, hookimpl
 from fedbench.config import resolve as configs
+from fedbench.config.changes import describe_changes
 from fedbench.errors import NonFiniteError
 from fedbench.failures import ClientFailed
 from fedbench.plugins.discovery import discover
@@ -285,7 +286,7 @@ def test_with_adds_the_plugin_first_and_set_gives_its_options(registry: Registry
     )
     assert next(iter(config.plugins)) == "faults"
     assert config.plugins["faults"]["drop"] == 0.2
-    assert configs.describe_changes(registry, config) == ["+faults", "faults.drop=0.2"]
+    assert describe_changes(registry, config) == ["+faults", "faults.drop=0.2"]
     again = configs.Document(config.to_dict(), "t")
     assert configs.resolve(registry, file=again).hash == config.hash
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedbench.config.model import RunConfig
-from fedbench.config.resolve import TOP_KEYS, load, resolve
+from fedbench.config.model import KEYS, RunConfig
+from fedbench.config.resolve import load, resolve
 from fedbench.config.yamlfile import Document
 from fedbench.engine.run import Run
 from fedbench.errors import FedbenchError
@@ -29,7 +29,7 @@ SCALARS = st.one_of(
     st.sampled_from(["digits", "cnn", "pool", "accuracy", "last_k", "../x", "a" * 300]),
 )  # fmt: skip
 KEYS = st.one_of(
-    st.sampled_from([*TOP_KEYS, "recipe", "card", "name", "sgd", "lr", "policy", "k", "rule"]),
+    st.sampled_from([*KEYS, "recipe", "card", "name", "sgd", "lr", "policy", "k", "rule"]),
     st.text(max_size=6),
 )
 TREES = st.recursive(

@@ -163,7 +163,10 @@ OPTIONS_ONLY = (
         (Optional, "plugin 'x': round_ends uses optionalhook; an unknown hook is an error"),
         (Static, "plugin 'x': round_end must be a plain method, without a decorator on it"),
         (Keywords, "plugin 'x': round_end takes **more; name the arguments it needs"),
-        (RequiresText, "plugin 'x': requires must be a tuple of plugin names, got 'fedavg'"),
+        (
+            RequiresText,
+            "plugin 'x': class attribute requires must be tuple[str, ...], got 'fedavg'",
+        ),
         (
             Defaulted,
             "plugin 'x': argument 'directory' of round_end has a default; hooks never pass such "

@@ -1,0 +1,57 @@
+"""What a class says of itself in class attributes is typed, checked, and read in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+
+from fedbench import Dataset, hookimpl, resolve
+from fedbench.errors import PluginError
+from fedbench.plugins.facts import DatasetFacts, facts
+from fedbench.plugins.registry import Registry
+from fedbench.testing import TinyData
+
+
+@dataclass(frozen=True, eq=False)
+class Plain:
+    """A data set that says nothing of itself."""
+
+    size: int = 32  # an option, no fact
+
+    def load(self, root: Path) -> Dataset:
+        """Return tiny data."""
+        return TinyData().load(root)
+
+
+class NotTheDefault(Plain):
+    """A data set that says that it is not the default one."""
+
+    default: ClassVar[bool] = False
+
+
+class Wrong(Plain):
+    """A data set that says something of the wrong type."""
+
+    default: ClassVar[Any] = "no"
+
+
+def register(registry: Registry, **datasets: type) -> None:
+    registry.add(SimpleNamespace(register_datasets=hookimpl(lambda: datasets)), "tests")
+
+
+def test_what_is_not_said_has_a_default_and_an_option_is_no_fact() -> None:
+    assert facts(DatasetFacts, Plain) == DatasetFacts()
+
+
+def test_a_class_that_says_default_false_is_not_the_default(registry: Registry) -> None:
+    register(registry, **{"a-first-in-order": NotTheDefault})
+    assert resolve(registry, "fedavg").data_name == "digits"
+
+
+def test_a_fact_of_the_wrong_type_is_refused_when_it_registers(registry: Registry) -> None:
+    with pytest.raises(PluginError, match=r"^data set 'x': class attribute default must be bool"):
+        register(registry, x=Wrong)
