@@ -32,11 +32,12 @@ class PerClass:
 
     Args:
         labels: (n,) int64, the class of each row.
-        values: (n, ...) float, the rows.
+        values: (n, ...) floating, the rows.
         counts: (n,) int64, the examples behind each row.
 
     Raises:
-        ValueError: when the three do not have the same number of rows.
+        ValueError: when one of the three is not a tensor of that type, or they do not have the same
+            number of rows.
     """
 
     labels: Tensor
@@ -44,8 +45,11 @@ class PerClass:
     counts: Tensor
 
     def __post_init__(self) -> None:
-        n = self.values.shape[0]
-        if self.labels.shape != (n,) or self.counts.shape != (n,):
+        _check_type("labels", self.labels)
+        _check_type("values", self.values)
+        _check_type("counts", self.counts)
+        rows = self.values.shape[:1]
+        if len(rows) != 1 or self.labels.shape != rows or self.counts.shape != rows:
             raise ValueError(
                 f"PerClass needs labels (n,), values (n, ...), counts (n,) with one n; got "
                 f"{tuple(self.labels.shape)}, {tuple(self.values.shape)}, "
@@ -89,6 +93,17 @@ class PerClass:
         )
         counts = torch.zeros_like(labels).index_add(0, index, self.counts)
         return PerClass(labels, sums / total.reshape(shape), counts)
+
+
+def _check_type(name: str, value: object) -> None:
+    """Raise a ``ValueError`` when ``value`` can't be that part of a `PerClass`."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"PerClass: {name} must be a tensor, got {type(value).__name__}")
+    fits = value.is_floating_point() if name == "values" else value.dtype == torch.int64
+    if not fits:
+        expected, call = ("floating", "float") if name == "values" else ("int64", "long")
+        given = str(value.dtype).removeprefix("torch.")
+        raise ValueError(f"PerClass: {name} must be {expected}, got {given}; use {name}.{call}()")
 
 
 Value: TypeAlias = Tensor | PerClass | Mapping[str, Tensor]

@@ -161,10 +161,6 @@ class Watchers:
                 wrong("it is not sealed", "upload with ctx.upload")
         if isinstance(value, PerClass):
             classes = len(self._runtime.data.classes)
-            for name in ("labels", "counts"):
-                if getattr(value, name).dtype != torch.int64:
-                    dtype = str(getattr(value, name).dtype).removeprefix("torch.")
-                    wrong(f"{name} is {dtype}", f"make {name} int64")
             labels = value.labels
             if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
                 wrong(f"labels {labels.tolist()} are no classes", f"use classes 0..{classes - 1}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,6 +14,8 @@ from fedbench.errors import PluginError
 from fedbench.types import Payload, PerClass, Received, flatten, nbytes, seal, sha256, unflatten
 
 CPU = torch.device("cpu")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+OTHERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.complex64)
 
 
 def rows(*items: tuple[int, list[float], int]) -> PerClass:
@@ -77,11 +82,52 @@ class TestPerClass:
         assert torch.equal(together.counts, whole.counts)
 
     @pytest.mark.parametrize(
-        ("labels", "counts"), [((2,), (3,)), ((3,), (2,)), ((3, 1), (3,)), ((), (3,))]
+        ("labels", "values", "counts"),
+        [
+            ((2,), (3, 2), (3,)),
+            ((3,), (3, 2), (2,)),
+            ((3,), (2, 3), (3,)),
+            ((3, 1), (3, 2), (3,)),
+            ((3,), (3, 2), (3, 1)),
+            ((), (3, 2), (3,)),
+            ((), (), ()),
+        ],
     )
-    def test_rows_must_agree(self, labels, counts):
-        with pytest.raises(ValueError, match=r"PerClass needs labels \(n,\), values \(n, \.\.\.\)"):
-            PerClass(torch.zeros(labels).long(), torch.zeros(3, 2), torch.zeros(counts).long())
+    def test_rows_must_agree(self, labels, values, counts):
+        text = (
+            "PerClass needs labels (n,), values (n, ...), counts (n,) with one n; got "
+            f"{labels}, {values}, {counts}"
+        )
+        with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+            PerClass(torch.zeros(labels).long(), torch.zeros(values), torch.zeros(counts).long())
+
+    @pytest.mark.parametrize("dtype", FLOATS)
+    def test_rows_may_have_any_floating_type(self, dtype):
+        made = PerClass(torch.tensor([1]), torch.ones(1, 2, dtype=dtype), torch.tensor([3]))
+        assert made.values.dtype == dtype
+
+    @pytest.mark.parametrize("name", ["labels", "counts"])
+    @pytest.mark.parametrize("dtype", [*FLOATS, *OTHERS])
+    def test_labels_and_counts_are_int64(self, name, dtype):
+        parts = {"labels": torch.tensor([1]), "values": torch.ones(1), "counts": torch.tensor([3])}
+        parts[name] = parts[name].to(dtype)
+        text = f"PerClass: {name} must be int64, got {str(dtype)[6:]}; use {name}.long()"
+        with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+            PerClass(**parts)
+
+    @pytest.mark.parametrize("dtype", [torch.int64, *OTHERS])
+    def test_rows_are_floating(self, dtype):
+        text = f"PerClass: values must be floating, got {str(dtype)[6:]}; use values.float()"
+        with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+            PerClass(torch.tensor([1]), torch.ones(1, 2).to(dtype), torch.tensor([3]))
+
+    @pytest.mark.parametrize("name", ["labels", "values", "counts"])
+    @pytest.mark.parametrize("given", [[1], 1, None, np.ones(1)], ids=lambda g: type(g).__name__)
+    def test_all_three_are_tensors(self, name, given):
+        parts = {"labels": torch.tensor([1]), "values": torch.ones(1), "counts": torch.tensor([3])}
+        text = f"PerClass: {name} must be a tensor, got {type(given).__name__}"
+        with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+            PerClass(**{**parts, name: given})
 
 
 class TestSeal:

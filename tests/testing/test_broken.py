@@ -340,7 +340,7 @@ def rows(labels: Tensor, counts: Tensor) -> PerClass:
 ONE = torch.ones(1, dtype=torch.int64)
 for value, text in (
     (lambda ctx: torch.tensor([torch.nan]), "'mine' is not finite in round 1, client 0"),
-    (lambda ctx: rows(ONE.float(), ONE), "labels is float32"),
+    (lambda ctx: rows(ONE.float(), ONE), "PerClass: labels must be int64, got float32"),
     (lambda ctx: rows(9 * ONE, ONE), "labels [9] are no classes"),
     (lambda ctx: rows(ONE, 0 * ONE), "a row has no example behind it"),
     (lambda ctx: ONE if ctx.client else ONE.float(), "it is a Tensor of int64, and a Tensor of f"),
