@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from .context import ClientContext, ServerContext
+    from .contracts import DataSource, Executor, Metric, ModelSource
     from .types import (
         Batch,
         ClientResult,
@@ -234,7 +235,7 @@ class DiscoveryHooks:
         """
 
     @hookspec
-    def register_datasets(self) -> Mapping[str, type]:
+    def register_datasets(self) -> Mapping[str, type[DataSource]]:
         """Register data sets.
 
         When: at discovery.
@@ -243,7 +244,7 @@ class DiscoveryHooks:
         """
 
     @hookspec
-    def register_models(self) -> Mapping[str, type]:
+    def register_models(self) -> Mapping[str, type[ModelSource]]:
         """Register models.
 
         When: at discovery.
@@ -253,7 +254,7 @@ class DiscoveryHooks:
         """
 
     @hookspec
-    def register_metrics(self) -> Mapping[str, type]:
+    def register_metrics(self) -> Mapping[str, type[Metric]]:
         """Register metrics.
 
         When: at discovery.
@@ -262,7 +263,7 @@ class DiscoveryHooks:
         """
 
     @hookspec
-    def register_executors(self) -> Mapping[str, type]:
+    def register_executors(self) -> Mapping[str, type[Executor]]:
         """Register executors.
 
         When: at discovery.

@@ -98,7 +98,7 @@ class Runtime:
         return [c for c, part in enumerate(self.parts) if bool((domains[part] == domain).any())]
 
     def _load(self, data_root: Path) -> Dataset:
-        data: Dataset = build(self.registry, "dataset", self.config.data).load(data_root)
+        data = build(self.registry, "dataset", self.config.data).load(data_root)
         for name, call in self.plugins.calls("prepare_data"):
             data = call(data=data, rng=self.streams.numpy(f"data/{name}"))
         return data
@@ -125,8 +125,10 @@ class Runtime:
         choice = build(self.registry, "model", self.config.model)
         shape = tuple(self.data.train.inputs.shape[1:])
         with self.streams.scope("model"):
-            model: nn.Module = choice.build(shape, len(self.data.classes))
-        if not isinstance(getattr(model, "classifier", None), nn.Linear):
+            model = choice.build(shape, len(self.data.classes))
+        if not isinstance(model, nn.Module) or not isinstance(
+            getattr(model, "classifier", None), nn.Linear
+        ):
             raise PluginError(
                 f"model {self.config.model['name']!r} needs an nn.Linear named 'classifier'"
             )

@@ -8,15 +8,15 @@ numbers of files are both fine.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..config.build import build
+from ..contracts import FetchedSource, FetchReport
 from ..errors import ConfigError
+from ..plugins.facts import DatasetFacts, facts
 from ..plugins.registry import Registry
-
-Report = Callable[[str, int, int | None], None]
 
 
 def fetch(registry: Registry, name: str, root: Path) -> str:
@@ -25,21 +25,23 @@ def fetch(registry: Registry, name: str, root: Path) -> str:
     Raises:
         ConfigError: when there is no such data set, or its files can't be had.
     """
-    cls = registry.get("dataset", name).value
-    if getattr(cls, "embedded", False):
+    found = facts(DatasetFacts, registry.get("dataset", name).value)
+    if found.embedded:
         return f"{name} is inside the package; there is nothing to fetch"
-    if not hasattr(cls, "fetch"):
+    source = build(registry, "dataset", {"name": name})
+    if not isinstance(source, FetchedSource):
         raise ConfigError(
-            f"{name} has nothing to fetch: it reads {getattr(cls, 'source', 'files of your own')}; "
+            f"{name} has nothing to fetch: it reads {found.source}; "
             f"`fedbench plugins show {name}` says where it looks"
         )
     with progress() as report:
-        build(registry, "dataset", {"name": name}).fetch(root, report)
-    return f"{name} is in {root / name} (licence: {getattr(cls, 'licence', 'not given')})"
+        source.fetch(root, report)
+    licence = found.licence if found.licence != "-" else "not given"
+    return f"{name} is in {root / name} (licence: {licence})"
 
 
 @contextmanager
-def progress() -> Iterator[Report]:
+def progress() -> Iterator[FetchReport]:
     """Give a function that shows progress: bars on a terminal, else a line for each thing done."""
     if not sys.stderr.isatty():
         yield _lines()
@@ -62,7 +64,7 @@ def progress() -> Iterator[Report]:
         yield report
 
 
-def _lines() -> Report:
+def _lines() -> FetchReport:
     said: set[str] = set()
 
     def report(what: str, done: int, total: int | None) -> None:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .. import options
 from ..plugins.hooks import RunPlugins
 from ..plugins.registry import Registry
 from .model import RunConfig
 
+if TYPE_CHECKING:
+    from ..contracts import DataSource, Executor, Metric, ModelSource
 
+
+@overload
+def build(
+    registry: Registry, kind: Literal["dataset"], choice: Mapping[str, Any]
+) -> DataSource: ...
+@overload
+def build(registry: Registry, kind: Literal["model"], choice: Mapping[str, Any]) -> ModelSource: ...
+@overload
+def build(registry: Registry, kind: Literal["metric"], choice: Mapping[str, Any]) -> Metric: ...
+@overload
+def build(registry: Registry, kind: Literal["executor"], choice: Mapping[str, Any]) -> Executor: ...
 def build(registry: Registry, kind: str, choice: Mapping[str, Any]) -> Any:
     """Make the thing that a choice ``{name: ..., option: ...}`` names."""
     given = {k: v for k, v in choice.items() if k != "name"}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from typing import Any
 
 from ..context import ServerContext
-from ..contracts import Metric
+from ..contracts import EvaluatingWorkers, Metric, Workers
 from ..errors import ConfigError, NonFiniteError, PluginError, did_you_mean
 from ..executors.inline import InlineWorkers
 from ..failures import ClientFailed, ClientFailure, TooFewClients
@@ -27,6 +26,7 @@ from ..types import (
     Scores,
     ServerState,
     ServerUpdate,
+    Value,
     Weights,
     nbytes,
     seal,
@@ -36,6 +36,18 @@ from .evaluation import classifier_rule, evaluate
 
 Progress = Callable[[int, int, int], None]
 """Called with (round, clients done, clients in the round) after each client."""
+
+
+@dataclass
+class _Arrived:
+    """What the answers of a round's clients add up to so far."""
+
+    round: int
+    selected: int
+    done: int = 0
+    reports: list[Report] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    bytes_up: Counter[str] = field(default_factory=Counter)
 
 
 class Rounds:
@@ -53,7 +65,7 @@ class Rounds:
     def __init__(
         self,
         runtime: Runtime,
-        workers: Any,
+        workers: Workers,
         clients: ClientStates,
         owners: dict[str, str],
         metrics: Mapping[str, Metric],
@@ -90,50 +102,59 @@ class Rounds:
             Exception: a client's, under ``failures.policy: fail``; with several of them that of the
                 lowest client id.
         """
-        plugins, hook = self._runtime.plugins, self._runtime.plugins.hook
+        hook = self._runtime.plugins.hook
         ctx = self._context(number)
         clients = _checked(hook.select_clients(ctx=ctx, state=state), ctx.num_clients)
-        payload = {
-            key: seal(value, f"broadcast {key!r}")
-            for key, value in plugins.collect("broadcast", ctx=ctx, state=state).items()
-        }
-        self.digests = {}
+        payload = self._payload(ctx, state)
         jobs = [ClientJob(number, client, self._clients.get(client, {})) for client in clients]
-        reports: list[Report] = []
-        failures: list[Failure] = []
-        done = 0
-        up: Counter[str] = Counter()
-
-        def results() -> Iterator[ClientResult]:
-            nonlocal done
-            for result in self._workers.run(payload, jobs):
-                done += 1
-                failures.extend(result.failures)
-                if isinstance(result, ClientFailure):
-                    self._go_on_without(result, failures, number, len(jobs))
-                    self._progress(number, done, len(jobs))
-                    continue
-                if result.state or result.client in self._clients:
-                    self._clients.stage(result.client, result.state, number)
-                self.digests[result.client] = result.digests
-                up.update({key: nbytes(value) for key, value in result.uploads.items()})
-                light = {k: v for k, v in result.uploads.items() if k != "weights"}
-                uploads = Payload(light, f"the uploads of client {result.client}")
-                reports.append(Report(result.client, result.examples, uploads, result.metrics))
-                self._progress(number, done, len(jobs))
-                yield result
-
-        self._check_cohort(len(jobs), len(jobs), failures, number)
-        stream = results()
+        arrived = _Arrived(number, len(jobs))
+        self._check_cohort(arrived)
+        stream = self._results(payload, jobs, arrived)
         weights = hook.aggregate(ctx=ctx, state=state, results=stream)
-        if done < len(jobs):
+        if arrived.done < len(jobs):
             for _ in stream:  # an aggregator that needs no weights may not read them
                 pass
         state = replace(
             state, round=number, weights=_finite(weights, f"after aggregation in round {number}")
         )
+        state, metrics = self._server_update(ctx, state, arrived.reports)
+        scores = self._evaluate(ctx, state)
+        up = dict(arrived.bytes_up)
+        down = {key: nbytes(value) * len(jobs) for key, value in payload.items()}
+        failures = tuple(arrived.failures)
+        return state, RoundResult(number, clients, scores, metrics, up, down, 0.0, failures)
+
+    def _payload(self, ctx: ServerContext, state: ServerState) -> dict[str, Value]:
+        """Return what every client of the round gets, sealed."""
+        found = self._runtime.plugins.collect("broadcast", ctx=ctx, state=state)
+        return {key: seal(value, f"broadcast {key!r}") for key, value in found.items()}
+
+    def _results(
+        self, payload: Mapping[str, Value], jobs: Sequence[ClientJob], arrived: _Arrived
+    ) -> Iterator[ClientResult]:
+        """Yield the clients' results in client-id order and note in ``arrived`` what they hold."""
+        self.digests = {}
+        for answer in self._workers.run(payload, jobs):
+            arrived.done += 1
+            arrived.failures.extend(answer.failures)
+            if isinstance(answer, ClientFailure):
+                self._go_on_without(answer, arrived)
+                self._progress(arrived.round, arrived.done, arrived.selected)
+                continue
+            if answer.state or answer.client in self._clients:
+                self._clients.stage(answer.client, answer.state, arrived.round)
+            self.digests[answer.client] = answer.digests
+            arrived.bytes_up.update({key: nbytes(v) for key, v in answer.uploads.items()})
+            arrived.reports.append(_report(answer))
+            self._progress(arrived.round, arrived.done, arrived.selected)
+            yield answer
+
+    def _server_update(
+        self, ctx: ServerContext, state: ServerState, reports: Sequence[Report]
+    ) -> tuple[ServerState, dict[str, float]]:
+        """Let plugins change the server, one by one; return its state and the round's metrics."""
         metrics = _client_metrics(reports)
-        for plugin, call in plugins.calls("server_update"):
+        for plugin, call in self._runtime.plugins.calls("server_update"):
             update = call(ctx=ctx, state=state, reports=reports)
             state = self._apply(state, plugin, update)
             for name, value in update.metrics.items():
@@ -142,37 +163,32 @@ class Rounds:
                 metrics[name] = float(value)
                 if not math.isfinite(metrics[name]):
                     raise NonFiniteError(
-                        f"plugin {plugin!r}: metric {name!r} is {metrics[name]} in round {number}"
+                        f"plugin {plugin!r}: metric {name!r} is {metrics[name]} in round "
+                        f"{state.round}"
                     )
-        scores = self._evaluate(ctx, state)
-        down = {key: nbytes(value) * len(jobs) for key, value in payload.items()}
-        return state, RoundResult(
-            number, clients, scores, metrics, dict(up), down, 0.0, tuple(failures)
-        )
+        return state, metrics
 
-    def _go_on_without(
-        self, answer: ClientFailure, failures: Sequence[Failure], number: int, selected: int
-    ) -> None:
+    def _go_on_without(self, answer: ClientFailure, arrived: _Arrived) -> None:
         """Return when the policy lets the round go on, else raise the client's error."""
         if answer.fatal or self._runtime.config.failures.policy == "fail":
             if isinstance(answer.error, ClientFailed):
                 answer.error.add_note("(failures.policy=skip or retry lets a round go on)")
             raise answer.error
-        left = selected - sum(f.lost for f in failures)
         try:
-            self._check_cohort(left, selected, failures, number)
+            self._check_cohort(arrived)
         except TooFewClients as error:
             raise error from answer.error
 
-    def _check_cohort(
-        self, left: int, selected: int, failures: Sequence[Failure], number: int
-    ) -> None:
+    def _check_cohort(self, arrived: _Arrived) -> None:
+        """Check that enough clients are left for the round to count."""
         needed = self._runtime.config.failures.min_clients
+        lost = [failure for failure in arrived.failures if failure.lost]
+        left = arrived.selected - len(lost)
         if left < needed:
-            lost = "; ".join(f"client {f.client}: {f.kind}, {f.reason}" for f in failures if f.lost)
+            why = "; ".join(f"client {f.client}: {f.kind}, {f.reason}" for f in lost)
             raise TooFewClients(
-                f"round {number}: {left} of {selected} clients left, failures.min_clients is "
-                f"{needed}" + (f" ({lost})" if lost else "")
+                f"round {arrived.round}: {left} of {arrived.selected} clients left, "
+                f"failures.min_clients is {needed}" + (f" ({why})" if why else "")
             )
 
     def _apply(self, state: ServerState, plugin: str, update: object) -> ServerState:
@@ -222,10 +238,13 @@ class Rounds:
     ) -> Callable[[int], Iterator[Sequence[Output]]]:
         """Return domain -> what each model to test on it makes of its test data, in parts.
 
-        Workers with a method ``test`` compute the parts in parallel.
+        `EvaluatingWorkers` compute the parts in parallel.
         """
         runtime = self._runtime
-        test = getattr(self._workers, "test", None) or InlineWorkers(runtime).test
+        workers = self._workers
+        if not isinstance(workers, EvaluatingWorkers):
+            workers = InlineWorkers(runtime)
+        test = workers.test
         for _, call in runtime.plugins.calls("personal_models"):
 
             def personal(domain: int) -> Iterator[Sequence[Output]]:
@@ -259,6 +278,13 @@ def _finite(weights: Weights, when: str) -> Weights:
         if not all_finite(value):
             raise NonFiniteError(f"weight {name!r} is not finite {when}")
     return {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
+
+
+def _report(result: ClientResult) -> Report:
+    """Return what `server_update` sees of a result: all but the weights."""
+    light = {key: value for key, value in result.uploads.items() if key != "weights"}
+    uploads = Payload(light, f"the uploads of client {result.client}")
+    return Report(result.client, result.examples, uploads, result.metrics)
 
 
 def _client_metrics(reports: Sequence[Report]) -> dict[str, float]:

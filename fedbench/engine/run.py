@@ -21,6 +21,7 @@ from ..config.build import build
 from ..config.changes import describe_changes
 from ..config.model import RunConfig
 from ..config.resolve import load
+from ..contracts import Metric, Workers
 from ..device import one_thread, open_device
 from ..errors import ConfigError
 from ..plugins.discovery import discover
@@ -83,6 +84,9 @@ class Run:
         self._clients = ClientStates(folder)
         self._owners: dict[str, str] = {}
         self._lock: FileLock | None = None
+        self._workers: Workers | None = None
+        self._metrics: dict[str, Metric] = {}
+        self._saved = 0.0, 0
 
     @classmethod
     def resume(cls, directory: str | Path, *, registry: Registry | None = None, **more: Any) -> Run:
@@ -138,71 +142,101 @@ class Run:
             FedbenchError: for what a user can mend: a plugin that breaks a rule, a loss that is
                 not finite.
         """
-        config = self.config
-        lock = self._lock or (self.directory.lock() if self.directory else None)
-        workers = None
-        saved_at, saved_round = time.monotonic(), self.state.round if self.state else 0
+        if self.directory and not self._lock:
+            self._lock = self.directory.lock()
+        self._saved = time.monotonic(), self.state.round if self.state else 0
         try:
-            with one_thread():
-                runtime = self.runtime = Runtime(config, self.registry, self.data_root)
-            if self.state:
-                checkpoint.check_weights(self.state, runtime.initial)
-            self._metrics = {
-                name: build(self.registry, "metric", {"name": name, **given})
-                for name, given in config.metrics.items()
-            }
-            workers = build(self.registry, "executor", config.executor).open(runtime)
-            if self.directory:
-                self.directory.write("partition.json", partition_table(runtime))
-            rounds = Rounds(
-                runtime, workers, self._clients, self._owners, self._metrics, self.progress
-            )
-            with one_thread(), runtime.streams.scope("server", 0):
-                state = self.state or rounds.initial_state()
-            for number in range(state.round + 1, config.rounds + 1):
-                started = time.perf_counter()
-                with one_thread(), runtime.streams.scope("server", number):
-                    # A copy: a plugin that writes into it must not change the state that is kept.
-                    state, result = rounds.play(state.copy(), number)
-                result = replace(result, seconds=time.perf_counter() - started)
-                self.digests = digests.line(number, rounds.digests, digests.of_state(state))
-                if self.directory:
-                    digests.add(self.directory.path, self.digests)
-                    self.directory.add_round(result)
-                self.history.append(result)
-                if number == 1:
-                    self.accuracy()  # refuses a metric without one number per domain at once
-                self.state = state
-                self._clients.commit(number)
-                path = self.directory.path if self.directory else None
-                for _, call in runtime.plugins.calls("round_end"):
-                    call(result=result, directory=path)
-                due = self.checkpoint_rounds and number - saved_round >= self.checkpoint_rounds
-                if due or time.monotonic() - saved_at >= self.checkpoint_seconds:
+            rounds = self._open()
+            state = self.state or self._initial_state(rounds)
+            for number in range(state.round + 1, self.config.rounds + 1):
+                state, result = self._play(rounds, state, number)
+                self._keep(rounds, state, result)
+                if self._checkpoint_is_due():
                     self._checkpoint()
-                    saved_at, saved_round = time.monotonic(), number
                 yield result
             if self.directory:
                 self.directory.finish(self.result(), state.weights)
         except BaseException:
-            if self.state and self.state.round > saved_round:
+            if self.state and self.state.round > self._saved[1]:
                 self._checkpoint()
             raise
         finally:
-            if workers:
-                workers.close()
-            self._clients.close()
-            if lock:
-                lock.release()
-                self._lock = None
+            self._close()
+
+    def _open(self) -> Rounds:
+        """Load data, partition and model, and start the workers."""
+        config = self.config
+        with one_thread():
+            runtime = self.runtime = Runtime(config, self.registry, self.data_root)
+        if self.state:
+            checkpoint.check_weights(self.state, runtime.initial)
+        self._metrics = {
+            name: build(self.registry, "metric", {"name": name, **given})
+            for name, given in config.metrics.items()
+        }
+        self._workers = build(self.registry, "executor", config.executor).open(runtime)
+        if self.directory:
+            self.directory.write("partition.json", partition_table(runtime))
+        return Rounds(
+            runtime, self._workers, self._clients, self._owners, self._metrics, self.progress
+        )
+
+    def _initial_state(self, rounds: Rounds) -> ServerState:
+        with one_thread(), self.runtime.streams.scope("server", 0):
+            return rounds.initial_state()
+
+    def _play(
+        self, rounds: Rounds, state: ServerState, number: int
+    ) -> tuple[ServerState, RoundResult]:
+        """Play one round; return the state after it and its result, timed."""
+        started = time.perf_counter()
+        with one_thread(), self.runtime.streams.scope("server", number):
+            # A copy: a plugin that writes into it must not change the state that is kept.
+            state, result = rounds.play(state.copy(), number)
+        return state, replace(result, seconds=time.perf_counter() - started)
+
+    def _keep(self, rounds: Rounds, state: ServerState, result: RoundResult) -> None:
+        """Make a finished round count: write it, take over its state, tell the observers."""
+        self.digests = digests.line(result.round, rounds.digests, digests.of_state(state))
+        path = self.directory.path if self.directory else None
+        if self.directory and path:
+            digests.add(path, self.digests)
+            self.directory.add_round(result)
+        self.history.append(result)
+        if result.round == 1:
+            self.accuracy()  # refuses a metric without one number per domain at once
+        self.state = state
+        self._clients.commit(result.round)
+        for _, call in self.runtime.plugins.calls("round_end"):
+            call(result=result, directory=path)
+
+    def _checkpoint_is_due(self) -> bool:
+        assert self.state is not None
+        saved_at, saved_round = self._saved
+        rounds, seconds = self.state.round - saved_round, time.monotonic() - saved_at
+        if self.checkpoint_rounds and rounds >= self.checkpoint_rounds:
+            return True
+        return seconds >= self.checkpoint_seconds
 
     def _checkpoint(self) -> None:
+        """Write a checkpoint of the rounds so far, where the run is kept."""
         if self.directory and self.state:
             self._clients.commit(self.state.round)
             path, key = self.directory.path, self.config.hash
             checkpoint.write(
                 path, key, self.state, self._owners, self._clients, self.keep_checkpoints
             )
+        self._saved = time.monotonic(), self.state.round if self.state else 0
+
+    def _close(self) -> None:
+        """Stop the workers and let others have the directory."""
+        if self._workers:
+            self._workers.close()
+            self._workers = None
+        self._clients.close()
+        if self._lock:
+            self._lock.release()
+            self._lock = None
 
     def run(self) -> dict[str, Any]:
         """Run all rounds and return `result`."""
