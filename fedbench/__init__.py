@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .errors import ConfigError, FedbenchError, PluginError
     from .hookspecs import hookimpl
     from .plugins.discovery import discover
+    from .text import Unit
     from .types import (
         Batch,
         ClientResult,
@@ -42,6 +43,7 @@ _HOME = {
     "hookspecs": ("hookimpl",),
     "engine.run": ("Run",),
     "plugins.discovery": ("discover",),
+    "text": ("Unit",),
     "types": (
         *("Batch", "ClientResult", "Dataset", "Examples", "Output", "PerClass", "Recipe"),
         *("Report", "RoundResult", "ServerState", "ServerUpdate", "Value", "Weights"),
@@ -67,6 +69,7 @@ __all__ = [
     "ServerContext",
     "ServerState",
     "ServerUpdate",
+    "Unit",
     "Value",
     "Weights",
     "discover",

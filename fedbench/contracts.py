@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from .failures import ClientFailure
+from .text import Unit
 from .types import Chunk, ClientJob, ClientResult, Dataset, Model, Output, Value, Weights
 
 if TYPE_CHECKING:
@@ -66,9 +67,14 @@ class ModelSource(Protocol):
 
 
 class Metric(Protocol):
-    """A number, or one number per class, from class scores and labels."""
+    """A number, or one number per class, from class scores and labels.
 
-    higher_is_better: bool
+    The class states ``higher_is_better``, which decides the worst domain and the best round, and
+    its ``unit``: ``percent`` for a fraction of 1 that is shown as a percentage, else ``plain``.
+    """
+
+    higher_is_better: ClassVar[bool]
+    unit: ClassVar[Unit]
 
     def __call__(self, scores: Tensor, labels: Tensor) -> float | list[float]:
         """Score ``scores`` (N, C) against ``labels`` (N,) of one domain's test data."""

@@ -258,8 +258,9 @@ class DiscoveryHooks:
         """Register metrics.
 
         When: at discovery.
-        Returns: name -> frozen dataclass with ``higher_is_better``, called with class scores (N, C)
-        and labels (N,) of one domain; it gives a float, or a list of C floats.
+        Returns: name -> frozen dataclass, a `fedbench.contracts.Metric`: with ``higher_is_better``
+        and ``unit``, called with class scores (N, C) and labels (N,) of one domain; it returns a
+        float, or a list of C floats.
         """
 
     @hookspec

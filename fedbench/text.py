@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
+
+Unit: TypeAlias = Literal["percent", "plain"]
+"""How a metric's numbers are shown: a fraction of 1 as a percentage, any other number as it is."""
 
 
 def percent(value: Any) -> str:

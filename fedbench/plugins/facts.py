@@ -1,18 +1,22 @@
 """What a class says of itself in class attributes: read in one place, with types checked.
 
-Options are dataclass fields; these are not. They are ``ClassVar``s, and all of them may be left
-out. `fedbench.plugins.rules` checks them when a class is registered.
+Options are dataclass fields; these are not. They are ``ClassVar``s, and those with a default may be
+left out. `fedbench.plugins.rules` checks them when a class is registered.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+from pydantic import Field, TypeAdapter
 
 from .. import options
-from ..errors import ConfigError, PluginError
+from ..errors import PluginError
+from ..text import Unit
 
 T = TypeVar("T")
 
@@ -51,16 +55,36 @@ class PluginFacts:
     outermost: bool = False
 
 
+@dataclass(frozen=True)
+class MetricFacts:
+    """What a metric's class says of itself, always.
+
+    Args:
+        higher_is_better: which of two domains is the worse one, and which round the best.
+        unit: how its numbers are shown.
+    """
+
+    higher_is_better: Annotated[bool, Field(description="whether the higher number is the better")]
+    unit: Annotated[
+        Unit,
+        Field(
+            description="percent for a fraction of 1 that is shown as a percentage, plain for any "
+            "other number"
+        ),
+    ]
+
+
 def facts(form: type[T], cls: type, who: str = "") -> T:
     """Return what ``cls`` says of itself, in the form of one of the classes above.
 
     Args:
-        form: `DatasetFacts` or `PluginFacts`.
+        form: `DatasetFacts`, `MetricFacts` or `PluginFacts`.
         cls: a registered class; attributes that are options of its own are no facts.
         who: what the class is called in an error; default its own name.
 
     Raises:
-        PluginError: for a class attribute of another type than its fact has.
+        PluginError: for a class attribute of another type than its fact has, or one that is
+            missing and has no default.
     """
     found = _read(form, cls, who or cls.__name__)  # type: ignore[arg-type]
     assert isinstance(found, form)
@@ -70,16 +94,28 @@ def facts(form: type[T], cls: type, who: str = "") -> T:
 @lru_cache(1000)
 def _read(form: type, cls: type, who: str) -> object:
     own = {f.name for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
+    hints = get_type_hints(form)
+    required = {f.name for f in dataclasses.fields(form) if f.default is dataclasses.MISSING}
     found: dict[str, Any] = {}
     for fact in options.describe(form):
         if fact.name in own or not hasattr(cls, fact.name):
+            if fact.name in required:
+                raise PluginError(
+                    f"{who} needs the class attribute {fact.name} ({fact.type}): {fact.about}"
+                )
             continue
         given = getattr(cls, fact.name)
-        try:
-            options.build(form, {**found, fact.name: given}, str)
-        except ConfigError as error:
+        if not _fits(given, hints[fact.name]):
             raise PluginError(
                 f"{who}: class attribute {fact.name} must be {fact.type}, got {given!r}"
-            ) from error
+            )
         found[fact.name] = given
     return options.build(form, found, str)
+
+
+def _fits(given: Any, hint: Any) -> bool:
+    try:
+        TypeAdapter(hint).validate_json(json.dumps(given, allow_nan=False), strict=True)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import PluginError, did_you_mean
 from ..hookspecs import HOOK_API, SINGLE, RunHooks
-from .facts import DatasetFacts, PluginFacts, facts
+from .facts import DatasetFacts, MetricFacts, PluginFacts, facts
 
 RUN_HOOKS = tuple(n for n in vars(RunHooks) if not n.startswith("_"))
 
@@ -25,6 +25,9 @@ LABELS = {"recipe": "method", "dataset": "data set"}
 
 METHODS = {"dataset": "load", "model": "build", "metric": "__call__", "executor": "open"}
 """What a class of that kind must have, beside its options."""
+
+FACTS: Mapping[str, type] = {"dataset": DatasetFacts, "metric": MetricFacts}
+"""What a class of that kind says of itself."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 
@@ -95,12 +98,11 @@ def check_value(kind: str, name: str, value: object) -> None:
         check_plugin_class(name, value)
     else:
         check_options_class(name, value)
-        if kind == "dataset":
-            facts(DatasetFacts, value, f"data set {name!r}")  # type: ignore[arg-type]
-        method = METHODS[kind]
+        method, label = METHODS[kind], LABELS.get(kind, kind)
         if not any(method in vars(c) for c in inspect.getmro(value)):  # type: ignore[arg-type]
-            label = LABELS.get(kind, kind)
             raise PluginError(f"{label} {name!r} ({_called(value)}) has no method {method!r}")
+        if kind in FACTS:
+            facts(FACTS[kind], value, f"{label} {name!r}")  # type: ignore[arg-type]
 
 
 def _check_recipe(name: str, value: object) -> None:

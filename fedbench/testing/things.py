@@ -285,19 +285,31 @@ def metric_value(subject: Subject) -> None:
 
 @rule("metric")
 def metric_direction(subject: Subject) -> None:
-    """`higher_is_better` is a bool that agrees with perfect and with wrong predictions.
+    """`higher_is_better` agrees with perfect and with wrong predictions.
 
-    Mend: give the class `higher_is_better: ClassVar[bool]`.
+    Mend: set `higher_is_better` to the other value.
     """
-    higher = getattr(subject.cls, "higher_is_better", None)
-    if not isinstance(higher, bool):
-        raise Breach(f"`higher_is_better` is {higher!r}")
+    higher = subject.entry.value.higher_is_better
     labels = torch.arange(12) % 3
     right = nn.functional.one_hot(labels).float()
     best = sum(_scored(subject, right, labels, "perfect predictions"))
     worst = sum(_scored(subject, -right, labels, "wrong predictions"))
     if best < worst if higher else best > worst:
         raise Breach(f"perfect predictions give {best:g}, wrong ones {worst:g}")
+
+
+@rule("metric")
+def metric_unit(subject: Subject) -> None:
+    """A metric whose `unit` is `percent` returns fractions, at most 1.
+
+    Mend: return 0.5 for 50 %, or set `unit` to `"plain"`.
+    """
+    labels = torch.arange(12) % 3
+    right = nn.functional.one_hot(labels).float()
+    for where, scores in (("perfect predictions", right), ("wrong predictions", -right)):
+        found = max(map(abs, _scored(subject, scores, labels, where)))
+        if subject.entry.value.unit == "percent" and found > 1 + 1e-9:
+            raise Breach(f"it returns {found:g}, which would be shown as {100 * found:g} %", where)
 
 
 @rule("metric")

@@ -112,6 +112,7 @@ class Line(nn.Module):
 
 class Share:
     higher_is_better = True
+    unit = "percent"
 
     def __call__(self, scores, labels):
         return float((scores.argmax(1) == labels).double().mean())
@@ -119,6 +120,7 @@ class Share:
 
 class PerClassShare:
     higher_is_better = True
+    unit = "percent"
 
     def __call__(self, scores, labels):
         right = scores.argmax(1) == labels
@@ -127,6 +129,7 @@ class PerClassShare:
 
 class Broken:
     higher_is_better = True
+    unit = "percent"
 
     def __init__(self, value):
         self.value = value

@@ -283,6 +283,39 @@ def test_a_module_of_another_hook_api_is_refused(registry, stated, text):
         registry.add(module, "other")
 
 
+def metric(**attributes: Any) -> type:
+    """Return the class of a metric that states ``attributes``."""
+    found = type("Share", (), {"__call__": lambda self, scores, labels: 0.5, **attributes})
+    return dataclass(frozen=True, eq=False)(found)
+
+
+NO_DIRECTION = (
+    " needs the class attribute higher_is_better (bool): whether the higher number is the better"
+)
+NO_UNIT = (
+    " needs the class attribute unit (percent | plain): percent for a fraction of 1 that is shown "
+    "as a percentage, plain for any other number"
+)
+DIRECTION, UNIT = {"higher_is_better": True}, {"unit": "percent"}
+
+
+@pytest.mark.parametrize(
+    ("stated", "text"),
+    [
+        (UNIT, NO_DIRECTION),
+        (UNIT | {"higher_is_better": 1}, ": class attribute higher_is_better must be bool, got 1"),
+        (DIRECTION, NO_UNIT),
+        (DIRECTION | {"unit": "%"}, ": class attribute unit must be percent | plain, got '%'"),
+        (DIRECTION | UNIT | {"__annotations__": {"unit": str}}, NO_UNIT),
+    ],
+    ids=["no direction", "a number", "no unit", "unknown", "an option"],
+)
+def test_a_metric_states_direction_and_unit(registry, stated, text):
+    module = SimpleNamespace(register_metrics=hookimpl(lambda: {"x": metric(**stated)}))
+    with pytest.raises(PluginError, match=exactly(f"metric 'x'{text}")):
+        registry.add(module, "other")
+
+
 def test_data_sets_models_and_metrics_are_dataclasses_of_options_too(registry):
     module = SimpleNamespace(register_models=hookimpl(lambda: {"net": ByValue}))
     with pytest.raises(PluginError, match=r"'net' \(ByValue\) must be @dataclass\(frozen=True"):

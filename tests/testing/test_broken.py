@@ -28,6 +28,7 @@ from fedbench import (
     PerClass,
     Recipe,
     ServerUpdate,
+    Unit,
     hookimpl,
     testing,
 )
@@ -639,11 +640,12 @@ BROKEN += [
 # Metrics
 
 
-def metric(score: Callable[[Tensor, Tensor], Any], higher: Any = True) -> type:
+def metric(score: Callable[[Tensor, Tensor], Any], higher: bool = True) -> type:
     class Metric:
         """A number."""
 
-        higher_is_better: ClassVar[Any] = higher
+        higher_is_better: ClassVar[bool] = higher
+        unit: ClassVar[Unit] = "percent"
 
         def __call__(self, scores: Tensor, labels: Tensor) -> Any:
             return score(scores, labels)
@@ -664,6 +666,10 @@ def in_place(scores: Tensor, labels: Tensor) -> float:
     return accuracy(scores.mul_(2), labels)
 
 
+def hundred(scores: Tensor, labels: Tensor) -> float:
+    return 100 * accuracy(scores, labels)
+
+
 def pedantic(scores: Tensor, labels: Tensor) -> float:
     raise TypeError("not these")
 
@@ -674,7 +680,7 @@ BROKEN += [
     ("metric-value", "metric", metric(in_place), "it writes into its arguments"),
     ("metric-value", "metric", metric(lambda s, y: float(s[0, 0])), "the order of the examples"),
     ("metric-direction", "metric", metric(accuracy, higher=False), "perfect predictions give 1,"),
-    ("metric-direction", "metric", metric(accuracy, higher=None), "`higher_is_better` is None"),
+    ("metric-unit", "metric", metric(hundred), "it returns 100, which would be shown as 10000 %"),
     ("metric-round", "metric", metric(pedantic), "TypeError: not these"),
 ]
 

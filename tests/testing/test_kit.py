@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedbench import ConfigError, Recipe, ServerUpdate, hookimpl, testing
+from fedbench import ConfigError, Recipe, ServerUpdate, Unit, hookimpl, testing
 from fedbench.executors.inline import Inline
 
 DOCS = Path(__file__).parents[2] / "docs" / "testing.md"
@@ -72,6 +72,7 @@ class Error:
     """The share of wrong predictions."""
 
     higher_is_better: ClassVar[bool] = False
+    unit: ClassVar[Unit] = "percent"
 
     def __call__(self, scores: Tensor, labels: Tensor) -> float:
         return float((scores.argmax(1) != labels).double().mean())

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedbench import hookimpl
+from fedbench import Unit, hookimpl
 
 fedbench_api = 1
 
@@ -16,6 +16,7 @@ class Balanced:
     """The mean, over the classes that the test data have, of the accuracy within the class."""
 
     higher_is_better: ClassVar[bool] = True
+    unit: ClassVar[Unit] = "percent"
 
     def __call__(self, scores: Tensor, labels: Tensor) -> float:
         """Score (N, C) against (N,)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fedbench.contracts import Metric
 from fedbench.hookspecs import hookimpl
 from fedbench.types import Recipe
 
@@ -50,7 +51,7 @@ def register_models() -> Mapping[str, type]:
 
 
 @hookimpl
-def register_metrics() -> Mapping[str, type]:
+def register_metrics() -> Mapping[str, type[Metric]]:
     """Return the bundled metrics."""
     return {
         "accuracy": metrics.Accuracy,

@@ -8,12 +8,15 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
+from fedbench import Unit
+
 
 @dataclass(frozen=True, eq=False)
 class Accuracy:
     """The share of examples whose highest score is their label (top-1), in [0, 1]."""
 
     higher_is_better: ClassVar[bool] = True
+    unit: ClassVar[Unit] = "percent"
 
     def __call__(self, scores: Tensor, labels: Tensor) -> float:
         """Return the share of correct predictions."""
@@ -25,6 +28,7 @@ class Loss:
     """The mean cross-entropy, taking the scores as logits."""
 
     higher_is_better: ClassVar[bool] = False
+    unit: ClassVar[Unit] = "plain"
 
     def __call__(self, scores: Tensor, labels: Tensor) -> float:
         """Return the mean cross-entropy in nats."""
@@ -36,6 +40,7 @@ class ClassAccuracy:
     """The accuracy of each class; a class without a test example has accuracy 0."""
 
     higher_is_better: ClassVar[bool] = True
+    unit: ClassVar[Unit] = "percent"
 
     def __call__(self, scores: Tensor, labels: Tensor) -> list[float]:
         """Return (C,) shares of correct predictions."""

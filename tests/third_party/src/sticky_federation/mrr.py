@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fedbench import Unit
+
 
 @dataclass(frozen=True, eq=False)
 class MeanReciprocalRank:
     """One over the place of the right class among all scores, averaged over the examples."""
 
     higher_is_better: ClassVar[bool] = True
+    unit: ClassVar[Unit] = "plain"
 
     def __call__(self, scores, labels):
         """Return the mean over (N, C) scores and (N,) labels; classes with equal scores tie low."""
