@@ -105,6 +105,21 @@ def accuracy_text(rule: Accuracy, rounds: int) -> str:
     return metric + words + inference
 
 
+def counted(rule: Accuracy, history: Sequence[Scores], higher_is_better: bool) -> list[int]:
+    """Return which rounds the accuracy rule counts, as positions in ``history``, ascending.
+
+    Args:
+        rule: the run's accuracy rule.
+        history: the scores of its metric after rounds 1, 2, ...
+        higher_is_better: of the metric; only the rule ``best`` asks.
+    """
+    if rule.rule == "best" and history:
+        sign = 1 if higher_is_better else -1
+        return [max(range(len(history)), key=lambda n: sign * (history[n].mean or 0.0))]
+    last = rule.k if rule.rule == "last_k" else 1
+    return list(range(len(history)))[-last:]
+
+
 def reported(rule: Accuracy, history: Sequence[Scores], higher_is_better: bool) -> Scores:
     """Apply the accuracy rule to the scores of rounds 1, 2, ...: values per domain, summarised.
 
@@ -115,11 +130,7 @@ def reported(rule: Accuracy, history: Sequence[Scores], higher_is_better: bool) 
         raise ConfigError(
             "accuracy.metric: the accuracy rule needs a metric with one number per domain"
         )
-    if rule.rule == "best":
-        sign = 1 if higher_is_better else -1
-        chosen = [max(history, key=lambda s: sign * (s.mean or 0.0))]
-    else:
-        chosen = list(history[-(rule.k if rule.rule == "last_k" else 1) :])
+    chosen = [history[n] for n in counted(rule, history, higher_is_better)]
     domains: dict[str, Any] = {
         name: statistics.fmean(float(s.domains[name]) for s in chosen)  # type: ignore[arg-type]
         for name in chosen[-1].domains

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from ..engine.evaluation import counted
 from ..study.analysis import MEAN, Group
 from ..study.records import Record
+from ..types import Scores
 
 Rows = list[dict[str, Any]]
 Round = Mapping[str, Any]
@@ -91,14 +93,11 @@ def runs_of(group: Group) -> list[Record]:
 
 
 def rounds_used(group: Group, run: Record) -> Sequence[Round]:
-    """Return the rounds that the accuracy rule reads."""
-    rule = group.setting["accuracy"]
-    if rule["rule"] == "last":
-        return run.rounds[-1:]
-    if rule["rule"] == "last_k":
-        return run.rounds[-int(rule["k"]) :]
-    scores, sign = reported_scores(group), 1 if group.higher_is_better else -1
-    return [max(run.rounds, key=lambda one: sign * scores(one)["mean"])]
+    """Return the rounds that the accuracy rule counts."""
+    scores = reported_scores(group)
+    history = [Scores(**scores(one)) for one in run.rounds]
+    chosen = counted(run.config.accuracy, history, group.higher_is_better)
+    return [run.rounds[n] for n in chosen]
 
 
 def class_scores(group: Group) -> dict[tuple[str, str], dict[str, Rows]]:

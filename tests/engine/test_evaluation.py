@@ -9,7 +9,13 @@ import torch
 from torch import nn
 
 from fedbench.config.model import Accuracy
-from fedbench.engine.evaluation import accuracy_text, evaluate, over_domains, reported
+from fedbench.engine.evaluation import (
+    accuracy_text,
+    counted,
+    evaluate,
+    over_domains,
+    reported,
+)
 from fedbench.errors import ConfigError, NonFiniteError
 from fedbench.types import Dataset, Examples, Scores, forward
 
@@ -86,6 +92,27 @@ def test_the_text_names_another_metric_and_inference():
 def test_the_best_round_of_any_metric(values, higher_is_better, best):
     rounds = [over_domains({"a": v}, higher_is_better) for v in values]
     assert reported(Accuracy(rule="best"), rounds, higher_is_better).mean == best
+
+
+@pytest.mark.parametrize(
+    ("rule", "higher_is_better", "rounds"),
+    [
+        (Accuracy(rule="last"), True, [3]),
+        (Accuracy(rule="last_k", k=1), True, [3]),
+        (Accuracy(rule="last_k", k=3), True, [1, 2, 3]),
+        (Accuracy(rule="last_k", k=9), True, [0, 1, 2, 3]),
+        (Accuracy(rule="best"), True, [1]),
+        (Accuracy(rule="best"), False, [0]),
+    ],
+    ids=lambda value: f"{value.rule}-{value.k}" if isinstance(value, Accuracy) else "",
+)
+def test_which_rounds_count(rule, higher_is_better, rounds):
+    assert counted(rule, ROUNDS, higher_is_better) == rounds
+    assert counted(rule, [], higher_is_better) == []
+
+
+def test_of_equally_good_rounds_the_first_counts():
+    assert counted(Accuracy(rule="best"), history((0.5, 0.5), (0.6, 0.4)), True) == [0]
 
 
 @pytest.mark.parametrize("rounds", [[], [Scores({"a": [0.1, 0.2]})]], ids=["none", "per class"])
