@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ..config.model import RunConfig
 from ..config.resolve import load
 from ..contracts import Metric, Workers
 from ..device import one_thread, open_device
-from ..errors import ConfigError
+from ..errors import ConfigError, FedbenchError
 from ..plugins.discovery import discover
 from ..plugins.registry import Registry
 from ..runtime import Runtime, partition_table
@@ -35,6 +36,8 @@ from ..store.files import default_data_root, json_ready
 from ..types import Failure, RoundResult, Scores, ServerState, sha256
 from .evaluation import accuracy_text, reported
 from .round import Progress, Rounds
+
+NO_ROUND = "no round has been run yet; call Run.run(), or iterate over Run.rounds(), first"
 
 
 class Run:
@@ -85,7 +88,6 @@ class Run:
         self._owners: dict[str, str] = {}
         self._lock: FileLock | None = None
         self._workers: Workers | None = None
-        self._metrics: dict[str, Metric] = {}
         self._saved = 0.0, 0
 
     @classmethod
@@ -170,16 +172,11 @@ class Run:
             runtime = self.runtime = Runtime(config, self.registry, self.data_root)
         if self.state:
             checkpoint.check_weights(self.state, runtime.initial)
-        self._metrics = {
-            name: build(self.registry, "metric", {"name": name, **given})
-            for name, given in config.metrics.items()
-        }
+        metrics = self._metrics
         self._workers = build(self.registry, "executor", config.executor).open(runtime)
         if self.directory:
             self.directory.write("partition.json", partition_table(runtime))
-        return Rounds(
-            runtime, self._workers, self._clients, self._owners, self._metrics, self.progress
-        )
+        return Rounds(runtime, self._workers, self._clients, self._owners, metrics, self.progress)
 
     def _initial_state(self, rounds: Rounds) -> ServerState:
         with one_thread(), self.runtime.streams.scope("server", 0):
@@ -238,6 +235,14 @@ class Run:
             self._lock.release()
             self._lock = None
 
+    @cached_property
+    def _metrics(self) -> dict[str, Metric]:
+        """The run's metrics by name."""
+        return {
+            name: build(self.registry, "metric", {"name": name, **given})
+            for name, given in self.config.metrics.items()
+        }
+
     def run(self) -> dict[str, Any]:
         """Run all rounds and return `result`."""
         for _ in self.rounds():
@@ -245,14 +250,25 @@ class Run:
         return self.result()
 
     def accuracy(self) -> Scores:
-        """The run's accuracy by its rule, over the rounds so far."""
+        """The run's accuracy by its rule, over the rounds so far.
+
+        Raises:
+            FedbenchError: before the first round.
+        """
+        if not self.history:
+            raise FedbenchError(NO_ROUND)
         rule = self.config.accuracy
         scores = [r.scores[rule.inference][rule.metric] for r in self.history]
         return reported(rule, scores, self._metrics[rule.metric].higher_is_better)
 
     def result(self) -> dict[str, Any]:
-        """Return what ``result.json`` holds, over the rounds so far; accuracies are fractions."""
-        assert self.state is not None, "no round has been run"
+        """Return what ``result.json`` holds, over the rounds so far; accuracies are fractions.
+
+        Raises:
+            FedbenchError: before the first round.
+        """
+        if self.state is None:
+            raise FedbenchError(NO_ROUND)
         config, rounds, accuracy = self.config, self.history, self.accuracy()
         lines = "\n".join(canonical_round(r) for r in rounds)
         return {

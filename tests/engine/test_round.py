@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from fedbench.config.resolve import Document, resolve
 from fedbench.engine.run import Run
+from fedbench.errors import FedbenchError
 from fedbench.hookspecs import hookimpl
 from fedbench.plugins.registry import Registry
 from fedbench.types import Dataset, Examples, PerClass, RoundResult, ServerUpdate
@@ -367,6 +368,25 @@ def test_loss_terms_are_reported_as_means_over_examples(add, run_tiny):
 
 
 # --- the result ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ask", [Run.accuracy, Run.result])
+def test_before_the_first_round_there_is_no_result(registry, tiny_config, tmp_path, ask):
+    run = Run(tiny_config(registry), tmp_path / "r", registry=registry)
+    with pytest.raises(FedbenchError, match=r"^no round has been run yet; call Run\.run\(\)"):
+        ask(run)
+    with pytest.raises(FedbenchError, match="no round has been run yet"):
+        ask(Run.resume(tmp_path / "r", registry=registry))
+
+
+def test_a_resumed_run_knows_its_accuracy_before_it_goes_on(registry, tiny_config, tmp_path):
+    run = Run(tiny_config(registry, rounds=3), tmp_path / "r", registry=registry)
+    rounds = run.rounds()
+    next(rounds), next(rounds)
+    rounds.close()
+    resumed = Run.resume(tmp_path / "r", registry=registry)
+    assert resumed.accuracy() == run.accuracy()
+    assert resumed.result() == run.result()
 
 
 def test_the_result_has_what_result_json_promises(run_tiny):
