@@ -38,6 +38,7 @@ from workloads import W1
 
 from fedbench import hookimpl
 from fedbench.config import resolve as configs
+from fedbench.config.build import build
 from fedbench.config.model import RunConfig
 from fedbench.context import ClientContext
 from fedbench.device import one_thread
@@ -45,6 +46,7 @@ from fedbench.plugins.discovery import discover
 from fedbench.plugins.registry import Registry
 from fedbench.runtime import Runtime
 from fedbench.types import ClientJob, PerClass, Received, forward, nbytes
+from fedbench.values import checksum
 
 ROWS = 10
 """Prototypes per class that FPL's term is timed with: as many as W1 has clients."""
@@ -183,11 +185,16 @@ def matching(runs: int) -> dict[str, float]:
     )
 
 
+def checksums(runs: int) -> dict[str, float]:
+    sent = torch.randn(5_000_000)  # 20 MB, more than a core's caches hold
+    return milliseconds({"checksum": lambda: checksum(sent), "copy": lambda: sent.clone()}, runs)
+
+
 def overhead(found: Registry, runs: int, filters: int) -> tuple[float, dict[str, float]]:
     """Return the model's megabytes, and a client's time when none is trained."""
     settings = config(found, "fedavg", {"idle": {}}, model={"filters": filters})
     runtime = Runtime(settings, found, Path())
-    workers = configs.build(found, "executor", {"name": "pool"}).open(runtime)
+    workers = build(found, "executor", {"name": "pool"}).open(runtime)
     jobs = [ClientJob(1, client, {}) for client in range(W1.clients)]
 
     def turns() -> None:
@@ -212,6 +219,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         gradients = class_gradients(found, given.runs)
         local = terms(found, given.runs)
         steps = matching(given.runs)
+        sums = checksums(given.runs)
         small, first = overhead(found, given.runs, 32)
         large, second = overhead(found, given.runs, 96)
     whole, step = gradients["local epoch"], local["ResNet-10 step"]
@@ -222,6 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if name != "ResNet-10 step"
     ]
     rows += [("30 matching steps, ms", steps["30 matching steps"], 20.0)]
+    rows += [("checksum / copy, 20 MB", sums["checksum"] / sums["copy"], 1.0)]
     for megabytes, ms in ((small, first), (large, second)):
         (value,) = ms.values()
         rows.append((f"overhead per client, {megabytes:.1f} MB, ms", value, 3 + megabytes / 10))
@@ -235,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "commit": commit(),
             "machine": machine(),
             "load_at_start": load,
-            "milliseconds": {**gradients, **local, **steps, **first, **second},
+            "milliseconds": {**gradients, **local, **steps, **sums, **first, **second},
             "rows": [{"name": n, "value": v, "target": t} for n, v, t in rows],
         }
         given.json.write_text(json.dumps(result, indent=2) + "\n")

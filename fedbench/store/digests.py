@@ -2,8 +2,8 @@
 
 They let `fedbench.engine.verify` name the first round, client and tensor that differ, in a few
 bytes for each tensor. A line holds ``round``, ``names`` (the tensors of an upload), ``clients`` (id
--> eight digits for each name, in order; a mapping where a client sent other tensors), ``server``
-and ``fold``, which checksums depend on: lines with another one say nothing here.
+-> sixteen digits for each name, in order; a mapping where a client sent other tensors), ``server``
+and ``checksum``, how the checksums were made: lines that name another way are not read.
 """
 
 from __future__ import annotations
@@ -18,14 +18,12 @@ from pydantic import Field, TypeAdapter
 
 from ..errors import ConfigError
 from ..types import ServerState, Value, tensors
-from ..values import FOLD, checksum, label
+from ..values import CHECKSUM, checksum, label
 from . import reading
 from .files import named, write_atomic
 
 FILE = "digests.jsonl"
-DIGITS = 8
-OLD_FOLD = 4096
-"""That of lines that do not name it."""
+DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class _Line:
     names: list[str]
     clients: dict[int, str | dict[str, str]]
     server: dict[str, str]
-    fold: int = OLD_FOLD
+    checksum: str = ""
 
 
 _LINE: TypeAdapter[_Line] = TypeAdapter(_Line)
@@ -70,7 +68,7 @@ def line(
         "names": names,
         "clients": packed,
         "server": dict(server),
-        "fold": FOLD,
+        "checksum": CHECKSUM,
     }
 
 
@@ -109,8 +107,8 @@ def read(directory: Path) -> dict[int, dict[str, Any]]:
         try:
             one = json.loads(text)
             reading.check(_LINE, one, f"{path}:{number}")
-            clients_of(one)
-            if one.get("fold", OLD_FOLD) == FOLD:
+            if one.get("checksum") == CHECKSUM:
+                clients_of(one)
                 found[int(one["round"])] = one
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"{path}:{number}: damaged: {error}") from error

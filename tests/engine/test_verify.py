@@ -22,6 +22,7 @@ from fedbench.plugins.registry import Registry
 from fedbench.store import digests
 from fedbench.store.client_states import ClientStates
 from fedbench.types import PerClass
+from fedbench.values import checksum
 
 COUNTER: Iterator[int] = count()
 
@@ -198,7 +199,7 @@ def test_checksums_made_in_another_way_are_not_compared(kept: Path, registry: Re
     assert lines
     for line in lines:
         line["clients"] = {client: "0" * len(found) for client, found in line["clients"].items()}
-        del line["fold"]  # as it was written at first
+        del line["checksum"]  # as it was written at first
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert digests.read(kept) == {}
     assert verified(registry, kept).difference is None
@@ -228,23 +229,28 @@ def test_a_resumed_run_has_each_rounds_digests_once(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bfloat16, torch.bool])
 def test_a_checksum_sees_every_single_change(size: int, dtype: torch.dtype) -> None:
     tensor = (torch.arange(size) % 2).to(dtype)
-    assert digests.checksum(tensor) == digests.checksum(tensor.clone())
+    assert checksum(tensor) == checksum(tensor.clone())
     for index in {0, size // 2, size - 1} if size else ():
         other = tensor.clone()
         other[index] = 1 - other[index].to(torch.int64)
-        assert digests.checksum(other) != digests.checksum(tensor)
+        assert checksum(other) != checksum(tensor)
 
 
 def test_a_checksum_sees_type_shape_and_order_and_ignores_layout() -> None:
     x = torch.arange(6.0).reshape(2, 3)
-    assert digests.checksum(x) != digests.checksum(x.reshape(3, 2))
-    assert digests.checksum(x) != digests.checksum(x.flip(0))
+    assert checksum(x) != checksum(x.reshape(3, 2))
+    assert checksum(x) != checksum(x.flip(0))
+    assert checksum(torch.tensor([0.0])) != checksum(torch.tensor([-0.0]))
     zeros = torch.zeros(4)
-    assert digests.checksum(zeros) != digests.checksum(zeros.to(torch.int32))
-    assert digests.checksum(x.t().contiguous().t()) == digests.checksum(x)
-    assert digests.checksum(torch.arange(30_000.0)[1:]) == digests.checksum(
-        torch.arange(1.0, 30_000.0)
-    )
+    assert checksum(zeros) != checksum(zeros.to(torch.int32))
+    assert checksum(x.t().contiguous().t()) == checksum(x)
+    assert checksum(torch.arange(30_000.0)[1:]) == checksum(torch.arange(1.0, 30_000.0))
+
+
+@pytest.mark.parametrize("size", [8, 4096, 4096 * 40])
+def test_a_checksum_sees_swapped_parts_of_any_size(size: int) -> None:
+    x = torch.arange(2 * size, dtype=torch.int64)
+    assert checksum(torch.cat([x[size:], x[:size]])) != checksum(x)
 
 
 def test_a_line_gives_back_what_clients_sent() -> None:
@@ -259,9 +265,10 @@ def test_a_line_gives_back_what_clients_sent() -> None:
     assert isinstance(line["clients"]["3"], str)
 
 
-@pytest.mark.parametrize(
-    "text", ["{", "[]", '{"round": 1}', '{"round":1,"names":["a"],"clients":{"0":""},"server":{}}']
-)
+SHORT = '{"round":1,"names":["a"],"clients":{"0":""},"server":{},"checksum":"xxh3"}'
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"round": 1}', SHORT])
 def test_a_damaged_line_is_one_clear_line(kept: Path, registry: Registry, text: str) -> None:
     (kept / "digests.jsonl").write_text(text + "\n")
     with pytest.raises(ConfigError, match=r"digests.jsonl:1: damaged: "):
