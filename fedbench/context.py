@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from .types import (
     tensors,
 )
 from .values import all_finite, checksum, label
+from .watching import UNWATCHED, Watch, each
 
 if TYPE_CHECKING:
     from .plugins.hooks import RunPlugins
@@ -95,8 +97,9 @@ class ClientContext:
         streams: Streams,
         attempt: int = 1,
         empty: Empty | None = None,
+        watch: Watch = UNWATCHED,
     ) -> None:
-        self.attempt = attempt
+        self.attempt, self._watch = attempt, watch
         self._empty = empty
         self.round, self.client, self.rounds = job.round, job.client, rounds
         self.num_classes, self.device, self.model = num_classes, device, model
@@ -126,7 +129,8 @@ class ClientContext:
 
     def prepare(self, inputs: Tensor, train: bool = False) -> Tensor:
         """Turn raw inputs (B, ...) into model inputs on the device, transforms applied."""
-        return self._pipeline(inputs, train)
+        with self.phase("data"):
+            return self._pipeline(inputs, train)
 
     def batches(self, batch_size: int, epochs: int, drop_last: bool = False) -> Iterator[Batch]:
         """Yield shuffled, transformed batches, ``epochs`` times over the client's data.
@@ -134,6 +138,9 @@ class ClientContext:
         The order depends on seed, round and client alone. With ``drop_last`` a smaller last batch
         is left out, unless it is the only one.
         """
+        return each(self._watch, "data", self._batches(batch_size, epochs, drop_last))
+
+    def _batches(self, batch_size: int, epochs: int, drop_last: bool) -> Iterator[Batch]:
         order = self._streams.numpy("batches", self.round, self.client)
         n = len(self.data)
         for epoch in range(epochs):
@@ -155,7 +162,8 @@ class ClientContext:
             PluginError: for a term that is no floating scalar, or one name given twice.
             NonFiniteError: for a NaN or infinite term; both name plugin, term, round and client.
         """
-        output = forward(self.model, batch.inputs)
+        with self.phase("forward"):
+            output = forward(self.model, batch.inputs)
         total: Tensor | None = None
         for plugin, call in self._losses:
             terms = call(ctx=self, batch=batch, output=output)
@@ -195,6 +203,15 @@ class ClientContext:
             "learning rate"
         )
 
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Return a context that names a step of the training for ``fedbench profile``.
+
+        Trainers say ``with ctx.phase("backward"): loss.backward()`` and ``with
+        ctx.phase("optimiser"): optimizer.step()``; `loss` says ``"forward"`` itself. What a plugin
+        does outside of a phase is shown under the plugin's name.
+        """
+        return self._watch.phase(name)
+
     def after_backward(self, batch: Batch) -> None:
         """Let plugins act on the gradients; trainers call it before the optimiser's step."""
         for _, call in self._after:
@@ -214,7 +231,8 @@ class ClientContext:
         training = self.model.training
         self.model.eval()
         chunks = data.inputs.split(eval_batch(self.device))
-        parts = [forward(self.model, self.prepare(chunk)) for chunk in chunks]
+        with self.phase("forward"):
+            parts = [forward(self.model, self.prepare(chunk)) for chunk in chunks]
         self.model.train(training)
         features = torch.cat([p.features for p in parts])
         logits = torch.cat([p.logits for p in parts])
@@ -236,7 +254,8 @@ class ClientContext:
         """
         if key in self._uploads and not replace:
             raise PluginError(f"two plugins upload {key!r} in {self.where}")
-        self._uploads[key] = seal(value, f"upload {key!r}", self._empty)
+        with self.phase("uploads"):
+            self._uploads[key] = seal(value, f"upload {key!r}", self._empty)
 
     def metric(self, name: str, value: float | Tensor) -> None:
         """Report a number; the round shows its mean over clients, weighted by examples."""

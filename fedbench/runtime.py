@@ -37,6 +37,7 @@ from .types import (
     forward,
     seal,
 )
+from .watching import UNWATCHED, Watch
 
 
 class Runtime:
@@ -51,6 +52,7 @@ class Runtime:
         data_root: where data sets look for files.
         placed: the prepared data and the partition of another `Runtime` of this config, which are
             then neither loaded nor made again.
+        watch: what sees the run's hook calls, phases and turns.
 
     Raises:
         ConfigError: when the parts don't fit together, for example data the model can't take.
@@ -62,11 +64,12 @@ class Runtime:
         registry: Registry,
         data_root: Path,
         placed: tuple[Dataset, list[Tensor]] | None = None,
+        watch: Watch = UNWATCHED,
     ) -> None:
-        self.config, self.registry = config, registry
+        self.config, self.registry, self.watch = config, registry, watch
         self.streams = Streams(config.seed)
         self.device = open_device(config.device, config.precision)
-        self.plugins: RunPlugins = build_plugins(registry, config)
+        self.plugins: RunPlugins = build_plugins(registry, config, watch)
         if placed:
             self.data, self.parts = placed
         else:
@@ -154,6 +157,11 @@ class Runtime:
             payload: what the server sent.
             empty: gives the memory that uploads and the client's state are written to.
         """
+        return self.watch.turn(job, lambda: self._attempts(job, payload, empty))
+
+    def _attempts(
+        self, job: ClientJob, payload: Mapping[str, Value], empty: Empty | None
+    ) -> ClientResult | ClientFailure:
         started = time.perf_counter()
         rule = self.config.failures
         attempts = rule.attempts if rule.policy == "retry" else 1
@@ -186,6 +194,8 @@ class Runtime:
                 parameter.grad = None
                 parameter.requires_grad_(trainable)
             self.model.train()
+            with self.watch.phase("data"):
+                data = self.client_data(job.client)
             ctx = ClientContext(
                 job=job,
                 rounds=self.config.rounds,
@@ -193,14 +203,16 @@ class Runtime:
                 device=self.device,
                 model=self.model,
                 payload=received,
-                data=self.client_data(job.client),
+                data=data,
                 plugins=self.plugins,
                 streams=self.streams,
                 attempt=attempt,
                 empty=empty,
+                watch=self.watch,
             )
             self.plugins.hook.client_update(ctx=ctx)
-            return ctx.result(0.0)
+            with self.watch.phase("uploads"):
+                return ctx.result(0.0)
 
     def chunks(self, round: int, domain: int) -> list[Chunk]:
         """Return the parts in which a domain's test data is run through a model, in order."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from .. import options
 from ..plugins.hooks import RunPlugins
 from ..plugins.registry import Registry
+from ..watching import UNWATCHED, Watch
 from .model import RunConfig
 
 if TYPE_CHECKING:
@@ -31,13 +32,14 @@ def build(registry: Registry, kind: str, choice: Mapping[str, Any]) -> Any:
     return options.build(cls, given, lambda path: ".".join((kind, *path)))
 
 
-def build_plugins(registry: Registry, config: RunConfig) -> RunPlugins:
+def build_plugins(registry: Registry, config: RunConfig, watch: Watch = UNWATCHED) -> RunPlugins:
     """Make the run's plugins and check that they fit together."""
     return RunPlugins(
         [
             (name, options.build(registry.get("plugin", name).value, given, dotted(name)))
             for name, given in config.plugins.items()
-        ]
+        ],
+        watch,
     )
 
 

@@ -32,6 +32,7 @@ from ..types import (
     seal,
 )
 from ..values import all_finite
+from ..watching import each
 from .evaluation import classifier_rule, evaluate
 
 Progress = Callable[[int, int, int], None]
@@ -118,7 +119,8 @@ class Rounds:
             state, round=number, weights=_finite(weights, f"after aggregation in round {number}")
         )
         state, metrics = self._server_update(ctx, state, arrived.reports)
-        scores = self._evaluate(ctx, state)
+        with self._runtime.watch.phase("evaluation"):
+            scores = self._evaluate(ctx, state)
         up = dict(arrived.bytes_up)
         down = {key: nbytes(value) * len(jobs) for key, value in payload.items()}
         failures = tuple(arrived.failures)
@@ -134,7 +136,9 @@ class Rounds:
     ) -> Iterator[ClientResult]:
         """Yield the clients' results in client-id order and note in ``arrived`` what they hold."""
         self.digests = {}
-        for answer in self._workers.run(payload, jobs):
+        watch = self._runtime.watch
+        answers = self._workers.run(payload, jobs)
+        for answer in map(watch.arrive, each(watch, "waiting for clients", answers)):
             arrived.done += 1
             arrived.failures.extend(answer.failures)
             if isinstance(answer, ClientFailure):
@@ -142,7 +146,8 @@ class Rounds:
                 self._progress(arrived.round, arrived.done, arrived.selected)
                 continue
             if answer.state or answer.client in self._clients:
-                self._clients.stage(answer.client, answer.state, arrived.round)
+                with watch.phase("client states"):
+                    self._clients.stage(answer.client, answer.state, arrived.round)
             self.digests[answer.client] = answer.digests
             arrived.bytes_up.update({key: nbytes(v) for key, v in answer.uploads.items()})
             arrived.reports.append(_report(answer))

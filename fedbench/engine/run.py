@@ -34,6 +34,7 @@ from ..store.directory import RunDirectory
 from ..store.environment import versions
 from ..store.files import default_data_root, json_ready
 from ..types import Failure, RoundResult, Scores, ServerState, sha256
+from ..watching import UNWATCHED, Watch
 from .evaluation import accuracy_text, reported
 from .round import Progress, Rounds
 
@@ -53,6 +54,7 @@ class Run:
             written when the run is interrupted. Only with a directory.
         checkpoint_rounds: also after so many rounds; ``None`` goes by time alone.
         keep_checkpoints: leave every checkpoint in ``checkpoints/``, for `fedbench.engine.verify`.
+        watch: what sees the hook calls, phases and clients' turns.
 
     Raises:
         ConfigError: for a config that can't be used, or a directory that exists or can't be
@@ -70,6 +72,7 @@ class Run:
         checkpoint_seconds: float = 60.0,
         checkpoint_rounds: int | None = None,
         keep_checkpoints: bool = False,
+        watch: Watch = UNWATCHED,
     ) -> None:
         self.registry = registry or discover()
         self.config = config if isinstance(config, RunConfig) else load(self.registry, config)
@@ -82,6 +85,7 @@ class Run:
         self.checkpoint_seconds = checkpoint_seconds
         self.checkpoint_rounds = checkpoint_rounds
         self.keep_checkpoints = keep_checkpoints
+        self.watch = watch
         self.progress = progress or (lambda *_: None)
         folder = self.directory.path / "clients" if self.directory else None
         self._clients = ClientStates(folder)
@@ -169,7 +173,9 @@ class Run:
         """Load data, partition and model, and start the workers."""
         config = self.config
         with one_thread():
-            runtime = self.runtime = Runtime(config, self.registry, self.data_root)
+            runtime = self.runtime = Runtime(
+                config, self.registry, self.data_root, watch=self.watch
+            )
         if self.state:
             checkpoint.check_weights(self.state, runtime.initial)
         metrics = self._metrics

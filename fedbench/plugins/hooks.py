@@ -9,9 +9,10 @@ import pluggy
 
 from ..errors import ConfigError, PluginError
 from ..hookspecs import AT_MOST_ONE, REQUIRED_ANY, SINGLE, RunHooks
+from ..watching import UNWATCHED, Watch, Watched
 from .facts import PluginFacts, facts
 from .registry import GROUP
-from .rules import RUN_HOOKS
+from .rules import RUN_HOOKS, marked
 
 
 class RunPlugins:
@@ -19,27 +20,29 @@ class RunPlugins:
 
     Args:
         plugins: (name, instance) in YAML order.
+        watch: what sees every call of a hook.
 
     Raises:
         ConfigError: when a single hook has no base implementation or several, a plugin's
             requirement is missing, or nothing gives a loss.
     """
 
-    def __init__(self, plugins: Sequence[tuple[str, object]]) -> None:
+    def __init__(self, plugins: Sequence[tuple[str, object]], watch: Watch = UNWATCHED) -> None:
         self.plugins = list(plugins)
+        registered = [(name, _watched(name, instance, watch)) for name, instance in self.plugins]
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(RunHooks)
         # pluggy calls the last registered first, so registering in reverse gives YAML order, and
         # makes the first wrapper in YAML order the outermost.
-        for name, instance in reversed(self.plugins):
+        for name, instance in reversed(registered):
             self._manager.register(instance, name=name)
         self.hook = self._manager.hook
         self._check()
-        everyone = {instance for _, instance in self.plugins}
+        everyone = {instance for _, instance in registered}
         self._calls = {
             hook: [
                 (name, _first(self._manager.subset_hook_caller(hook, everyone - {instance})))
-                for name, instance in self.plugins
+                for name, instance in registered
                 if hook in self._implemented(instance)
             ]
             for hook in RUN_HOOKS
@@ -103,6 +106,11 @@ class RunPlugins:
                     raise PluginError(f"plugins {joined[key][0]!r} and {name!r} both give {key!r}")
                 joined[key] = (name, value)
         return joined
+
+
+def _watched(name: str, plugin: object, watch: Watch) -> object:
+    """Return what to register for a plugin: itself in a run that nobody watches."""
+    return plugin if watch is UNWATCHED else Watched(name, plugin, marked(type(plugin)), watch)
 
 
 def _first(caller: pluggy.HookCaller) -> Callable[..., Any]:

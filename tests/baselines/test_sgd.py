@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ class Client:
         self._inputs = inputs
         self.asked: tuple[int, int, bool] | None = None
         self.acted = 0
+        self.phases: list[str] = []
 
     def batches(self, batch_size, epochs, drop_last):
         self.asked = (batch_size, epochs, drop_last)
@@ -33,6 +35,10 @@ class Client:
 
     def loss(self, batch):
         return self.model(batch.inputs).sum()  # gradient: the input
+
+    def phase(self, name):
+        self.phases.append(name)
+        return nullcontext()
 
     def after_backward(self, batch):
         self.acted += 1
@@ -102,6 +108,12 @@ def test_batch_options_are_passed_on():
     Sgd(epochs=3, batch_size=17, drop_last=True).client_update(ctx=client)
     assert client.asked == (17, 3, True)
     assert client.acted == 3
+
+
+def test_a_step_names_its_phases():
+    client = Client([1.0, 2.0], w=0.0)
+    Sgd(epochs=1).client_update(ctx=client)
+    assert client.phases == ["backward", "optimiser"] * 2
 
 
 def test_parameters_that_are_frozen_stay():

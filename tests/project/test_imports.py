@@ -31,7 +31,7 @@ FLOORS = (
     ("contracts",),
     ("failures", "pipeline"),
     ("types",),
-    ("values", "device", "options", "random", "text"),
+    ("values", "device", "options", "random", "text", "watching"),
     ("errors",),
 )
 """From the top down. Modules of one floor do not import each other, files of one wing may."""

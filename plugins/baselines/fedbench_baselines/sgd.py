@@ -41,9 +41,12 @@ class Sgd:
         for batch in ctx.batches(self.batch_size, self.epochs, self.drop_last):
             for weight in weights:
                 weight.grad = None
-            ctx.loss(batch).backward()
+            loss = ctx.loss(batch)
+            with ctx.phase("backward"):
+                loss.backward()
             ctx.after_backward(batch)
-            step(weights, momenta, lr, self.momentum, self.weight_decay)
+            with ctx.phase("optimiser"):
+                step(weights, momenta, lr, self.momentum, self.weight_decay)
         return True
 
     def learning_rate(self, round: int, rounds: int) -> float:
