@@ -37,12 +37,13 @@ class Setting:
     """One way to run a subject.
 
     Args:
-        executor: the executor's name and options; ``kit_watch`` and ``kit_rough`` look on.
+        executor: the executor's name; with ``kit_watch`` hook calls are watched, too.
         data: options of the kit's data.
         partition: how the kit divides it.
         one: one client a round.
-        stop: ``""``, ``"interrupted"`` after round 1, or ``"failed"`` in a client in round 2; the
-            run is then resumed.
+        fails: which turn of round 2 the kit lets fail, from 1; 0 for none.
+        stop: ``""``, ``"interrupted"`` after round 1, or ``"failed"`` by that turn; the run is then
+            resumed.
         policy: what a failing client leads to, as in the config's ``failures``.
         again: repeats of the same run have different numbers.
         rounds: how many.
@@ -53,6 +54,7 @@ class Setting:
     data: tuple[tuple[str, Any], ...] = ()
     partition: str = "plain"
     one: bool = False
+    fails: int = 0
     stop: str = ""
     policy: str = "fail"
     again: int = 0

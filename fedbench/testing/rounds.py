@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import ConfigError
 from ..random import Streams
 from .breach import Breach
-from .outcome import Setting, difference, failed
+from .outcome import Outcome, Setting, difference, failed
 from .rule import rule
 from .subject import RUN, Subject, build
 from .tiny import TinyData
@@ -104,6 +104,11 @@ def resumed(subject: Subject) -> None:
     )
 
 
+def _last_turn(plain: Outcome) -> int:
+    """Return the number of the last turn of round 2: all others of the round are done before it."""
+    return len(plain.rounds[1].clients)
+
+
 @rule(*RUN)
 def failing_client(subject: Subject) -> None:
     """A client that fails ends the run with its error, and the resumed run ends with the same bits.
@@ -112,7 +117,9 @@ def failing_client(subject: Subject) -> None:
     round outside the states: it is played again from its start.
     """
     plain = subject.plain()
-    outcome = subject.must(Setting("kit_failing", stop="failed"), " with a failing client")
+    outcome = subject.must(
+        Setting("inline", stop="failed", fails=_last_turn(plain)), " with a failing client"
+    )
     error = outcome.failure
     if not isinstance(error, ClientFailedError):
         raise Breach(f"the client's error was lost; the run ended with {error!r}") from error
@@ -129,7 +136,8 @@ def skipped_client(subject: Subject) -> None:
     the hook is given.
     """
     why = " that goes on without a failing client"
-    _finite(subject, Setting("kit_failing", policy="skip"), why)
+    last = _last_turn(subject.plain())
+    _finite(subject, Setting("inline", policy="skip", fails=last), why)
 
 
 @rule(*RUN, applies=_kits_selection)

@@ -18,10 +18,11 @@ from ..config.yamlfile import Document
 from ..engine.run import Run
 from ..errors import ConfigError, FedbenchError
 from ..plugins.registry import Entry, Registry
+from ..watching import UNWATCHED, Watch
 from .breach import Breach
 from .outcome import PLAIN, Outcome, Setting, failed, shuffled
 from .tiny import PIECES, register
-from .watch import Trace, failing, fingerprint, watching
+from .watch import Failing, Probe, Rough, Trace, fingerprint, watching
 
 RUN = ("method", "plugin", "partition")
 """Kinds whose rules are checked on real rounds."""
@@ -189,12 +190,9 @@ class Subject:
         if setting in self._outcomes:
             return self._outcomes[setting]
         trace = Trace()
-        watchers = {
-            "kit_watch": ("executor", watching(trace, rough=False)),
-            "kit_rough": ("executor", watching(trace, rough=True)),
-            "kit_failing": ("executor", failing()),
-        }
-        registry = register(self.registry, **watchers)
+        executors = {"kit_watch": watching(trace), "kit_rough": Rough}
+        more = {name: ("executor", cls) for name, cls in executors.items()}
+        registry = register(self.registry, **more)
         try:
             config = self.config(registry, setting)
         except FedbenchError as error:
@@ -218,17 +216,19 @@ class Subject:
         with tempfile.TemporaryDirectory(prefix="fedbench-kit-") as folder, shuffled(len(_DONE)):
             path = Path(folder) / "run"
             keeps = any("round_end" in registry.get("plugin", n).hooks for n in config.plugins)
-            run = Run(config, path if keeps or setting.stop else None, registry=registry)
+            watch = _watch(setting, trace)
+            where = path if keeps or setting.stop else None
+            run = Run(config, where, registry=registry, watch=watch)
             outcome = Outcome(trace=trace)
             try:
                 if setting.stop == "interrupted":
                     rounds: Any = run.rounds()
                     next(rounds)
                     rounds.close()
-                    run = Run.resume(path, registry=registry)
+                    run = Run.resume(path, registry=registry, watch=watch)
                 elif setting.stop == "failed":
                     outcome.failure = _failure(run)
-                    run = Run.resume(path, registry=registry)
+                    run = Run.resume(path, registry=registry, watch=watch)
                 run.run()
             except Exception as error:  # whatever it is, a rule reports it
                 outcome.error = error
@@ -267,6 +267,12 @@ class Subject:
         except Breach as found:
             found.mend = found.mend or "mend what the rule 'smoke-round' finds first"
             raise
+
+
+def _watch(setting: Setting, trace: Trace) -> Watch:
+    if setting.fails:
+        return Failing(setting.fails)
+    return Probe(trace) if setting.executor == "kit_watch" else UNWATCHED
 
 
 def _failure(run: Run) -> BaseException:

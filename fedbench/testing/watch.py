@@ -1,13 +1,11 @@
-"""Looking on while a run goes: an executor that notes what plugins are given, return and keep.
+"""Watching the kit's runs: what plugins are given, return and keep, and a client that fails.
 
-It gets the run's plugins like any executor, and puts itself around every hook implementation.
-Nothing of it changes a result.
+Nothing of it changes a result, but for the failure.
 """
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import sys
 import weakref
 from collections import Counter
@@ -22,8 +20,8 @@ from torch import Tensor
 from ..context import ClientContext, ServerContext
 from ..executors.inline import InlineWorkers
 from ..failures import ClientFailure
-from ..plugins.rules import RUN_HOOKS
 from ..types import Batch, ClientJob, ClientResult, Output, PerClass, Value, nbytes, tensors
+from ..watching import Call, Watch
 
 ORDINARY = (bool, int, float, str, bytes, type(None))
 
@@ -75,12 +73,10 @@ class Trace:
         return [(what, where) for ref, what, where in self.references if ref() is not None]
 
 
-def watching(trace: Trace, rough: bool) -> type:
+def watching(trace: Trace) -> type:
     """Return an executor that runs clients in this process and fills ``trace``.
 
-    Args:
-        trace: what to fill.
-        rough: let the clients work in descending order, and wipe the model after each turn.
+    It notes what clients send and what plugins keep; `Probe` notes what hooks are given.
     """
 
     @dataclass(frozen=True, eq=False)
@@ -89,19 +85,19 @@ def watching(trace: Trace, rough: bool) -> type:
 
         def open(self, runtime: Any) -> Watchers:
             """Return the workers of a run."""
-            return Watchers(runtime, trace, rough)
+            return Watchers(runtime, trace)
 
     return Watching
 
 
-class Watchers:
+class Watchers(InlineWorkers):
     """The workers of the executor that `watching` returns."""
 
-    def __init__(self, runtime: Any, trace: Trace, rough: bool) -> None:
-        self._runtime, self._trace, self._rough = runtime, trace, rough
+    def __init__(self, runtime: Any, trace: Trace) -> None:
+        super().__init__(runtime)
+        self._trace = trace
         self._kinds: dict[str, str] = {}
         self._before = self._plugins()
-        probe(runtime.plugins, trace)
 
     def run(
         self, payload: Mapping[str, Value], jobs: Sequence[ClientJob]
@@ -109,22 +105,15 @@ class Watchers:
         """Yield the results in client-id order."""
         sent: Counter[str] = Counter()
         self._trace.bytes_up.append({})
-        ready = []
-        for job in sorted(jobs, key=lambda j: -j.client if self._rough else j.client):
-            result = self._runtime.run_client(job, payload)
-            where = f"round {job.round}, client {job.client}"
+        round = jobs[0].round
+        for result in super().run(payload, jobs):
+            where = f"round {round}, client {result.client}"
             uploads = result.uploads if isinstance(result, ClientResult) else {}
             for key, value in uploads.items():
                 sent[key] += nbytes(value)
                 self._look_at(key, value, where)
             self._trace.bytes_up[-1] = dict(sent)
-            if not self._rough:
-                yield result
-                continue
-            for tensor in self._runtime.model.state_dict().values():
-                tensor.zero_()
-            ready.append(result)
-        yield from reversed(ready)
+            yield result
 
     def close(self) -> None:
         """Note what changed in the plugins."""
@@ -179,110 +168,117 @@ def _kind(value: Value) -> str:
     return f"a {name} of {', '.join(kinds)}"
 
 
-class ClientFailedError(Exception):
-    """What the kit raises in a client's turn."""
+@dataclass(frozen=True, eq=False)
+class Rough:
+    """Runs clients in this process, in descending order, and wipes the model after each turn."""
+
+    def open(self, runtime: Any) -> RoughWorkers:
+        """Return the workers of a run."""
+        return RoughWorkers(runtime)
 
 
-def failing() -> type:
-    """Return an executor in which the last client of round 2 fails, once."""
-    targets: list[int] = []
-
-    @dataclass(frozen=True, eq=False)
-    class Failing:
-        """Runs clients in this process; one fails."""
-
-        def open(self, runtime: Any) -> FailingWorkers:
-            """Return the workers of a run."""
-            if not targets:
-                for impl in runtime.plugins.hook.client_update.get_hookimpls():
-                    if not impl.wrapper:
-                        impl.function = function_of(impl)
-            return FailingWorkers(runtime, targets)
-
-    def function_of(impl: Any) -> Callable[..., Any]:
-        train, place = impl.function, impl.argnames.index("ctx")
-
-        def fails(*arguments: Any) -> Any:
-            ctx = arguments[place]
-            if ctx.round == 2 and ctx.client == targets[0]:
-                raise ClientFailedError(f"the kit broke {ctx.where}")
-            return train(*arguments)
-
-        return fails
-
-    return Failing
-
-
-class FailingWorkers(InlineWorkers):
-    """Clients one after the other; notes who is the last of round 2."""
-
-    def __init__(self, runtime: Any, targets: list[int]) -> None:
-        super().__init__(runtime)
-        self._targets = targets
+class RoughWorkers(InlineWorkers):
+    """See `Rough`."""
 
     def run(
         self, payload: Mapping[str, Value], jobs: Sequence[ClientJob]
     ) -> Iterator[ClientResult | ClientFailure]:
-        """Yield the results in client-id order."""
-        if jobs[0].round == 2:
-            self._targets.append(max(job.client for job in jobs))
-        yield from super().run(payload, jobs)
+        """Yield the results in client-id order, all of them computed before the first."""
+        results = []
+        for job in sorted(jobs, key=lambda job: -job.client):
+            results.append(self._runtime.run_client(job, payload))
+            for tensor in self._runtime.model.state_dict().values():
+                tensor.zero_()
+        yield from reversed(results)
 
 
-def probe(plugins: Any, trace: Trace) -> None:
-    """Put a look at arguments and results around every hook implementation of a run."""
-    for hook in RUN_HOOKS:
-        for impl in getattr(plugins.hook, hook).get_hookimpls():
-            impl.function = _watched(impl.function, impl.argnames, impl.plugin_name, hook, trace)
+class ClientFailedError(Exception):
+    """What the kit raises in a client's turn."""
 
 
-def _watched(
-    function: Callable[..., Any], names: Sequence[str], plugin: str, hook: str, trace: Trace
-) -> Callable[..., Any]:
-    def before(arguments: Sequence[Any]) -> tuple[str, dict[str, Any], Any]:
-        given = dict(zip(names, arguments, strict=True))
-        place = _place(given)
-        where = f"plugin {plugin!r}, hook {hook!r}{place}"
-        for value in given.values():
+class Failing(Watch):
+    """Raises in the base ``client_update`` of one turn of round 2, once.
+
+    Args:
+        number: which turn of that round, from 1.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number, self._turns = number, 0
+        self._job: ClientJob | None = None
+
+    def turn(
+        self, job: ClientJob, run: Callable[[], ClientResult | ClientFailure]
+    ) -> ClientResult | ClientFailure:
+        """Count the turns of round 2, also when it is played again, and run the turn."""
+        self._turns += job.round == 2
+        self._job = job if job.round == 2 and self._turns == self._number else None
+        return run()
+
+    def call(self, call: Call, run: Callable[[], Any]) -> Any:
+        """Raise in place of the training of that turn."""
+        if self._job and call.hook == "client_update":
+            where = f"round {self._job.round}, client {self._job.client}"
+            raise ClientFailedError(f"the kit broke {where}")
+        return run()
+
+
+class Probe(Watch):
+    """Notes what hooks write into, what they hold of a client's turn, and which terms train."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+
+    def call(self, call: Call, run: Callable[[], Any]) -> Any:
+        """Look at arguments and result of a hook."""
+        seen = self._before(call)
+        result = run()
+        self._after(call, seen, result)
+        return result
+
+    def generate(self, call: Call, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """Look at the arguments before the first step and after the last one."""
+        seen = self._before(call)
+        result = yield from steps
+        self._after(call, seen, result)
+        return result
+
+    def _before(self, call: Call) -> tuple[dict[str, Any], Any]:
+        """Return what the arguments hold, and what the client received.
+
+        That is what was received before the call: `ctx.payload` may name another payload after it.
+        """
+        given = call.arguments.values()
+        for value in given:
             if isinstance(value, (ClientContext, Batch, Output)):
                 what = {ClientContext: "the client's context", Batch: "a batch"}.get(
                     type(value), "the model's output, with its graph"
                 )
-                trace.references.append((weakref.ref(value), what, where))
-        received = next((v.payload for v in given.values() if isinstance(v, ClientContext)), None)
-        return where, _contents(given, received), received
+                self._trace.references.append((weakref.ref(value), what, _where(call)))
+        received = next((v.payload for v in given if isinstance(v, ClientContext)), None)
+        return _contents(call.arguments, received), received
 
-    def after(
-        where: str, seen: Mapping[str, Any], received: Any, arguments: Sequence[Any], result: Any
-    ) -> None:
-        # What was received before the call: `ctx.payload` may name another payload now.
-        now = _contents(dict(zip(names, arguments, strict=True)), received)
-        place = where.partition(", hook")[2].partition(",")[2]
-        for name, content in now.items():
+    def _after(self, call: Call, seen: tuple[dict[str, Any], Any], result: Any) -> None:
+        before, received = seen
+        trace, where = self._trace, _where(call)
+        for name, content in _contents(call.arguments, received).items():
             # The innermost call is the first to see it, and the one to blame.
-            known = any(what == name and at.endswith(place) for what, at in trace.writes)
-            if content != seen[name] and not known:
+            known = any(
+                what == name and at.endswith(_place(call.arguments)) for what, at in trace.writes
+            )
+            if content != before[name] and not known:
                 trace.writes.append((name, where))
-        if hook == "local_loss" and isinstance(result, Mapping):
+        if call.hook == "local_loss" and isinstance(result, Mapping):
             for term, value in result.items():
+                key = call.plugin, term
                 live = isinstance(value, Tensor) and value.requires_grad
-                trace.terms[plugin, term] = trace.terms.get((plugin, term), False) or live
+                trace.terms[key] = trace.terms.get(key, False) or live
                 if isinstance(value, Tensor):
                     trace.references.append((weakref.ref(value), f"loss term {term!r}", where))
 
-    def call(*arguments: Any) -> Any:
-        where, seen, received = before(arguments)
-        result = function(*arguments)
-        after(where, seen, received, arguments, result)
-        return result
 
-    def wrap(*arguments: Any) -> Generator[None, Any, Any]:
-        where, seen, received = before(arguments)
-        result = yield from function(*arguments)
-        after(where, seen, received, arguments, result)
-        return result
-
-    return wrap if inspect.isgeneratorfunction(function) else call
+def _where(call: Call) -> str:
+    return f"plugin {call.plugin!r}, hook {call.hook!r}{_place(call.arguments)}"
 
 
 def _place(given: Mapping[str, Any]) -> str:
