@@ -1,26 +1,27 @@
-"""Readers of the original file formats: each gives arrays, or one line that names the file.
+"""Readers of the original file formats: each returns arrays or raises one line naming the file.
 
-What torchvision reads safely and from any such file is read by it: libsvm (USPS) here, image
+What torchvision reads safely and from any such file is left to it: libsvm (USPS) here, image
 folders and images in `pictures`. IDX is read here because torchvision reads it only unpacked and
-asserts without a message, .mat by SciPy because torchvision's class accepts no file but the one
-with its checksum, CIFAR by `unpickling` because torchvision's class runs whatever a pickle names.
+asserts without a message; .mat by SciPy because torchvision's class accepts only the published
+file; CIFAR here because torchvision's class reads only the unpacked folder.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import pickle
 import struct
 import tarfile
+import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import unpickling
 from .caching import ReadError, why
 
 U8 = npt.NDArray[np.uint8]
@@ -153,32 +154,39 @@ def mat_digits(path: Path) -> tuple[U8, I64]:
     return images.transpose(3, 2, 0, 1), checked_labels(path, numbers, 10)
 
 
-def cifar(path: Path, folder: str, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Read pickled CIFAR batches by name, from a folder or from the original .tar.gz.
+def cifar(path: Path, folder: str, checksums: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Read pickled CIFAR batches, from their folder or from the original .tar.gz.
+
+    Opening a pickle runs whatever code it names, so a batch is only opened when it has the MD5
+    published for it. MD5 is enough for that: no way is known to make a file for a given MD5.
 
     Args:
         path: the unpacked folder, or the archive.
         folder: the archive's inner folder.
-        names: which batches.
+        checksums: batch to read -> its published MD5, in hexadecimal.
+
+    Returns:
+        batch -> what was pickled, with Python 2's strings as str.
 
     Raises:
-        ReadError: when one is missing or damaged, or holds more than arrays and containers.
+        ReadError: when a batch is missing or is not the published one, or the archive is damaged.
     """
     found = {}
-    for name, where, data in _batches(path, folder, list(names)):
-        try:
-            value = unpickling.loads(data)
-        except unpickling.ForbiddenPickle as error:
-            raise ReadError(f"{where}: refused, not a data file: it {error}") from error
-        except pickle.UnpicklingError as error:
-            raise ReadError(f"{where}: truncated or {why(error)}") from error
-        if not isinstance(value, dict):
-            raise ReadError(f"{where}: expected a pickled dict, found {type(value).__name__}")
-        found[name] = value
+    for name, where, data in _batches(path, folder, checksums):
+        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if md5 != checksums[name]:
+            raise ReadError(
+                f"{where}: expected MD5 {checksums[name]}, found {md5}: not the published file, "
+                f"and only that one is safe to unpickle; remove {path} and get it again"
+            )
+        with warnings.catch_warnings():  # NumPy 2.4.0 to 2.4.4 warn about pickles of Python 2
+            warnings.filterwarnings("ignore", r"dtype\(\): align should be passed as")
+            found[name] = pickle.loads(data, encoding="latin-1")
     return found
 
 
-def _batches(path: Path, folder: str, names: list[str]) -> Iterator[tuple[str, str, bytes]]:
+def _batches(path: Path, folder: str, names: Collection[str]) -> Iterator[tuple[str, str, bytes]]:
+    """Yield each batch's name, its place in words, and its content."""
     if path.is_dir():
         for name in names:
             yield name, str(path / name), find([path], name).read_bytes()

@@ -398,6 +398,11 @@ def test_checksums_are_those_that_torchvision_carries() -> None:
     for mine, theirs in ((public.Cifar10, datasets.CIFAR10), (public.Cifar100, datasets.CIFAR100)):
         assert ours(mine) == {theirs.filename: theirs.tgz_md5}
         assert mine.downloads[0].urls == (theirs.url,)
+        batches = (*theirs.train_list, *theirs.test_list)
+        meta = theirs.meta
+        assert mine.checksums == {**dict(batches), meta["filename"]: meta["md5"]}
+        assert mine.meta == (meta["filename"], meta["key"])
+        assert mine.inner == theirs.base_folder
     digits = ours(public_domains.DigitsFull)
     for table in (datasets.USPS.split_list, datasets.SVHN.split_list):
         for split in ("train", "test"):
