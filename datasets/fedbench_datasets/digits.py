@@ -86,13 +86,13 @@ def read_pack(domain: str, folder: Path = PACKS_FOLDER) -> dict[str, npt.NDArray
     except OSError as error:
         raise DigitsError(
             f"{path}: cannot read this pack of the data set digits"
-            f" ({error.strerror or error}): reinstall the package fedbench-datasets"
+            f" ({error.strerror or error}): reinstall the package fedbench-toolkit"
         ) from error
     found = hashlib.sha256(raw).hexdigest()
     if found != PACK_SHA256[domain]:
         raise DigitsError(
             f"{path}: damaged pack: expected SHA-256 {PACK_SHA256[domain]}, found {found}"
-            f" ({len(raw)} bytes): reinstall the package fedbench-datasets"
+            f" ({len(raw)} bytes): reinstall the package fedbench-toolkit"
         )
     # No pickle: a pack is arrays only. Nothing is parsed before the digest matched.
     with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
