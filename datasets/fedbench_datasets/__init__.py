@@ -27,13 +27,14 @@ fedbench_api = 1
 @hookimpl
 def register_datasets() -> Mapping[str, type]:
     """Return the bundled data sets."""
-    files = (
+    classes = (
+        embedded.Digits,
         *(public.Mnist, public.FashionMnist, public.Cifar10, public.Cifar100),
         *(public_domains.DigitsFull, public_domains.OfficeCaltech, public_domains.Pacs),
         *(public_folders.TinyImagenet, public_folders.Ham10000, public_folders.Sun397),
         *(public_text.AgNews, image_folder.ImageFolder),
     )
-    return {"digits": embedded.Digits, **{cls.name: cls for cls in files}}
+    return {cls.name: cls for cls in classes}
 
 
 @hookimpl

@@ -22,8 +22,9 @@ class Digits:
     Sources and licences: ``datasets/README.md``.
     """
 
-    card: ClassVar[str] = "digits"
+    name: ClassVar[str] = "digits"
     size: ClassVar[str] = "16,797 images in 4.5 MB"
+    card: ClassVar[str] = "digits"
     default: ClassVar[bool] = True
     embedded: ClassVar[bool] = True
     licence: ClassVar[str] = "CC BY-SA 3.0 and 4.0, CC BY 4.0, Apache-2.0 by domain"

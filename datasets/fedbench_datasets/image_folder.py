@@ -37,6 +37,8 @@ class ImageFolder:
 
     name: ClassVar[str] = "image-folder"
     size: ClassVar[str] = "yours"
+    card: ClassVar[str]
+    default: ClassVar[bool]
     embedded: ClassVar[bool] = False
     licence: ClassVar[str] = "your own"
     source: ClassVar[str] = "your own files"

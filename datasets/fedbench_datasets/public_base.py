@@ -31,9 +31,13 @@ class Public:
 
     name: ClassVar[str]
     size: ClassVar[str]
+    card: ClassVar[str]
+    """The protocol card that belongs to the data set; not every data set has one."""
+    default: ClassVar[bool]
+    """Set only by the data set that a run uses when it names none."""
+    embedded: ClassVar[bool] = False
     licence: ClassVar[str]
     source: ClassVar[str]
-    embedded: ClassVar[bool] = False
     downloads: ClassVar[tuple[Download, ...]] = ()
     by_hand: ClassVar[str] = ""
     """For files that may not or can't be downloaded plainly: where they are, how to lay them out;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,21 @@ def test_every_data_set_with_a_card_names_one_that_exists_and_is_its_own(
     for data, card in named.items():
         given = load_card(installed, card).config["data"]
         assert (given["name"] if isinstance(given, dict) else given) == data
+
+
+def test_what_a_data_set_says_about_itself_are_class_attributes(installed: Registry) -> None:
+    kinds = {"name": str, "size": str, "embedded": bool, "licence": str, "source": str}
+    for entry in installed.all("dataset"):
+        if entry.package == "tests":
+            continue
+        assert entry.value.name == entry.name
+        declared = {}
+        for cls in entry.value.__mro__:
+            declared |= inspect.get_annotations(cls)
+        for attribute, kind in kinds.items():
+            assert isinstance(getattr(entry.value, attribute), kind), (entry.name, attribute)
+        for attribute in (*kinds, "card", "default"):
+            assert declared[attribute].startswith("ClassVar["), (entry.name, attribute)
 
 
 def test_the_cards_command_lists_and_explains() -> None:
