@@ -19,11 +19,7 @@ from fedbench_datasets.caching import ReadError, Source, Writer
 
 from fedbench.types import Dataset
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
-    monkeypatch.delenv("FEDBENCH_DATA", raising=False)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 class Shelf:
