@@ -39,13 +39,13 @@ def register_datasets() -> Mapping[str, type]:
 
 @hookimpl
 def register_models() -> Mapping[str, type]:
-    """Return the model for texts; those for images are among the baselines."""
+    """Return the model for texts; the models for images are in the baselines package."""
     return {"text_embedding": public_text.TextEmbedding}
 
 
 @hookimpl
 def register_plugins() -> Mapping[str, type]:
-    """Return the bundled partitions, modifiers of the data, and transforms."""
+    """Return the bundled partitions, modifiers of the training data, and transforms."""
     return {
         "domains": partitions.Domains,
         "iid": partitions.Iid,

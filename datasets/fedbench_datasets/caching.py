@@ -1,14 +1,14 @@
-"""Decoded once: inputs as files that are mapped into memory, keyed by a checksum of the sources.
+"""Cache of decoded data sets: memory-mapped inputs, keyed by a checksum of the source files.
 
 ``ROOT/.cache/NAME/KEY/`` holds ``train.bin`` and ``test.bin`` (the inputs, raw, C order), labels
-and domains as ``.npy``, and ``meta.json`` with types and shapes. KEY is a SHA-256 over the readers'
-version, the options, Pillow's version, and name, size and content of every source file. So as not
-to read the sources again at every start, ``NAME/stamps/`` remembers which key belongs to a list of
-names, sizes and modification times; a file that changes without changing either of the last two is
-not noticed (as with make or rsync).
+and domains as ``.npy``, and ``meta.json`` with types and shapes. KEY is a SHA-256 of the readers'
+version, the options, Pillow's version, and the name, size and content of every source file. To
+avoid reading the sources again at every start, ``NAME/stamps/`` records which key belongs to a list
+of names, sizes and modification times; a file whose content changes while its size and time stay
+the same is not noticed (as with make or rsync).
 
-A folder appears under its key by one rename, when it is complete and on the disk: a half-written
-cache is never used. All of ``.cache`` may be deleted at any time.
+A folder appears under its key by a single rename, once it is complete and on disk, so a
+half-written cache is never used. All of ``.cache`` may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ from fedbench.store.files import default_data_root, write_atomic
 from fedbench.types import Dataset, Examples
 
 VERSION = 1
-"""Of the readers and the cache's form: raised when the same files would give other tensors."""
+"""Of the readers and the cache format; raised when the same files would give other tensors."""
 
 SPLITS = ("train", "test")
 QUIET_SECONDS = 10.0
 
 
 class ReadError(ValueError):
-    """A source that is missing, damaged or not what was expected; the text names the file."""
+    """A source file is missing, damaged or not what was expected; the text names the file."""
 
 
 def why(error: BaseException) -> str:
-    """Return the first line of an error's text, for the inside of one of ours."""
+    """Return the first line of an error's text, to be quoted in another error."""
     return (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(" :.")
 
 
 class Writer:
-    """Where decoded examples go, chunk by chunk, in the order in which they are added.
+    """Writes decoded examples to files, chunk by chunk, in the order in which they are added.
 
     Args:
         folder: an empty folder to write to.
-        name: the data set, for the message about progress.
-        expected: how many examples will come, if known.
+        name: the data set's name, for the progress message.
+        expected: the number of examples to come, if known.
     """
 
     def __init__(self, folder: Path, name: str, expected: int | None) -> None:
@@ -72,10 +72,14 @@ class Writer:
     def add(
         self, split: str, inputs: npt.NDArray[Any], labels: Sequence[int] | Any, domain: int = 0
     ) -> None:
-        """Add inputs (n, ...) with labels (n,), all of one domain, to ``train`` or ``test``."""
+        """Add inputs (n, ...) with labels (n,), all of one domain, to ``train`` or ``test``.
+
+        Raises:
+            ReadError: when the inputs differ in type or shape from those added before.
+        """
         kind = (str(inputs.dtype), tuple(inputs.shape[1:]))
         if self._kinds.setdefault("all", kind) != kind:
-            raise ReadError(f"inputs of {kind} after inputs of {self._kinds['all']}")
+            raise ReadError(f"expected inputs of {self._kinds['all']} as before, found {kind}")
         if split not in self._files:
             self._files[split] = (self._folder / f"{split}.bin").open("wb")
         self._files[split].write(np.ascontiguousarray(inputs).data)
@@ -85,22 +89,27 @@ class Writer:
         if time.monotonic() - self._said > QUIET_SECONDS:
             self._said = time.monotonic()
             total = f" of {self._expected}" if self._expected else ""
-            print(f"{self._name}: decoded {self._done}{total}, once", file=sys.stderr, flush=True)
+            text = f"{self._name}: decoded {self._done}{total} (the first time only)"
+            print(text, file=sys.stderr, flush=True)
 
     def finish(self, classes: Sequence[str], domains: Sequence[str], key: str) -> None:
-        """Write what belongs beside the inputs, and flush all of it to the disk."""
+        """Write labels, domains and ``meta.json`` next to the inputs, and flush all to disk.
+
+        Raises:
+            ReadError: when a split is empty or a class has no training example.
+        """
         shapes = {}
         for split in SPLITS:
             labels = np.concatenate(self._labels[split] or [np.empty(0, np.int64)])
             if split not in self._files or not len(labels):
-                raise ReadError(f"no {split} example in the files")
+                raise ReadError(f"the files hold no {split} examples")
             self._files.pop(split).close()
             if split == "train":
                 counts = np.bincount(labels, minlength=len(classes))
                 if len(counts) > len(classes) or not counts.all():
                     found = int((counts > 0).sum())
                     raise ReadError(
-                        f"{found} classes in the training examples, expected {len(classes)}"
+                        f"expected {len(classes)} classes in the training examples, found {found}"
                     )
             np.save(self._folder / f"{split}.labels.npy", labels)
             np.save(self._folder / f"{split}.domains.npy", np.concatenate(self._domains[split]))
@@ -128,10 +137,10 @@ class Source:
     """Files on disk and how to decode them.
 
     Args:
-        base: the folder that the files are named relative to.
+        base: the folder that file names are relative to.
         files: every file that ``decode`` reads.
         decode: adds the examples to a `Writer` and returns (classes, domains).
-        examples: how many there will be, if known.
+        examples: the number of examples, if known.
     """
 
     base: Path
@@ -141,13 +150,13 @@ class Source:
 
 
 def load(source: Source, root: Path, name: str, options: Mapping[str, Any]) -> Dataset:
-    """Return the data set from the cache; decode it into the cache first where needed.
+    """Return the data set from the cache, decoding it into the cache first if necessary.
 
-    Two processes that need the same data at once decode it once. A ``root`` that can't be written
-    to is cached in the user's own folder instead.
+    Processes that need the same data at the same time decode it only once. If ``root`` is not
+    writable, the cache is in the user's own folder instead.
 
     Raises:
-        ReadError: when a source file can't be decoded.
+        ReadError: when a source file cannot be decoded.
         OSError: when no cache can be written.
     """
     places = list(dict.fromkeys((root, default_data_root(), _own_folder())))
@@ -196,7 +205,7 @@ def _load(source: Source, folder: Path, name: str, options: Mapping[str, Any]) -
 
 def _decode(source: Source, folder: Path, name: str, key: str) -> None:
     """Decode into a temporary folder and rename it; the caller holds the lock."""
-    for stale in folder.glob("unfinished-*"):  # of a process that was killed
+    for stale in folder.glob("unfinished-*"):  # left by a process that was killed
         shutil.rmtree(stale)
     target = folder / key
     if target.exists():  # damaged, or it would have been opened
@@ -222,7 +231,7 @@ def _open_stamped(folder: Path, stamp: str) -> Dataset | None:
 
 
 def _open(folder: Path) -> Dataset | None:
-    """Map a finished cache into memory; ``None`` when there is none or it is damaged."""
+    """Map a finished cache into memory; return ``None`` if there is none or it is damaged."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         splits = [_examples(folder, split, meta) for split in SPLITS]
@@ -236,7 +245,7 @@ def _examples(folder: Path, split: str, meta: Mapping[str, Any]) -> Examples:
     path = folder / f"{split}.bin"
     if path.stat().st_size != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{path} has the wrong size")
-    # "c": pages are shared with the file until written to; the file itself never changes.
+    # Copy on write ("c"): pages are shared with the file, which never changes.
     inputs = torch.from_numpy(np.memmap(path, dtype, mode="c", shape=shape))
 
     def column(what: str) -> Tensor:
@@ -249,7 +258,7 @@ def _examples(folder: Path, split: str, meta: Mapping[str, Any]) -> Examples:
 
 
 def _names(source: Source) -> list[tuple[str, str]]:
-    """Return each file's name below the base, with ``/``, and its path; sorted."""
+    """Return the name relative to the base, with ``/``, and the path of each file; sorted."""
     base = os.path.join(source.base, "")
 
     def name(path: str) -> str:

@@ -1,9 +1,9 @@
 """The embedded data set `digits`: four domains of handwritten and printed digits, 32x32 RGB.
 
-The packs beside this module hold ingredients (strokes, glyph masks, photograph regions and
-every random parameter); `load` composes the images from them. Only integer arithmetic takes
-part, so every machine and every NumPy gives the same bytes, and a SHA-256 of what came out is
-checked. `datasets/README.md` names the sources and licences, `datasets/build_digits.py` makes
+The packs next to this module hold the ingredients (strokes, glyph masks, photograph regions and
+every random parameter). `load` composes the images from them with integer arithmetic only, so
+that every machine and every NumPy version gives the same bytes, and checks the SHA-256 of the
+result. `datasets/README.md` names the sources and licences; `datasets/build_digits.py` builds
 the packs.
 """
 
@@ -37,7 +37,7 @@ PACK_SHA256 = {
     "syn": "83cb4215896f4f75ad70730e10d3e86e042369e9ba270bb07f69d02d5a46ae33",
 }
 
-# SHA-256 of what `load` composes: the bytes of the images (C order) and then of the labels
+# SHA-256 of each composed split: the bytes of the images (C order), then those of the labels
 # (little-endian 64-bit).
 SHA256 = {
     "mnist": {
@@ -58,28 +58,32 @@ SHA256 = {
     },
 }
 
-# Images composed at once: few enough that the intermediate arrays stay in the CPU's cache.
+# Images composed at a time: few enough that the intermediate arrays stay in the CPU's cache.
 CHUNK = 128
 
 
 class DigitsError(ValueError):
-    """A pack is missing or damaged, or what was composed from it is not what was published."""
+    """A pack is missing or damaged, or its composed images are not the published ones."""
 
 
 def pack_path(domain: str, folder: Path = PACKS_FOLDER) -> Path:
-    """The file that holds the ingredients of `domain`."""
+    """Return the path of the pack that holds the ingredients of `domain`."""
     return folder / f"digits_{domain}.npz"
 
 
 def digest(images: U8, labels: I64) -> str:
-    """SHA-256 (hex) of one composed split, as listed in `SHA256`."""
+    """Return the SHA-256 (hex) of one composed split, as listed in `SHA256`."""
     sha = hashlib.sha256(np.ascontiguousarray(images).data)
     sha.update(np.ascontiguousarray(labels.astype("<i8")).data)
     return sha.hexdigest()
 
 
 def read_pack(domain: str, folder: Path = PACKS_FOLDER) -> dict[str, npt.NDArray[np.generic]]:
-    """The arrays of one pack, after its digest was checked; `DigitsError` if it can't be used."""
+    """Return the arrays of one pack after checking its digest.
+
+    Raises:
+        DigitsError: when the pack is missing or damaged.
+    """
     path = pack_path(domain, folder)
     try:
         raw = path.read_bytes()
@@ -94,22 +98,25 @@ def read_pack(domain: str, folder: Path = PACKS_FOLDER) -> dict[str, npt.NDArray
             f"{path}: damaged pack: expected SHA-256 {PACK_SHA256[domain]}, found {found}"
             f" ({len(raw)} bytes): reinstall the package fedbench-toolkit"
         )
-    # No pickle: a pack is arrays only. Nothing is parsed before the digest matched.
+    # No pickle: a pack holds arrays only. Nothing is parsed before the digest has matched.
     with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
 
 def load(folder: Path = PACKS_FOLDER) -> dict[str, dict[str, Split]]:
-    """Every domain and split: `load()["syn"]["train"] == (images, labels)`.
+    """Return every domain and split: `load()["syn"]["train"] == (images, labels)`.
 
     Images are uint8 of shape (N, 3, 32, 32), RGB, 0..255; labels are int64 of shape (N,), 0..9.
-    Domains come in the order of `DOMAINS`. Raises `DigitsError`.
+    Domains come in the order of `DOMAINS`.
+
+    Raises:
+        DigitsError: when a pack is missing or damaged, or the images are not the published ones.
     """
     return {domain: load_domain(domain, folder) for domain in DOMAINS}
 
 
 def load_domain(domain: str, folder: Path = PACKS_FOLDER) -> dict[str, Split]:
-    """Both splits of one domain, composed and checked."""
+    """Return both splits of one domain, composed and checked; see `load`."""
     pack = read_pack(domain, folder)
     out: dict[str, Split] = {}
     for split in SPLITS:
@@ -117,8 +124,8 @@ def load_domain(domain: str, folder: Path = PACKS_FOLDER) -> dict[str, Split]:
         found = digest(images, labels)
         if found != SHA256[domain][split]:
             raise DigitsError(
-                f"{pack_path(domain, folder)}: composing {domain}/{split} gave SHA-256 {found},"
-                f" expected {SHA256[domain][split]}: report this with your NumPy version"
+                f"{pack_path(domain, folder)}: expected SHA-256 {SHA256[domain][split]} of the"
+                f" composed {domain}/{split}, found {found}: report this with your NumPy version"
                 f" ({np.__version__})"
             )
         out[split] = (images, labels)
@@ -126,21 +133,21 @@ def load_domain(domain: str, folder: Path = PACKS_FOLDER) -> dict[str, Split]:
 
 
 def compose(domain: str, split: str, pack: Arrays) -> Split:
-    """One split out of the arrays of its pack (not checked): (images, labels)."""
-    # Within a pack the arrays of a split carry its name; the others serve both.
+    """Compose one split from the arrays of its pack; return (images, labels), unchecked."""
+    # The names of a split's arrays begin with the split's name; other arrays serve both.
     part = {name.removeprefix(f"{split}_"): array for name, array in pack.items()}
     images = COMPOSERS[domain](part)
     return images, part["labels"].astype(np.int64)
 
 
 def compose_mnist(part: Arrays) -> U8:
-    """28x28 strokes in the middle of a black 32x32 image, grey in all three channels."""
+    """Place 28x28 strokes in the middle of a black 32x32 image, grey in all three channels."""
     grey = _centred(part["strokes"])
     return np.repeat(grey[:, None], 3, axis=1)
 
 
 def compose_optdigits(part: Arrays) -> U8:
-    """8x8 digits of values 0..16, enlarged four times by integer bilinear interpolation."""
+    """Enlarge 8x8 digits of values 0..16 four times by integer bilinear interpolation."""
     weights = _bilinear_weights(8)
     small = part["digits"].astype(np.int64)
     # Each axis multiplies by 8, so white (16) becomes 16 * 64 before it is scaled to 255.
@@ -150,9 +157,9 @@ def compose_optdigits(part: Arrays) -> U8:
 
 
 def compose_mnistm(part: Arrays) -> U8:
-    """|photograph patch - stroke| per channel, the stroke padded to 32x32.
+    """Return |photograph patch - stroke| per channel, the stroke padded to 32x32.
 
-    `patches` has a row (photograph, top, left) for each image.
+    `patches` has one row (photograph, top, left) per image.
     """
     photos = undo_photo_filter(part["photos"].astype(np.uint8))
     patches = part["patches"].astype(np.int64)
@@ -164,7 +171,7 @@ def compose_mnistm(part: Arrays) -> U8:
 
 
 def compose_syn(part: Arrays) -> U8:
-    """Printed digits on a synthetic background; see `_syn_background` and `_syn_finish`."""
+    """Print digits on synthetic backgrounds; see `_syn_background` and `_syn_finish`."""
     count = len(part["labels"])
     out = np.empty((count, 3, SIDE, SIDE), np.uint8)
     for start in range(0, count, CHUNK):
@@ -177,7 +184,7 @@ def compose_syn(part: Arrays) -> U8:
 # Per image: `mask` (32, 32) ink of all the digits, 0..15; `ink` (3,) its colour; `ground` (2, 3)
 # two background colours; `slope` (2,) direction of the gradient between them; `bars` (3, 5)
 # rows (normal x, normal y, offset, half width, opacity) in 1/32 pixel; `bar_colours` (3, 3);
-# `blur` number of passes; `blotch` and `noise` amplitudes; `seed` of the two.
+# `blur` number of passes; `blotch` and `noise` amplitudes; `seed` of both.
 SYN_FIELDS = (
     "mask",
     "ink",
@@ -193,7 +200,7 @@ SYN_FIELDS = (
 
 
 def _syn_background(part: Arrays) -> U8:
-    """The background of some `syn` images: a gradient, up to three bars, soft blotches."""
+    """Draw the backgrounds of `syn` images: a gradient, up to three bars, soft blotches."""
     axis = 2 * np.arange(SIDE, dtype=np.int16) - (SIDE - 1)
     x, y = axis[None, None, :], axis[None, :, None]
     slope = part["slope"].astype(np.int16)[..., None, None]
@@ -205,7 +212,7 @@ def _syn_background(part: Arrays) -> U8:
     for index in range(bars.shape[1]):
         normal_x, normal_y, offset, half, opacity = (bars[:, index, k] for k in range(5))
         distance = np.abs(normal_x * x + normal_y * y - offset)
-        # 32 units are a pixel: the edge goes from nothing to full over one pixel.
+        # 32 units are a pixel: the edge rises from nothing to full over one pixel.
         cover = np.clip(half - distance + 16, 0, 32).astype(np.uint16)
         alpha = (cover * opacity.astype(np.uint16) >> np.uint16(5)).astype(np.uint16)
         image = _blend(image, colours[:, index], alpha[:, None])
@@ -217,7 +224,7 @@ def _syn_background(part: Arrays) -> U8:
 
 
 def _syn_finish(part: Arrays, background: U8) -> U8:
-    """Put the ink of some `syn` images on their background, blur them, add pixel noise."""
+    """Put the ink of `syn` images on their backgrounds, blur them, and add pixel noise."""
     alpha = part["mask"].astype(np.uint16) * 17
     ink = part["ink"].astype(np.uint16)[..., None, None]
     image = _blend(background.astype(np.uint16), ink, alpha[:, None])
@@ -238,13 +245,13 @@ def _syn_finish(part: Arrays, background: U8) -> U8:
 def _blend(
     under: npt.NDArray[np.uint16], over: npt.NDArray[np.uint16], alpha: npt.NDArray[np.uint16]
 ) -> npt.NDArray[np.uint16]:
-    """`under` with `over` on top; all of them 0..255, so that no term leaves 16 bits."""
+    """Return `under` with `over` on top; all are 0..255, so that no term exceeds 16 bits."""
     mixed = under * (np.uint16(255) - alpha) + over * alpha
     return np.asarray((mixed + np.uint16(127)) // np.uint16(255), dtype=np.uint16)
 
 
 def _blurred(image: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
-    """(1, 2, 1) / 4 along both axes, the border repeated."""
+    """Blur with (1, 2, 1) / 4 along both axes, repeating the border."""
     for axis in (2, 3):
         pad = [(0, 0)] * 4
         pad[axis] = (1, 1)
@@ -255,7 +262,7 @@ def _blurred(image: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
 
 
 def _hash_words(seeds: npt.NDArray[np.generic], count: int, stream: int) -> npt.NDArray[np.uint32]:
-    """`count` pseudo-random 32-bit words for each seed: an integer hash of our own, no state."""
+    """Return `count` pseudo-random 32-bit words per seed, by a stateless integer hash."""
     index = np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B1)
     start = seeds.astype(np.uint32) * np.uint32(0x85EBCA77) + np.uint32(stream * 0x27D4EB2F)
     word = start[:, None] ^ index
@@ -267,24 +274,24 @@ def _hash_words(seeds: npt.NDArray[np.generic], count: int, stream: int) -> npt.
 
 
 def _hash(seeds: npt.NDArray[np.generic], count: int, stream: int) -> npt.NDArray[np.int16]:
-    """`count` pseudo-random numbers in -128..127 for each seed."""
+    """Return `count` pseudo-random numbers in -128..127 per seed."""
     words = _hash_words(seeds, count, stream)
     return (words & np.uint32(255)).astype(np.int16) - np.int16(128)
 
 
 def _bilinear_weights(size: int) -> I64:
-    """(32, 8) weights in eighths: the centre of output pixel i lies at (2 i + 1) / 8 - 1 / 2."""
+    """Return (32, 8) weights in eighths; output pixel i has its centre at (2 i + 1) / 8 - 1 / 2."""
     out = np.zeros((SIDE, size), np.int64)
     for row in range(SIDE):
         low, rest = divmod(2 * row + 1 - 4, 8)
-        # Outside the outermost centres the border value goes on.
+        # Beyond the outermost centres, the border value continues.
         out[row, min(max(low, 0), size - 1)] += 8 - rest
         out[row, min(max(low + 1, 0), size - 1)] += rest
     return out
 
 
 def _lattice_weights() -> I64:
-    """(32, 5) weights in eighths: five lattice nodes, eight pixels apart, to 32 pixels."""
+    """Return (32, 5) weights in eighths, from five nodes eight pixels apart to 32 pixels."""
     out = np.zeros((SIDE, 5), np.int64)
     for row in range(SIDE):
         low, rest = divmod(row, 8)
@@ -294,16 +301,17 @@ def _lattice_weights() -> I64:
 
 
 def _centred(strokes: npt.NDArray[np.generic]) -> U8:
-    """(N, 28, 28) strokes in the middle of (N, 32, 32)."""
+    """Place (N, 28, 28) strokes in the middle of (N, 32, 32)."""
     border = (SIDE - strokes.shape[-1]) // 2
     return np.pad(strokes.astype(np.uint8), ((0, 0), (border, border), (border, border)))
 
 
 def photo_filter(photos: U8) -> U8:
-    """Make (P, 3, H, W) photographs compress better, without loss; see `undo_photo_filter`.
+    """Filter (P, 3, H, W) photographs, without loss, so that they compress better.
 
-    Red and blue become differences to green, then each pixel the difference to a guess from its
-    left, upper and upper left neighbours (all modulo 256).
+    Red and blue become differences from green; then each pixel becomes the difference from a guess
+    made from its left, upper and upper left neighbours (all modulo 256). `undo_photo_filter` is the
+    inverse.
     """
     out = photos.copy()
     out[:, 0] -= photos[:, 1]
@@ -314,7 +322,7 @@ def photo_filter(photos: U8) -> U8:
 
 
 def undo_photo_filter(filtered: U8) -> U8:
-    """The photographs that `photo_filter` got."""
+    """Return the photographs that `photo_filter` was given."""
     out = np.cumsum(filtered, axis=3, dtype=np.uint8)
     out = np.cumsum(out, axis=2, dtype=np.uint8)
     out[:, 0] += out[:, 1]

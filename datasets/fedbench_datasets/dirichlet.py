@@ -1,7 +1,7 @@
 """Partitions by Dirichlet draws: over the classes (`dirichlet`), over the sizes (`quantity`).
 
-Rules that repeat a draw until every client has enough stop after `DRAWS` random numbers and say
-what would work instead.
+A rule that repeats a draw until every client has enough examples stops after `DRAWS` random
+numbers and says what would work instead.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
 Alpha = Annotated[
-    float, Field(ge=1e-6, description="concentration; smaller makes clients less alike")
+    float, Field(ge=1e-6, description="concentration; the smaller, the more clients differ")
 ]
 
 DRAWS = 40_000_000
-"""Random numbers that a rule may draw before it gives up, some seconds' worth."""
+"""Random numbers that a rule may draw before it gives up; this takes a few seconds."""
 
 BLOCK = 1_000_000
-"""Random numbers drawn at once, to bound memory."""
+"""Random numbers drawn at a time, to bound memory."""
 
 GROUP = 10
-"""Clients that the published form draws for together."""
+"""Number of clients that the published form draws for together."""
 
 
 def dirichlet_rows(
@@ -43,14 +43,14 @@ def dirichlet_rows(
 ) -> Floats:
     """Draw Dir(alpha, ..., alpha) along the last axis of ``shape``.
 
-    Through logarithms of gamma variates, ``Gamma(a) = Gamma(a + 1) U^(1/a)``, so that a small
-    ``alpha`` does not end in 0/0.
+    The draw uses logarithms of gamma variates, ``Gamma(a) = Gamma(a + 1) U^(1/a)``, so that a
+    small ``alpha`` does not end in 0/0.
 
     Args:
         alpha: the concentration, at least 1e-6.
         shape: (..., k), k entries that sum to 1.
         rng: the stream to draw from.
-        among: (..., k) the entries that take part, at least one of each k; the others are 0.
+        among: (..., k) which entries take part, at least one in each row; the others are 0.
     """
     logs = np.log(rng.standard_gamma(alpha + 1, shape)) + np.log1p(-rng.random(shape)) / alpha
     if among is not None:
@@ -63,8 +63,8 @@ def dirichlet_rows(
 def cut(totals: Ints, shares: Floats, rng: np.random.Generator) -> Ints:
     """Cut ``totals`` (...) into whole parts (..., k) in proportion to ``shares`` (..., k).
 
-    Each part is its share rounded up or down, right on average: to always round the running sum
-    down would leave too little to the first of many clients. What has no share gets nothing.
+    Each part is its share rounded up or down, and right on average; always rounding the running
+    sum down would leave too little for the first of many clients. A share of 0 gets nothing.
     """
     ends = np.cumsum(shares, axis=-1)
     ends *= (totals / ends[..., -1])[..., None]
@@ -76,7 +76,7 @@ def cut(totals: Ints, shares: Floats, rng: np.random.Generator) -> Ints:
 def quantity(
     n: int, clients: int, alpha: float, min_size: int, rng: np.random.Generator
 ) -> list[Tensor]:
-    """Give each client ``min_size`` of ``n`` random examples and share the rest by Dir(alpha)."""
+    """Give each client ``min_size`` of ``n`` random examples; divide the rest by Dir(alpha)."""
     rest = np.asarray(n - clients * min_size)
     sizes = min_size + cut(rest, dirichlet_rows(alpha, (clients,), rng), rng)
     return parts_of(rng.permutation(np.arange(clients).repeat(sizes)), clients)
@@ -84,11 +84,11 @@ def quantity(
 
 @dataclass(frozen=True, eq=False)
 class Quantity:
-    """Clients of different sizes, Dirichlet, with one distribution of classes (quantity skew).
+    """Draw clients' sizes from Dir(alpha), with the same classes on all of them (quantity skew).
 
     Sizes are ``N q``, ``q ~ Dir(alpha)`` (Li et al., ICDE 2022). Their code repeats the draw until
     the smallest client is large enough, which never ends for many clients; here every client has
-    ``min_size`` examples and the rest is shared by ``q``.
+    ``min_size`` examples and the rest is divided by ``q``.
     """
 
     clients: Clients = 10
@@ -105,18 +105,21 @@ class Quantity:
 def dirichlet(
     labels: Ints, clients: int, alpha: float, min_size: int, rng: np.random.Generator
 ) -> list[Tensor]:
-    """Share each class among the clients by Dir(alpha); repeat until each has ``min_size``.
+    """Divide each class among the clients by Dir(alpha); repeat until each has ``min_size``.
 
     Args:
-        labels: (N,) each example's class.
-        clients: how many clients.
+        labels: (N,) class of each example.
+        clients: number of clients.
         alpha: the concentration.
-        min_size: examples that each client has at least.
+        min_size: least number of examples per client.
         rng: the stream to draw from.
 
+    Returns:
+        the indices of each client's examples, ascending.
+
     Raises:
-        ConfigError: when no draw gave every client enough, with the largest ``min_size`` that one
-            of these draws gave.
+        ConfigError: when no draw gave every client enough; it names the largest ``min_size`` that
+            one of these draws gave.
     """
     counts = np.bincount(labels)
     counts = counts[counts > 0]
@@ -134,7 +137,7 @@ def dirichlet(
         ways += ["fewer clients", "a larger alpha", "form: published"]
         raise ConfigError(
             f"dirichlet.min_size: {min_size:,} is out of reach with alpha {alpha:g}: in {tries:,} "
-            f"draws the smallest of {clients:,} clients had {best:,} examples at most; try "
+            f"draws the smallest of {clients:,} clients had at most {best:,} examples; try "
             f"{', '.join(ways[:-1])} or {ways[-1]}"
         )
     owner = np.empty_like(labels)
@@ -148,22 +151,26 @@ def dirichlet(
 def dirichlet_published(
     labels: Ints, clients: int, alpha: float, rng: np.random.Generator
 ) -> list[Tensor]:
-    """Partition as the released FedHPro code does; clients differ by one example at most.
+    """Partition as the released FedHPro code does; sizes differ by at most one example.
 
     1. The shuffled examples are cut into one stretch for every ten clients.
-    2. In a stretch, class by class, Dir(alpha) shares the class among the clients that are below
-       their even share. This is repeated until each has half the even share.
-    3. What the clients drew is put in a row, stretch by stretch and client by client, and cut again
-       into equal blocks, the final clients. A block may hold what two neighbours drew.
+    2. In each stretch, class by class, Dir(alpha) divides the class among the clients that are
+       below their even share. This is repeated until each has half its even share.
+    3. The examples that the clients drew are put in a row, stretch by stretch and client by client,
+       and cut again into equal blocks, which are the final clients. A block may hold examples that
+       two neighbours drew.
 
-    The code redraws for all clients and sets the full ones to zero, which is the same distribution,
-    refuses fewer than ten clients, and may end in 0/0; here none of that.
+    The released code draws for all clients and then sets the full ones to zero, which is the same
+    distribution; it refuses fewer than ten clients and may end in 0/0, and this code does neither.
 
     Args:
-        labels: (N,) each example's class, N at least ``clients``.
-        clients: how many clients.
+        labels: (N,) class of each example, N at least ``clients``.
+        clients: number of clients.
         alpha: the concentration.
         rng: the stream to draw from.
+
+    Returns:
+        the indices of each client's examples, ascending.
 
     Raises:
         ConfigError: when step 2 finds no such draw.
@@ -174,7 +181,7 @@ def dirichlet_published(
     starts = np.arange(groups) * GROUP * n // clients
     group = np.arange(groups).repeat(np.diff(starts, append=n))
     classes = int(labels.max()) + 1
-    kind = group * classes + labels[shuffled]  # examples of one stretch and class
+    kind = group * classes + labels[shuffled]  # one number per stretch and class
     counts = np.bincount(kind, minlength=groups * classes).reshape(groups, classes)
     members = np.full(groups, GROUP)
     members[-1] = clients - GROUP * (groups - 1)
@@ -199,7 +206,7 @@ def capped_shares(counts: Ints, members: Ints, alpha: float, rng: np.random.Gene
         rng: the stream to draw from.
 
     Returns:
-        (G, C, GROUP) how much of each class each client draws.
+        (G, C, GROUP) the number of examples of each class that each client draws.
 
     Raises:
         ConfigError: when `DRAWS` random numbers gave some stretch no valid draw.
@@ -211,13 +218,13 @@ def capped_shares(counts: Ints, members: Ints, alpha: float, rng: np.random.Gene
     budget = max(DRAWS, 3 * result.size)
     while len(pending):
         tried = pending[:limit]
-        # A few stretches are tried many times at once, since a step in NumPy costs much the same.
+        # The last few stretches are tried many times in one step: it costs NumPy much the same.
         tried = tried.repeat(max(1, min(limit, 256) // len(tried)))
         budget -= len(tried) * classes * GROUP
         if budget < 0:
             raise ConfigError(
                 f"dirichlet.alpha: no draw with alpha {alpha:g} gave each of "
-                f"{members[pending[0]]} clients half their even share; try a larger alpha or "
+                f"{members[pending[0]]} clients half its even share; try a larger alpha or "
                 "form: plain"
             )
         inside = np.arange(GROUP) < members[tried, None]
@@ -226,7 +233,7 @@ def capped_shares(counts: Ints, members: Ints, alpha: float, rng: np.random.Gene
         shares = np.zeros((classes, len(tried), GROUP), np.int64)
         for label, n in enumerate(np.ascontiguousarray(counts[tried].T)):
             below = inside & (sizes * even < totals[:, None])
-            # All are full only when no example is left, and then it doesn't matter who gets none.
+            # All are full only when no example is left; then it does not matter who gets none.
             below |= inside & ~below.any(axis=1, keepdims=True)
             shares[label] = cut(n, dirichlet_rows(alpha, sizes.shape, rng, below), rng)
             sizes += shares[label]
@@ -239,12 +246,12 @@ def capped_shares(counts: Ints, members: Ints, alpha: float, rng: np.random.Gene
 
 @dataclass(frozen=True, eq=False)
 class Dirichlet:
-    """Share each class among the clients in proportions drawn from Dir(alpha) (label skew).
+    """Divide each class among the clients in proportions drawn from Dir(alpha) (label skew).
 
     ``plain`` draws class by class and starts again until every client has ``min_size`` examples
-    (Hsu et al., 2019; the minimum as in Li et al., ICDE 2022). ``published`` is the draw of the
-    released code of FedHPro (Wang et al., ICML 2026), see `dirichlet_published`: clients of equal
-    size.
+    (Hsu et al., 2019; the minimum as in Li et al., ICDE 2022). ``published`` is the draw of
+    FedHPro's released code (Wang et al., ICML 2026), with clients of equal size; see
+    `dirichlet_published`.
     """
 
     clients: Clients = 10
@@ -252,7 +259,7 @@ class Dirichlet:
     min_size: MinSize = 10
     form: Annotated[
         Literal["plain", "published"],
-        Field(description="plain: as drawn; published: equal sizes, as FedHPro's code"),
+        Field(description="plain: sizes as drawn; published: equal sizes, as in FedHPro's code"),
     ] = "plain"
 
     @hookimpl

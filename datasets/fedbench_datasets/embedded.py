@@ -1,4 +1,4 @@
-"""Data sets that are inside the wheel."""
+"""Data sets embedded in the wheel."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from . import digits
 class Digits:
     """Four digit domains, 32 x 32 RGB: MNIST, UCI optdigits, MNIST-M's recipe, rendered fonts.
 
-    Stand-ins, under their own names, for the four domains of the papers (MNIST, USPS, SVHN, SYN).
-    Sources and licences: ``datasets/README.md``.
+    They stand in, under their own names, for the four domains of the papers (MNIST, USPS, SVHN,
+    SYN). Inputs are uint8 (N, 3, 32, 32). Sources and licences: ``datasets/README.md``.
     """
 
     name: ClassVar[str] = "digits"
@@ -31,7 +31,7 @@ class Digits:
     source: ClassVar[str] = "MNIST, UCI optdigits, free photographs and fonts"
 
     def load(self, root: Path) -> Dataset:
-        """Compose the images from the packs in the wheel; ``root`` is not needed.
+        """Compose the images from the packs in the wheel; ``root`` is not used.
 
         Raises:
             ConfigError: when a pack is missing or damaged.

@@ -1,8 +1,8 @@
 """Downloads: resumed where they stopped, checked, and moved into place when they are complete.
 
-A file grows as ``NAME.part``; ``NAME.part.json`` remembers which version of which address it is, so
-that a later call goes on only with the same one (``Range`` with ``If-Range``). An archive is
-unpacked beside its place and renamed, then removed.
+A file grows as ``NAME.part``; ``NAME.part.json`` records its address and its version there, so that
+a later call resumes only the same file (``Range`` with ``If-Range``). An archive is unpacked into a
+temporary folder next to its place, which is then renamed; the archive is removed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fedbench.errors import ConfigError
 from .caching import why
 
 Report = Callable[[str, int, int | None], None]
-"""Called with (what is under way, how much of it is done, of how much if known)."""
+"""Called with (what is in progress, how much is done, of how much or ``None``)."""
 
 BLOCK = 1 << 18
 TRIES = 4
@@ -46,10 +46,10 @@ class Download:
     """One file of a data set.
 
     Args:
-        urls: the same file at one or more addresses, tried in order.
+        urls: one or more addresses of the file, tried in order.
         path: where it belongs, relative to the data set's folder.
-        checksum: ``md5:...`` or ``sha256:...``, as published; empty when none is.
-        unpack: the folder, beside it, that unpacking it gives; empty for no archive.
+        checksum: ``md5:...`` or ``sha256:...``, as published; empty if none is published.
+        unpack: the folder next to it that unpacking creates; empty if it is not an archive.
     """
 
     urls: tuple[str, ...]
@@ -59,14 +59,14 @@ class Download:
 
 
 class _Failed(Exception):
-    """An address that did not give the file; the text says why."""
+    """An address did not deliver the file; the text says why."""
 
 
 def fetch(downloads: Sequence[Download], folder: Path, report: Report) -> None:
-    """Bring all files into ``folder``; those that are there and intact stay.
+    """Download all files into ``folder``, except those that are already there and intact.
 
     Raises:
-        ConfigError: in one line, when a file can't be had, with where to put it by hand.
+        ConfigError: in one line, when a file cannot be downloaded; it says where to put it by hand.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def fetch(downloads: Sequence[Download], folder: Path, report: Report) -> None:
     except Timeout:
         raise ConfigError(f"{folder}: another process is fetching it") from None
     except OSError as error:
-        raise ConfigError(f"{folder} can't be written: {error.strerror or error}") from error
+        raise ConfigError(f"{folder} cannot be written: {error.strerror or error}") from error
 
 
 def _fetch(item: Download, folder: Path, report: Report) -> None:
@@ -95,8 +95,8 @@ def _fetch(item: Download, folder: Path, report: Report) -> None:
                 reasons.append(str(error))
         else:
             raise ConfigError(
-                f"{'; '.join(reasons)}; without a way there, get the file on another machine and "
-                f"put it at {target}"
+                f"{'; '.join(reasons)}; if this machine cannot get the file, download it on "
+                f"another one and put it at {target}"
             )
     if item.unpack:
         _unpack(target, place, report)
@@ -111,16 +111,16 @@ def _download(url: str, item: Download, target: Path, report: Report) -> None:
         found = _digest(part, item.checksum.partition(":")[0])
         part.unlink()
         note.unlink(missing_ok=True)
-        if resumed:  # what was there before may have been of another version
+        if resumed:  # the earlier bytes may have been of another version
             return _download(url, item, target, report)
-        raise _Failed(f"{url}: expected {item.checksum}, got {found}: not the published file")
+        raise _Failed(f"{url}: expected {item.checksum}, found {found}: not the published file")
     part.replace(target)
     note.unlink(missing_ok=True)
     return None
 
 
 def _transfer(url: str, item: Download, part: Path, note: Path, report: Report) -> bool:
-    """Complete ``part``; return whether it began with bytes of an earlier call."""
+    """Complete ``part``; return whether it began with bytes from an earlier call."""
     resumed = False
     for attempt in range(TRIES):
         if attempt:
@@ -138,11 +138,11 @@ def _transfer(url: str, item: Download, part: Path, note: Path, report: Report) 
                     return True
                 part.unlink()
             elif error.code not in (408, 429) and error.code < 500:
-                raise _Failed(f"{url}: the server answers {error.code} {error.reason}") from error
-            problem = f"the server answers {error.code} {error.reason}"
+                raise _Failed(f"{url}: the server answered {error.code} {error.reason}") from error
+            problem = f"the server answered {error.code} {error.reason}"
             continue
         except (OSError, http.client.HTTPException) as error:
-            problem = f"can't be reached ({getattr(error, 'reason', None) or error})"
+            problem = f"cannot be reached ({getattr(error, 'reason', None) or error})"
             if not attempt:
                 raise _Failed(f"{url}: {problem}") from error
             continue
@@ -157,12 +157,12 @@ def _transfer(url: str, item: Download, part: Path, note: Path, report: Report) 
         if not problem:
             return resumed
     raise _Failed(
-        f"{url}: {problem}; what has arrived is kept, and the same command goes on from it"
+        f"{url}: {problem}; what has arrived is kept, and the same command resumes from there"
     )
 
 
 def _begin(url: str, item: Download, part: Path, note: Path) -> tuple[int, dict[str, str]]:
-    """Return how many bytes are there to go on from, and the request's headers."""
+    """Return how many bytes to resume after, and the request's headers."""
     headers = {"User-Agent": "fedbench", "Accept-Encoding": "identity"}
     done = part.stat().st_size if part.is_file() else 0
     if not done:
@@ -181,7 +181,7 @@ def _begin(url: str, item: Download, part: Path, note: Path) -> tuple[int, dict[
 
 
 def _is_rest(response: Any, done: int) -> bool:
-    """Say whether the server sends what comes after ``done`` bytes, and not the whole file."""
+    """Return whether the server sends only what follows ``done`` bytes, not the whole file."""
     return (
         done > 0
         and response.status == 206
@@ -235,7 +235,7 @@ def _digest(path: Path, kind: str) -> str:
 
 
 def _unpack(archive: Path, place: Path, report: Report) -> None:
-    """Unpack a .zip or .tar.gz so that ``place`` appears at once and whole; links are left out."""
+    """Unpack a .zip or .tar.gz so that ``place`` appears whole or not at all; links are omitted."""
     what = f"unpacking {archive.name}"
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=place.parent) as name:
         inside = Path(name) / place.name
@@ -244,8 +244,10 @@ def _unpack(archive: Path, place: Path, report: Report) -> None:
             for member, file in _members(archive):
                 path = PurePosixPath(member)
                 if path.is_absolute() or ".." in path.parts or "\\" in member or ":" in member:
-                    raise ConfigError(f"{archive}: refused, it names {member!r}")
-                # An archive that has the folder on top, and one that has only its content.
+                    raise ConfigError(
+                        f"{archive}: refused: its {member!r} is not a plain relative path"
+                    )
+                # Some archives hold the folder itself, others only its content.
                 parts = path.parts[1:] if path.parts[0] == place.name else path.parts
                 target = inside.joinpath(*parts)
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -259,7 +261,7 @@ def _unpack(archive: Path, place: Path, report: Report) -> None:
                 f"{archive}: damaged archive ({why(error)}); remove it and fetch again"
             ) from error
         if not count:
-            raise ConfigError(f"{archive}: damaged archive (nothing in it); remove it")
+            raise ConfigError(f"{archive}: damaged archive (empty); remove it and fetch again")
         inside.replace(place)
         report(what, done, done)
 

@@ -1,4 +1,4 @@
-"""Anyone's images, from folders or from a CSV index, without writing a plugin."""
+"""Your own images, from folders or from a CSV index, without writing a plugin."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .public_base import Resolution
 from .public_folders import lines
 
 SPLITS = {"train": "train", "test": "test", "val": "test", "valid": "test", "validation": "test"}
-"""Name of a folder, or of a split in an index, -> split. ``test`` is preferred where both are."""
+"""Name of a folder, or of a split in an index -> split; a folder ``test`` precedes ``val``."""
 
 Split = dict[str, list[Item]]
 
@@ -32,7 +32,8 @@ class ImageFolder:
 
     Folders are ``[domain/]train/class/*.jpg`` and ``[domain/]test/class/*.jpg``. An index has the
     columns ``path`` (relative to the index), ``label``, ``split`` (train or test) and, if there are
-    several, ``domain``. Classes and domains are sorted by name. Without ``test``, ``val`` tests.
+    several domains, ``domain``. Classes and domains are sorted by name. Without a folder ``test``,
+    ``val`` is the test set. Inputs are uint8 (N, 3, resolution, resolution).
     """
 
     name: ClassVar[str] = "image-folder"
@@ -44,15 +45,16 @@ class ImageFolder:
     source: ClassVar[str] = "your own files"
 
     path: Annotated[
-        str, Field(min_length=1, description="folder or .csv, absolute or below the data root")
+        str,
+        Field(min_length=1, description="folder or .csv, absolute or relative to the data root"),
     ] = "image-folder"
     resolution: Resolution = 64
     fit: Annotated[
-        Fit, Field(description="stretch to a square, or crop the largest one in the middle")
+        Fit, Field(description="stretch to a square, or crop the largest central square")
     ] = "stretch"
 
     def load(self, root: Path) -> Dataset:
-        """Read or open the images; inputs are mapped from the cache under ``root``.
+        """Return the images; inputs are mapped from the cache under ``root``, decoded if need be.
 
         Raises:
             ConfigError: in one line, naming the file or folder.
@@ -82,7 +84,8 @@ class ImageFolder:
                 odd = sorted(set(pictures.class_folders(folder)) ^ set(classes))
                 if odd:
                     raise ReadError(
-                        f"{folder}: other class folders than {found[0]['train']}: {', '.join(odd)}"
+                        f"{folder}: class folders differ from those of {found[0]['train']}: "
+                        f"{', '.join(odd)}"
                     )
             splits.append({s: pictures.folder_items(f, classes) for s, f in folders.items()})
         return self._source(base, [], domains, classes, splits)
@@ -98,7 +101,7 @@ class ImageFolder:
             split = SPLITS.get(str(row["split"]).lower())
             if split is None or not row["path"] or not row["label"]:
                 raise ReadError(
-                    f"{index}:{number}: expected path, label, and train or test as split, found "
+                    f"{index}:{number}: expected a path, a label, train or test as split, found "
                     f"{row['path']!r}, {row['label']!r}, {row['split']!r}"
                 )
             path = index.parent / Path(row["path"])

@@ -1,6 +1,6 @@
-"""Changes to the training data before the partition, or of one client after it.
+"""Modifiers of the training data: of all of it before the partition, or of each client's after it.
 
-They compose with every partition. Test data stay as they are.
+They compose with every partition. Test data are left unchanged.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from .partitions import Ints
 def long_tail_sizes(available: Ints, rho: float) -> Ints:
     """Return ``floor(n_max rho^(-c / (C - 1)))`` for each class c.
 
-    ``n_max`` is the largest for which every class has that many: the size of class 0 when all
-    classes are of one size.
+    ``n_max`` is the largest value for which every class has that many examples: the size of class
+    0 when all classes have the same size.
 
     Args:
-        available: (C,) examples of each class.
-        rho: the imbalance ratio, first class to last.
+        available: (C,) number of examples of each class.
+        rho: the imbalance ratio, first class to last; at least 1.
     """
     last = max(1, len(available) - 1)
     shape = rho ** (-np.arange(len(available)) / last)
     n_max = (available / shape).min()
-    # 5000 / 100 must not become 49 where the quotient comes out as 49.999...
+    # 5000 / 100 must not become 49 because the quotient is computed as 49.999...
     sizes: Ints = np.floor(n_max * shape * (1 + 1e-12)).astype(np.int64)
     return sizes
 
@@ -43,11 +43,13 @@ class LongTail:
     """Thin out the training examples so that class sizes fall exponentially (long tail).
 
     ``n_c = n_max rho^(-c / (C - 1))`` (Cui et al., CVPR 2019): class 0 is the largest, ``rho``
-    times the last. CIFAR-10 with ``rho`` 100: 5000, 2997, 1796, ..., 83, 50. Examples are dropped
-    at random, over all domains together.
+    times as large as the last. CIFAR-10 with ``rho`` 100: 5000, 2997, 1796, ..., 83, 50. Examples
+    are dropped at random, from all domains together.
     """
 
-    rho: Annotated[float, Field(ge=1, description="size of the first class to the last")] = 100.0
+    rho: Annotated[
+        float, Field(ge=1, description="size of the first class relative to the last")
+    ] = 100.0
 
     @hookimpl
     def prepare_data(self, data: Dataset, rng: np.random.Generator) -> Dataset:
@@ -71,16 +73,16 @@ class LongTail:
 def noisy_labels(
     labels: Ints, num_classes: int, rate: float, kind: str, rng: np.random.Generator
 ) -> Ints:
-    """Make a label wrong with probability ``rate``, each for itself.
+    """Make each label wrong with probability ``rate``, independently of the others.
 
     Args:
-        labels: (n,) the right classes.
+        labels: (n,) the correct classes.
         num_classes: C, at least 2.
         rate: probability of a wrong label.
         kind: ``symmetric`` (any other class, equally likely) or ``pairs`` (the next class; 0 after
             the last).
-        rng: the stream to draw from. The same draws serve every rate: what is wrong at a low rate
-            is wrong in the same way at a higher one.
+        rng: the stream to draw from. Every rate uses the same draws: a label that is wrong at a
+            low rate is wrong in the same way at a higher one.
     """
     flipped = rng.random(len(labels)) < rate
     shift = rng.integers(1, num_classes, len(labels)) if kind == "symmetric" else 1
@@ -92,7 +94,7 @@ class LabelNoise:
     """Give some of every client's training examples a wrong label, the same in every round.
 
     ``symmetric``: any other class; ``pairs``: the next class (Han et al., Co-teaching, NeurIPS
-    2018). The data are partitioned by their right labels.
+    2018). The data are partitioned by their correct labels.
     """
 
     rate: Annotated[float, Field(ge=0, le=1, description="share of wrong labels")] = 0.2
@@ -113,7 +115,7 @@ class LabelNoise:
 class LeaveOut:
     """Train on all domains but one and test on that one alone (leave-one-domain-out)."""
 
-    domain: Annotated[str, Field(min_length=1, description="the domain that is only tested on")]
+    domain: Annotated[str, Field(min_length=1, description="the domain used only for testing")]
 
     @hookimpl
     def prepare_data(self, data: Dataset) -> Dataset:
@@ -132,8 +134,8 @@ def add_noise(inputs: Tensor, deviation: float, rng: np.random.Generator) -> Ten
     """Add Gaussian noise to each value.
 
     Args:
-        inputs: (n, ...) uint8, which stays uint8, rounded and clipped to 0..255, or float.
-        deviation: standard deviation, in units in which uint8's 255 is 1.
+        inputs: (n, ...) float, or uint8, which stays uint8, rounded and clipped to 0..255.
+        deviation: standard deviation, in units where uint8's 255 is 1.
         rng: the stream to draw from.
     """
     noise = torch.from_numpy(rng.standard_normal(tuple(inputs.shape), dtype=np.float32))
@@ -148,7 +150,7 @@ class FeatureNoise:
 
     ``linear`` makes clients differ (noise-based feature imbalance, Li et al., ICDE 2022): client i
     of N, from 0, gets the standard deviation ``deviation * i / (N - 1)``, as in their released
-    code. ``constant`` gives all of them the same.
+    code. ``constant`` gives all of them the same deviation.
     """
 
     deviation: Annotated[
@@ -156,7 +158,7 @@ class FeatureNoise:
     ] = 0.1
     growth: Annotated[
         Literal["constant", "linear"],
-        Field(description="linear: from none for client 0 to all of it for the last"),
+        Field(description="linear: from 0 for client 0 to the full deviation for the last"),
     ] = "linear"
 
     @hookimpl

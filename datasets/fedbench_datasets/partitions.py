@@ -1,8 +1,8 @@
-"""How the training examples are divided among clients.
+"""Partitions: how the training examples are divided among clients.
 
-A partition is computed as one array, the owner of each example. No example can then belong to two
-clients or be forgotten, whatever the rule (but for ``domains``, which may use a part of the data).
-``dirichlet`` and ``quantity`` have a module of their own.
+A partition is computed as one array, the owner of each example. No rule can then give an example to
+two clients or forget one (except ``domains``, which may use only part of the data). ``dirichlet``
+and ``quantity`` have a module of their own.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from fedbench.hookspecs import hookimpl
 from fedbench.types import Dataset
 
 Count = Annotated[int, Field(ge=0)]
-Clients = Annotated[int, Field(ge=1, description="how many clients")]
-MinSize = Annotated[int, Field(ge=1, description="examples that each client has at least")]
+Clients = Annotated[int, Field(ge=1, description="number of clients")]
+MinSize = Annotated[int, Field(ge=1, description="least number of examples per client")]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 
 
 def parts_of(owner: Ints, clients: int) -> list[Tensor]:
-    """Return the examples of each client, ascending, from the owner of each example (N,)."""
+    """Return the indices of each client's examples, ascending, from each example's owner (N,)."""
     order = torch.from_numpy(np.argsort(owner, kind="stable"))
     return list(order.split(np.bincount(owner, minlength=clients).tolist()))
 
 
 def evenly(n: int, parts: int) -> Ints:
-    """Number ``n`` things in a row by the equal blocks they fall into; the first may be longer."""
+    """Return the block (n,) of each item in ``parts`` equal blocks; the first may be 1 longer."""
     sizes = np.full(parts, n // parts)
     sizes[: n % parts] += 1
     return np.arange(parts).repeat(sizes)
@@ -51,7 +51,7 @@ def check_sizes(plugin: str, examples: int, clients: int, min_size: int = 1) -> 
     """Check that there are enough examples for every client.
 
     Raises:
-        ConfigError: that names the plugin, and what would work.
+        ConfigError: when there are not; it names the plugin and what would work.
     """
     if clients * min_size <= examples:
         return
@@ -80,19 +80,19 @@ class Iid:
 
 @dataclass(frozen=True, eq=False)
 class Domains:
-    """Each client draws from one domain (domain shift); no example is given twice.
+    """Give each client examples of one domain (domain shift); no example is given twice.
 
     A client gets ``examples``, or ``fraction`` of its domain; with neither, the clients of a domain
-    share all of it evenly. Clients are numbered domain by domain. The protocol of FPL (Huang et
-    al., CVPR 2023).
+    share all of it evenly. Clients are numbered domain by domain. This is the protocol of FPL
+    (Huang et al., CVPR 2023).
     """
 
     clients_per_domain: Annotated[
         Annotated[int, Field(ge=1)] | dict[str, Count],
-        Field(description="clients of each domain, or domain -> clients"),
+        Field(description="clients per domain, or domain -> clients"),
     ] = 2
     examples: Annotated[
-        Annotated[int, Field(ge=1)] | None, Field(description="examples of each client")
+        Annotated[int, Field(ge=1)] | None, Field(description="examples per client")
     ] = None
     fraction: Annotated[
         Annotated[float, Field(gt=0, le=1)] | None,
@@ -137,7 +137,7 @@ class Domains:
 
 
 def shards(labels: Ints, clients: int, each: int, rng: np.random.Generator) -> list[Tensor]:
-    """Sort by label, cut into ``clients * each`` equal shards, deal ``each`` to every client."""
+    """Sort by label, cut into ``clients * each`` equal shards, deal each client ``each``."""
     dealt = rng.permutation(np.arange(clients).repeat(each))
     owner = np.empty_like(labels)
     owner[by_label(labels, rng)] = dealt[evenly(len(labels), len(dealt))]
@@ -149,29 +149,29 @@ class Shards:
     """Sort by label, cut into equal shards, and deal each client a few of them at random.
 
     The pathological non-IID partition of McMahan et al. (AISTATS 2017): 100 clients, 200 shards of
-    300 MNIST digits, two for each client. Shard sizes differ by one where the cut is not even.
+    300 MNIST digits, two per client. Shard sizes differ by at most one.
     """
 
     clients: Clients = 10
-    shards_per_client: Annotated[int, Field(ge=1, description="shards that each client gets")] = 2
+    shards_per_client: Annotated[int, Field(ge=1, description="shards per client")] = 2
 
     @hookimpl
     def partition(self, data: Dataset, rng: np.random.Generator) -> Sequence[Tensor]:
         n, each = len(data.train), self.shards_per_client
         if self.clients * each > n:
             raise ConfigError(
-                f"shards: {self.clients:,} clients with shards_per_client: {each} cut "
-                f"{self.clients * each:,} shards from {n:,} training examples; at most "
+                f"shards: {self.clients:,} clients with shards_per_client: {each} need "
+                f"{self.clients * each:,} shards, and there are {n:,} training examples; at most "
                 f"clients: {n // each} can have {each} each"
             )
         return shards(data.train.labels.numpy(), self.clients, each, rng)
 
 
 def share_classes(labels: Ints, holders: Sequence[Ints], rng: np.random.Generator) -> Ints:
-    """Divide the examples of each class evenly among the clients that hold it; (N,) owners.
+    """Divide each class evenly among the clients that hold it; return owners (N,).
 
     Args:
-        labels: (N,) each example's class.
+        labels: (N,) class of each example.
         holders: for each class, the clients that hold it; none for a class without examples.
         rng: the stream to draw from.
     """
@@ -194,7 +194,7 @@ def check_holders(plugin: str, data: Dataset, holders: Sequence[Ints], works: st
         works: options that would work, for the error.
 
     Raises:
-        ConfigError: that names the plugin and the class.
+        ConfigError: when a class has too few; it names the plugin and the class.
     """
     counts = data.train.labels.bincount(minlength=len(data.classes)).tolist()
     for name, n, clients in zip(data.classes, counts, holders, strict=True):
@@ -210,22 +210,22 @@ def choose_classes(
 ) -> list[list[int]]:
     """Choose ``k`` different classes for each client so that all are held equally often.
 
-    The number of clients that hold a class differs by one at most, so every class is held if
+    The numbers of clients that hold a class differ by at most one, so every class is held if
     ``clients * k`` is at least the number of classes.
 
     Args:
         present: the classes to choose from, at least ``k``.
-        clients: how many clients.
-        k: classes of each client.
+        clients: number of clients.
+        k: classes per client.
         rng: the stream to draw from.
 
     Returns:
-        for each client, its classes.
+        the classes of each client.
     """
     held = np.zeros(len(present))
     chosen = []
     for _ in range(clients):
-        # The least held first, at random among equals.
+        # The least held classes first, ties broken at random.
         first = np.argpartition(held + rng.random(len(held)), k - 1)[:k]
         held[first] += 1
         chosen.append(present[first].tolist())
@@ -234,14 +234,14 @@ def choose_classes(
 
 @dataclass(frozen=True, eq=False)
 class ClassesPerClient:
-    """Each client holds ``classes`` classes; a class is divided evenly among its holders.
+    """Give each client ``classes`` classes; divide each class evenly among its holders.
 
-    The quantity-based label imbalance ``#C = k`` of Li et al. (ICDE 2022). Classes are given out so
-    that the number of holders differs by one at most from class to class.
+    The quantity-based label imbalance ``#C = k`` of Li et al. (ICDE 2022). The numbers of clients
+    that hold a class differ by at most one from class to class.
     """
 
     clients: Clients = 10
-    classes: Annotated[int, Field(ge=1, description="classes of each client")] = 2
+    classes: Annotated[int, Field(ge=1, description="classes per client")] = 2
 
     @hookimpl
     def partition(self, data: Dataset, rng: np.random.Generator) -> Sequence[Tensor]:
@@ -255,9 +255,9 @@ class ClassesPerClient:
         if self.clients * self.classes < len(present):
             need = -(-len(present) // self.clients)
             raise ConfigError(
-                f"classes_per_client: {self.clients} clients with {self.classes} each hold "
-                f"{self.clients * self.classes} of {len(present)} classes, and nobody the others; "
-                f"it takes classes: {need} or clients: {-(-len(present) // self.classes)}"
+                f"classes_per_client: {self.clients} clients with {self.classes} each hold only "
+                f"{self.clients * self.classes} of {len(present)} classes; use classes: {need} or "
+                f"clients: {-(-len(present) // self.classes)}"
             )
         chosen = choose_classes(present, self.clients, self.classes, rng)
         holders: list[list[int]] = [[] for _ in data.classes]
@@ -272,10 +272,10 @@ class ClassesPerClient:
 
 @dataclass(frozen=True, eq=False)
 class Biased:
-    """Some clients hold one class each, the others hold all; a class is divided evenly.
+    """Give some clients one class each and the others all; divide each class evenly.
 
-    The first ``one_class_clients`` ids have one class each, in random order and again from the
-    start when there are more of them than classes. Clients with all classes are much larger.
+    The clients with one class come first. They get the classes in random order, starting again when
+    there are more such clients than classes. Clients with all classes are much larger.
     """
 
     one_class_clients: Annotated[

@@ -1,7 +1,7 @@
-"""Images: folders of them in torchvision's order, decoded and resized with Pillow on all cores.
+"""Image files: class folders in torchvision's order, decoded and resized with Pillow.
 
-Pillow's resizing is integer arithmetic, so every machine gives the same bytes, the same as
-torchvision's ``Resize`` gives on an image file.
+Pillow resizes with integer arithmetic, so every machine gives the same bytes, and the same as
+torchvision's ``Resize`` gives for an image file.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from .caching import ReadError, Writer, why
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 Item = tuple[str, int]
-"""An image file and its label; a plain string, since there may be 100,000."""
+"""An image file's path and label; the path is a plain string, since there may be 100,000."""
 
 Fit = Literal["stretch", "crop"]
 CHUNK = 256
 
 
 def class_folders(folder: Path, expected: int | None = None) -> list[str]:
-    """Return the names of the class folders in ``folder``, sorted; hidden ones are none.
+    """Return the names of the class folders in ``folder``, sorted; hidden ones do not count.
 
     Raises:
-        ReadError: when there are none, or not as many as expected.
+        ReadError: when there are none, or not as many as ``expected``.
     """
     if not folder.is_dir():
         raise ReadError(f"{folder}: no such folder")
@@ -50,7 +50,7 @@ def folder_items(folder: Path, classes: Sequence[str]) -> list[Item]:
     """Return the images below each class folder in torchvision's order: by class, then by name.
 
     Raises:
-        ReadError: for a class without an image.
+        ReadError: when a class has no image.
     """
     from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset  # slow to import
 
@@ -70,11 +70,11 @@ def image(path: str, resolution: int, fit: Fit = "stretch") -> U8:
     Args:
         path: any format that Pillow reads.
         resolution: pixels of each side.
-        fit: ``stretch`` changes the sides' proportion, as torchvision's ``Resize((r, r))`` does;
-            ``crop`` takes the largest square in the middle.
+        fit: ``stretch`` changes the aspect ratio, as torchvision's ``Resize((r, r))`` does;
+            ``crop`` takes the largest central square.
 
     Raises:
-        ReadError: when it can't be read.
+        ReadError: when it cannot be read.
     """
     from torchvision.datasets.folder import pil_loader
 
@@ -83,7 +83,7 @@ def image(path: str, resolution: int, fit: Fit = "stretch") -> U8:
     except FileNotFoundError:
         raise ReadError(f"{path}: no such file") from None
     except UnidentifiedImageError:
-        raise ReadError(f"{path}: truncated or damaged image (of no known format)") from None
+        raise ReadError(f"{path}: truncated or damaged image (unknown format)") from None
     except Exception as error:  # Pillow fails in many ways on a damaged file
         raise ReadError(f"{path}: truncated or damaged image ({why(error)})") from error
     return _resized(picture, resolution, fit).transpose(2, 0, 1)
@@ -101,7 +101,7 @@ def _resized(picture: Image.Image, resolution: int, fit: Fit) -> U8:
 
 
 def resize(images: U8, resolution: int) -> U8:
-    """Resize (n, height, width) grey images to (n, resolution, resolution), like `image`."""
+    """Resize grey images (n, height, width) to (n, resolution, resolution), as `image` does."""
     if images.shape[1:] == (resolution, resolution):
         return images
     return np.stack([_resized(Image.fromarray(one), resolution, "stretch") for one in images])
@@ -126,7 +126,7 @@ def add_images(
     fit: Fit = "stretch",
     domain: int = 0,
 ) -> None:
-    """Read image files on all cores and add them in order."""
+    """Read image files in up to eight threads and add them in order."""
     stream = iter(items)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         while chunk := list(islice(stream, CHUNK)):

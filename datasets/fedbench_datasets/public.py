@@ -1,8 +1,7 @@
-"""Public image data sets whose files hold arrays: MNIST, Fashion-MNIST, CIFAR, and four digit sets.
+"""Public image data sets whose files hold arrays: MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100.
 
-Addresses and checksums are those that torchvision's classes carry. Sources: MNIST, LeCun et al.,
-Proc. IEEE 1998; Fashion-MNIST, Xiao et al., arXiv 1708.07747; CIFAR, Krizhevsky 2009; USPS, Hull,
-TPAMI 1994; SVHN, Netzer et al., NIPS workshop 2011; SYN, Ganin & Lempitsky, ICML 2015.
+Addresses and checksums are those in torchvision's classes. Sources: MNIST, LeCun et al., Proc. IEEE
+1998; Fashion-MNIST, Xiao et al., arXiv 1708.07747; CIFAR, Krizhevsky 2009.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ IDX_PARTS = {"train": "train", "test": "t10k"}
 
 
 def idx_downloads(mirrors: Sequence[str], md5: Sequence[str]) -> tuple[Download, ...]:
-    """Return the four IDX files of an MNIST-like set: train images, labels, test images, labels."""
+    """Return the four IDX files of an MNIST-like set: images and labels of train, then of test."""
     names = [
         f"{part}-{what}-ubyte.gz"
         for part in IDX_PARTS.values()
@@ -37,7 +36,11 @@ def idx_downloads(mirrors: Sequence[str], md5: Sequence[str]) -> tuple[Download,
 
 
 def idx_files(folders: Sequence[Path]) -> dict[str, tuple[Path, Path]]:
-    """Find the four IDX files, packed or not: split -> (images, labels)."""
+    """Find the four IDX files, gzipped or not; return split -> (images, labels).
+
+    Raises:
+        ReadError: when one is missing.
+    """
 
     def find(part: str, what: str, dimensions: int) -> Path:
         stems = [f"{part}-{what}{dot}idx{dimensions}-ubyte" for dot in "-."]
@@ -62,9 +65,10 @@ MNIST_FILES = idx_downloads(
 
 @dataclass(frozen=True, eq=False)
 class Mnist(Public):
-    """MNIST: 70,000 handwritten digits, 28 x 28 grey (60,000 to train).
+    """MNIST: 70,000 handwritten digits, 28 x 28 grey (60,000 for training).
 
-    Files in ``ROOT/mnist/`` (or ``raw/``, ``MNIST/raw/`` in it): the four IDX files, packed or not.
+    Files in ``ROOT/mnist/`` (or ``raw/`` or ``MNIST/raw/`` in it): the four IDX files, gzipped or
+    not.
     """
 
     name: ClassVar[str] = "mnist"
@@ -95,7 +99,7 @@ class Mnist(Public):
 
 @dataclass(frozen=True, eq=False)
 class FashionMnist(Mnist):
-    """Fashion-MNIST: 70,000 pieces of clothing, 28 x 28 grey (60,000 to train).
+    """Fashion-MNIST: 70,000 pieces of clothing, 28 x 28 grey (60,000 for training).
 
     Files in ``ROOT/fashion-mnist/``, named and read like MNIST's. Debian's package
     ``dataset-fashion-mnist`` has them in ``/usr/share/datasets/fashion-mnist``.
@@ -125,9 +129,10 @@ class FashionMnist(Mnist):
 
 @dataclass(frozen=True, eq=False)
 class Cifar10(Public):
-    """CIFAR-10: 60,000 photographs of ten kinds of things, 32 x 32 RGB (50,000 to train).
+    """CIFAR-10: 60,000 photographs in ten classes, 32 x 32 RGB (50,000 for training).
 
     Files in ``ROOT/cifar10/``: ``cifar-10-python.tar.gz``, or ``cifar-10-batches-py/`` from it.
+    They are pickles, so only the published files are opened.
     """
 
     name: ClassVar[str] = "cifar10"
@@ -153,7 +158,7 @@ class Cifar10(Public):
         "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
         "test_batch": "40351d587109b95175f43aff81a1287e",
     }
-    """Published MD5 of each pickled file; a file with another one is never opened."""
+    """Published MD5 of each pickled file; a file with a different MD5 is never opened."""
     batches: ClassVar[dict[str, tuple[str, ...]]] = {
         "train": tuple(f"data_batch_{n}" for n in range(1, 6)),
         "test": ("test_batch",),
@@ -184,9 +189,10 @@ class Cifar10(Public):
 
 @dataclass(frozen=True, eq=False)
 class Cifar100(Cifar10):
-    """CIFAR-100: 60,000 photographs in 100 classes, 32 x 32 RGB (50,000 to train).
+    """CIFAR-100: 60,000 photographs in 100 classes, 32 x 32 RGB (50,000 for training).
 
     Files in ``ROOT/cifar100/``: ``cifar-100-python.tar.gz``, or ``cifar-100-python/`` from it.
+    They are pickles, so only the published files are opened.
     """
 
     name: ClassVar[str] = "cifar100"

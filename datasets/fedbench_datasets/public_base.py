@@ -1,4 +1,4 @@
-"""What all data sets that are files on disk share: finding, caching, fetching, and their errors."""
+"""The base of all public data sets: finding, caching and fetching their files, and the errors."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from . import caching, fetching
 from .caching import ReadError, Source
 from .fetching import Download, Report
 
-Resolution = Annotated[int, Field(ge=4, le=1024, description="pixels of each side, after resizing")]
+Resolution = Annotated[int, Field(ge=4, le=1024, description="pixels per side after resizing")]
 
 
 def in_train(number: int) -> bool:
-    """Say whether example ``number`` of a list trains: 8 of every 10 in a row do, then 2 test."""
+    """Return whether item ``number`` of a list, from 0, trains: the first 8 of every 10 do."""
     return number % 10 <= 7
 
 
@@ -32,7 +32,7 @@ class Public:
     name: ClassVar[str]
     size: ClassVar[str]
     card: ClassVar[str]
-    """The protocol card that belongs to the data set; not every data set has one."""
+    """The name of the data set's own protocol card; not every data set has one."""
     default: ClassVar[bool]
     """Set only by the data set that a run uses when it names none."""
     embedded: ClassVar[bool] = False
@@ -40,19 +40,19 @@ class Public:
     source: ClassVar[str]
     downloads: ClassVar[tuple[Download, ...]] = ()
     by_hand: ClassVar[str] = ""
-    """For files that may not or can't be downloaded plainly: where they are, how to lay them out;
-    ``{folder}`` stands for the data set's folder."""
+    """For files that may not or cannot be downloaded directly: where they are and where to put
+    them; ``{folder}`` stands for the data set's folder."""
 
     def _open(self, root: Path) -> Source:
-        """Find the files below ``root``.
+        """Find the files below ``root``; return them with the function that decodes them.
 
         Raises:
-            ReadError: when one is missing.
+            ReadError: when a file is missing.
         """
         raise NotImplementedError
 
     def load(self, root: Path) -> Dataset:
-        """Return the data set, from the cache when it is there; inputs are mapped from disk.
+        """Return the data set, from the cache if it is there; inputs are mapped from disk.
 
         Raises:
             ConfigError: when a file is missing, damaged or not what was expected, in one line.
@@ -69,7 +69,7 @@ class Public:
         """Download what may be downloaded into ``root``.
 
         Raises:
-            ConfigError: when that fails, or when files have to be got by hand, saying how.
+            ConfigError: when that fails, or when files must be obtained by hand; it says how.
         """
         folder = root / self.name
         if self.downloads:
@@ -85,6 +85,6 @@ class Public:
         flag = "" if root == default_data_root() else f" --data-root {root}"
         does = "downloads it"
         if self.by_hand:
-            does = "downloads what it may" if self.downloads else "says where to get it"
+            does = "downloads what it can" if self.downloads else "says where to get it"
             does += " and says where to get the rest" if self.downloads else ""
         return f"; `fedbench data{flag} fetch {self.name}` {does}"

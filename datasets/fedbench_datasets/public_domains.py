@@ -1,9 +1,11 @@
 """Public data sets of several domains: digits from four sources, Office-Caltech, PACS.
 
-Splits: where a set has none, its images are taken in torchvision's ``ImageFolder`` order (by class
-folder, then by file name), numbered over the whole domain, and numbers 0..7 of every ten train
-while 8 and 9 test; this is the Office-Caltech split of the FPL authors' code (Huang et al., CVPR
-2023).
+A data set without a split of its own is split as in the code of FPL's authors (Huang et al., CVPR
+2023): the images of a domain are numbered in torchvision's ``ImageFolder`` order (by class folder,
+then by file name), and of every ten, numbers 0 to 7 train and 8 and 9 test.
+
+Sources of the digits: MNIST, LeCun et al., Proc. IEEE 1998; USPS, Hull, TPAMI 1994; SVHN, Netzer et
+al., NIPS workshop 2011; SYN, Ganin & Lempitsky, ICML 2015.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from .public_base import Public, Resolution, in_train
 
 @dataclass(frozen=True, eq=False)
 class DigitsFull(Public):
-    """Digits in four domains, the originals: MNIST, USPS, SVHN, SYN, 32 x 32 RGB.
+    """The original four digit domains: MNIST, USPS, SVHN and SYN, 32 x 32 RGB.
 
     Files in ``ROOT/digits-full/``: ``MNIST/`` (or the data set ``mnist``'s folder) with four IDX
     files; ``USPS/usps.bz2`` and ``usps.t.bz2``; ``SVHN/train_32x32.mat`` and ``test_32x32.mat``;
@@ -98,7 +100,11 @@ class DigitsFull(Public):
 
 
 def checked_digits(folder: Path) -> list[str]:
-    """Return the ten digits after checking that ``folder`` has a folder for each and no other."""
+    """Return the ten digits after checking that ``folder`` has a folder for each and no others.
+
+    Raises:
+        ReadError: when it has others.
+    """
     names = pictures.class_folders(folder, 10)
     if names != list(DIGITS):
         raise ReadError(f"{folder}: expected class folders 0 to 9, found {', '.join(names)}")
@@ -107,7 +113,7 @@ def checked_digits(folder: Path) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class FolderDomains(Public):
-    """A folder of class folders for each domain, without a split of its own."""
+    """A data set with a folder of class folders for each domain, and no split of its own."""
 
     domains: ClassVar[tuple[str, ...]]
     count: ClassVar[int]
@@ -126,7 +132,8 @@ class FolderDomains(Public):
             if found != classes:
                 odd = sorted(set(found) ^ set(classes))
                 raise ReadError(
-                    f"{folder}: other class folders than {self.domains[0]}: {', '.join(odd)}"
+                    f"{folder}: class folders differ from those of {self.domains[0]}: "
+                    f"{', '.join(odd)}"
                 )
             items.append(pictures.folder_items(folder, classes))
 
@@ -148,8 +155,8 @@ class OfficeCaltech(FolderDomains):
     """Office-Caltech-10 (Gong et al., CVPR 2012): ten classes of objects in four domains.
 
     Files in ``ROOT/office-caltech/`` (or ``Office_Caltech_10/`` in it): folders ``caltech``,
-    ``amazon``, ``webcam``, ``dslr``, each with the same ten class folders of images. Split: see the
-    module; 8 of every 10 train.
+    ``amazon``, ``webcam``, ``dslr``, each with the same ten class folders of images. Of every ten
+    images, eight train; see the module.
     """
 
     name: ClassVar[str] = "office-caltech"
@@ -161,7 +168,7 @@ class OfficeCaltech(FolderDomains):
     count: ClassVar[int] = 10
     inner: ClassVar[tuple[str, ...]] = ("Office_Caltech_10", "office_caltech_10")
     by_hand: ClassVar[str] = (
-        "its images are on personal drives only; find 'Office-Caltech-10' images (2,533), and put "
+        "its images are on personal drives only; find 'Office-Caltech-10' (2,533 images) and put "
         "them at {folder}/<caltech, amazon, webcam, dslr>/<class>/*.jpg"
     )
 
@@ -171,8 +178,8 @@ class Pacs(FolderDomains):
     """PACS (Li et al., ICCV 2017): seven classes as photographs, art, cartoons and sketches.
 
     Files in ``ROOT/pacs/`` (or ``PACS/`` or ``kfold/`` in it): folders ``art_painting``,
-    ``cartoon``, ``photo``, ``sketch``, each with the same seven class folders. Split: see the
-    module; 8 of every 10 train, not the authors' own lists.
+    ``cartoon``, ``photo``, ``sketch``, each with the same seven class folders. Of every ten
+    images, eight train; see the module. The authors' own lists are not used.
     """
 
     name: ClassVar[str] = "pacs"

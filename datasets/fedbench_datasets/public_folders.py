@@ -20,15 +20,15 @@ from .public_base import Public, Resolution, in_train
 
 
 def lines(path: Path) -> list[str]:
-    """Return the lines of a text file without those that are empty.
+    """Return the lines of a text file without the empty ones.
 
     Raises:
-        ReadError: when it is no UTF-8 text.
+        ReadError: when it is not UTF-8 text.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ReadError(f"{path}: damaged: no UTF-8 text at byte {error.start}") from error
+        raise ReadError(f"{path}: damaged: not UTF-8 text at byte {error.start}") from error
     return [line for line in text.splitlines() if line.strip()]
 
 
@@ -40,7 +40,7 @@ def from_splits(
     domain: str,
     resolution: int,
 ) -> Source:
-    """Return the source of one domain whose images are listed; ``tables`` are read besides."""
+    """Return the source of one domain from its listed images; ``tables`` are the other files."""
 
     def decode(out: Writer) -> tuple[Sequence[str], Sequence[str]]:
         for split, items in splits.items():
@@ -53,9 +53,9 @@ def from_splits(
 
 @dataclass(frozen=True, eq=False)
 class TinyImagenet(Public):
-    """Tiny ImageNet: 200 ImageNet classes, 64 x 64 RGB, 500 to train and 50 to test in each.
+    """Tiny ImageNet: 200 ImageNet classes, 64 x 64 RGB, 500 training and 50 test images in each.
 
-    Files in ``ROOT/tiny-imagenet/tiny-imagenet-200/``, as they come: ``wnids.txt``,
+    Files in ``ROOT/tiny-imagenet/tiny-imagenet-200/``, as distributed: ``wnids.txt``,
     ``train/<wnid>/images/*.JPEG``, ``val/images/*.JPEG`` with ``val/val_annotations.txt``. Its
     validation images are the test images here, since the test labels are not public.
     """
@@ -89,7 +89,9 @@ class TinyImagenet(Public):
         found = pictures.class_folders(base / "train", self.count)
         if found != classes:
             odd = sorted(set(found) ^ set(classes))
-            raise ReadError(f"{base / 'train'}: other class folders than {names}: {odd[0]} ...")
+            raise ReadError(
+                f"{base / 'train'}: class folders differ from those in {names}: {odd[0]} ..."
+            )
         numbers = {wnid: n for n, wnid in enumerate(classes)}
         test = []
         for row, line in enumerate(lines(notes), 1):
@@ -105,8 +107,8 @@ class TinyImagenet(Public):
 def _must_exist(items: Sequence[Item], table: Path) -> None:
     missing = [path for path, _ in items if not os.path.isfile(path)]
     if missing:
-        more = f" and {len(missing) - 1} more images" if len(missing) > 1 else ""
-        raise ReadError(f"{missing[0]}: no such file{more}, but {table.name} names it")
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ReadError(f"{missing[0]}: no such file, but {table.name} names it{more}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +117,8 @@ class Ham10000(Public):
 
     Files in ``ROOT/ham10000/``: ``HAM10000_metadata.csv`` (or without ``.csv``, or ``.tab``) and
     anywhere below, for example in ``HAM10000_images_part_1/``, the images ``ISIC_*.jpg``. There is
-    no published split of these images: within each diagnosis the lesions, sorted by id, train or
-    test 8 : 2 of every ten, so that no lesion is in both.
+    no published split of these images: within each diagnosis, of every ten lesions, sorted by id,
+    eight train and two test. No lesion is in both.
     """
 
     name: ClassVar[str] = "ham10000"
@@ -149,8 +151,8 @@ class Ham10000(Public):
         for number, row in enumerate(rows, 2):
             if row["dx"] not in lesions or not row["image_id"]:
                 raise ReadError(
-                    f"{table}:{number}: expected a dx of {', '.join(self.classes)}, found "
-                    f"{row['dx']!r}"
+                    f"{table}:{number}: expected an image_id and a dx among "
+                    f"{', '.join(self.classes)}, found {row['image_id']!r} and {row['dx']!r}"
                 )
             lesions[row["dx"]][str(row["lesion_id"])].append(row["image_id"])
         splits: dict[str, list[Item]] = {"train": [], "test": []}
@@ -169,11 +171,12 @@ class Ham10000(Public):
 
 @dataclass(frozen=True, eq=False)
 class Sun397(Public):
-    """SUN397 (Xiao et al., CVPR 2010): 108,754 photographs of 397 kinds of scenes.
+    """SUN397 (Xiao et al., CVPR 2010): 108,754 photographs of scenes in 397 classes.
 
-    Files in ``ROOT/sun397/SUN397/``, as they come: ``ClassName.txt`` and ``a/abbey/sun_*.jpg`` ...;
-    for the authors' splits also ``Partitions/Training_01.txt`` ... beside it. Without ``partition``
-    all images are used: within each class, sorted, 8 of every ten train.
+    Files in ``ROOT/sun397/SUN397/``, as distributed: ``ClassName.txt``, ``a/abbey/sun_*.jpg`` and
+    so on; for the authors' splits also ``ROOT/sun397/Partitions/Training_01.txt`` and so on.
+    Without ``partition`` all images are used: within each class, of every ten images, sorted by
+    name, eight train.
     """
 
     name: ClassVar[str] = "sun397"
@@ -200,7 +203,7 @@ class Sun397(Public):
     resolution: Resolution = 64
     partition: Annotated[
         Annotated[int, Field(ge=1, le=10)] | None,
-        Field(description="which of the authors' ten splits, 50 + 50 images a class"),
+        Field(description="which of the authors' ten splits, 50 + 50 images per class"),
     ] = None
 
     def _open(self, root: Path) -> Source:
@@ -243,7 +246,7 @@ class Sun397(Public):
             for row, line in enumerate(lines(table), 1):
                 name = line.strip().rpartition("/")[0]
                 if name not in numbers:
-                    raise ReadError(f"{table}:{row}: {name!r} is no class of ClassName.txt")
+                    raise ReadError(f"{table}:{row}: {name!r} is not a class of ClassName.txt")
                 items.append((str(base / "SUN397" / line.strip()[1:]), numbers[name]))
             _must_exist(items, table)
             splits[split] = items

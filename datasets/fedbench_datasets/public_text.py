@@ -1,7 +1,7 @@
 """AG's News as token ids, and the embedding classifier for it.
 
-AG_NEWS in the form of Zhang, Zhao & LeCun, NeurIPS 2015. The model is a mean of word embeddings
-under a linear classifier, after Joulin et al., EACL 2017.
+AG's News in the form of Zhang, Zhao & LeCun, NeurIPS 2015. The model is the mean of the word
+embeddings and a linear classifier, after Joulin et al., EACL 2017.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ Text = tuple[int, list[str]]
 
 
 def words(text: str) -> list[str]:
-    """Return the lower-case words of a text; the file's ``#39;`` is an apostrophe."""
+    """Return the lower-case words of a text; ``#39;`` in the files is an apostrophe."""
     return WORD.findall(text.lower().replace("#39;", "'").replace(" '", "'"))
 
 
 def vocabulary(texts: Iterable[Text], size: int) -> dict[str, int]:
-    """Number the most frequent words from 2 on: at most ``size`` ids, padding and unknown included.
+    """Number the most frequent words from 2: at most ``size`` ids, with padding and unknown words.
 
-    Words that are as frequent as each other come in alphabetical order.
+    Equally frequent words come in alphabetical order.
     """
     counts = Counter(word for _, found in texts for word in found)
     ranked = sorted(counts, key=lambda word: (-counts[word], word))
@@ -59,10 +59,10 @@ def encode(texts: Sequence[Text], known: Mapping[str, int], length: int) -> npt.
 
 
 def read_csv(path: Path, classes: int) -> list[Text]:
-    """Read rows ``class,title,description`` with classes from 1.
+    """Read rows ``class,title,description`` with classes from 1; return them with classes from 0.
 
     Raises:
-        ReadError: naming file and line.
+        ReadError: when a row is damaged or a class is missing; it names the file and line.
     """
     texts: list[Text] = []
     if not _ends_whole(path):
@@ -84,7 +84,7 @@ def read_csv(path: Path, classes: int) -> list[Text]:
 
 
 def _ends_whole(path: Path) -> bool:
-    """Say whether a file whose fields are quoted also ends with a quote."""
+    """Return whether the file ends with a quote, if its fields are quoted."""
     with path.open("rb") as file:
         quoted = file.read(1) == b'"'
         file.seek(max(0, path.stat().st_size - 16))
@@ -93,7 +93,7 @@ def _ends_whole(path: Path) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class AgNews(Public):
-    """AG's News: 127,600 news texts on four topics (120,000 to train), as token ids.
+    """AG's News: 127,600 news texts on four topics (120,000 for training), as token ids.
 
     Files in ``ROOT/ag-news/`` (or ``ag_news_csv/`` in it): ``train.csv`` and ``test.csv``. Inputs
     are int64 (N, length); the vocabulary comes from the training texts. Model: ``text_embedding``.
@@ -121,9 +121,9 @@ class AgNews(Public):
     )
 
     vocabulary: Annotated[
-        int, Field(ge=3, description="most ids, those of padding and unknown words included")
+        int, Field(ge=3, description="largest number of ids, with padding and unknown words")
     ] = 20_000
-    length: Annotated[int, Field(ge=1, le=1000, description="words kept of each text")] = 64
+    length: Annotated[int, Field(ge=1, le=1000, description="words kept per text")] = 64
 
     def _open(self, root: Path) -> Source:
         base = root / self.name
@@ -145,7 +145,7 @@ class AgNews(Public):
 
 
 class TextEmbeddingModule(nn.Module):
-    """Mean of the embeddings of a text's words under a linear classifier."""
+    """The mean of the embeddings of a text's words, and a linear classifier."""
 
     def __init__(self, vocabulary: int, feature_size: int, classes: int) -> None:
         super().__init__()
@@ -154,11 +154,15 @@ class TextEmbeddingModule(nn.Module):
         self.classifier = nn.Linear(feature_size, classes)
 
     def features(self, ids: Tensor) -> Tensor:
-        """Map ids (B, length) to the mean embedding (B, d) of those that are no padding."""
+        """Map ids (B, length) to the mean embedding (B, d) of those that are not padding.
+
+        Raises:
+            ConfigError: on the CPU, when an id is outside the vocabulary.
+        """
         if ids.device.type == "cpu" and int(ids.max()) >= self.embedding.num_embeddings:
             raise ConfigError(
-                f"model text_embedding has {self.embedding.num_embeddings} rows, the data an id "
-                f"{int(ids.max())}: set model.vocabulary to the data set's"
+                f"model text_embedding has {self.embedding.num_embeddings} rows, but the data "
+                f"have id {int(ids.max())}: set model.vocabulary to the data set's vocabulary"
             )
         kept = (ids != PADDING).unsqueeze(-1)
         total = (self.embedding(ids) * kept).sum(dim=1)
@@ -168,16 +172,18 @@ class TextEmbeddingModule(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class TextEmbedding:
-    """Masked mean of word embeddings, for token ids (N, length); d = feature_size."""
+    """The mean of word embeddings without padding, for token ids (N, length); d = feature_size."""
 
-    vocabulary: Annotated[int, Field(ge=3, description="ids, as in the data set's option")] = 20_000
+    vocabulary: Annotated[
+        int, Field(ge=3, description="number of ids, as in the data set's option")
+    ] = 20_000
     feature_size: Annotated[int, Field(ge=1, description="d, size of an embedding")] = 128
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-        """Make the model for inputs (length,).
+        """Build the model for inputs (length,).
 
         Raises:
-            ConfigError: for inputs that are no rows of ids.
+            ConfigError: when the inputs are not rows of ids.
         """
         if len(input_shape) != 1:
             shape = " x ".join(map(str, input_shape))

@@ -42,7 +42,11 @@ def find(folders: Sequence[Path], *names: str) -> Path:
 
 
 def find_folder(folders: Sequence[Path]) -> Path:
-    """Return the first folder that exists, upper and lower case alike; else raise ReadError."""
+    """Return the first folder that exists, ignoring upper and lower case.
+
+    Raises:
+        ReadError: when there is none.
+    """
     for wanted in folders:
         if wanted.is_dir():
             return wanted
@@ -54,14 +58,14 @@ def find_folder(folders: Sequence[Path]) -> Path:
 
 
 def idx(path: Path, dimensions: int) -> U8:
-    """Read an IDX file of unsigned bytes with that many dimensions, packed with gzip or not.
+    """Read an IDX file of unsigned bytes with that many dimensions, gzipped or not.
 
     Raises:
         ReadError: when it is damaged, truncated, too long or another kind of array.
     """
     data = _unpacked(path)
     if len(data) < 4 or data[:2] != b"\0\0":
-        raise ReadError(f"{path}: is no IDX file")
+        raise ReadError(f"{path}: not an IDX file")
     kind, found = data[2], data[3]
     if kind != 8 or found != dimensions:
         raise ReadError(
@@ -93,7 +97,11 @@ def _unpacked(path: Path) -> bytes:
 
 
 def idx_pair(images: Path, labels: Path, classes: int) -> tuple[U8, I64]:
-    """Read IDX images (n, height, width) and their labels (n,)."""
+    """Read IDX images (n, height, width) and their labels (n,).
+
+    Raises:
+        ReadError: when a file is damaged, the counts differ or a class is missing.
+    """
     pictures, numbers = idx(images, 3), idx(labels, 1)
     if len(pictures) != len(numbers):
         raise ReadError(f"{labels}: {len(numbers)} labels for {len(pictures)} images in {images}")
@@ -101,10 +109,10 @@ def idx_pair(images: Path, labels: Path, classes: int) -> tuple[U8, I64]:
 
 
 def checked_labels(path: Path, labels: Any, classes: int) -> I64:
-    """Return labels as int64 (n,) after checking that they are 0..classes-1, all of them present.
+    """Return labels as int64 (n,) after checking that they are 0..classes-1 and all occur.
 
     Raises:
-        ReadError: naming the file and what was found.
+        ReadError: when they are not; it names the file and what was found.
     """
     numbers = np.asarray(labels).reshape(-1).astype(np.int64)
     present = np.unique(numbers)
@@ -117,7 +125,11 @@ def checked_labels(path: Path, labels: Any, classes: int) -> I64:
 
 
 def libsvm_digits(folder: Path, train: bool) -> tuple[U8, I64]:
-    """Read ``usps.bz2`` or ``usps.t.bz2`` in ``folder``: images (n, 16, 16) and labels (n,)."""
+    """Read ``usps.bz2`` or ``usps.t.bz2`` in ``folder``: images (n, 16, 16) and labels (n,).
+
+    Raises:
+        ReadError: when the file is damaged or a class is missing.
+    """
     from torchvision.datasets import USPS  # slow to import
 
     path = folder / ("usps.bz2" if train else "usps.t.bz2")
@@ -132,7 +144,11 @@ def libsvm_digits(folder: Path, train: bool) -> tuple[U8, I64]:
 
 
 def mat_digits(path: Path) -> tuple[U8, I64]:
-    """Read SVHN's cropped digits: images (n, 3, 32, 32) and labels (n,), its label 10 as 0."""
+    """Read SVHN's cropped digits: images (n, 3, 32, 32) and labels (n,), where 10 becomes 0.
+
+    Raises:
+        ReadError: when the file is damaged, of another form, or a class is missing.
+    """
     from scipy.io import loadmat
 
     try:

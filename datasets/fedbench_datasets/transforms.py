@@ -1,8 +1,8 @@
 """Transforms of whole batches, with random parameters per sample.
 
 Each is a pure function of the batch and its parameters, and a plugin that draws the parameters: on
-the CPU, so that a run gets the same numbers whatever its device, and only for training. Inputs are
-never changed in place. What changes pixels at random goes before ``normalize``, except ``cutout``.
+the CPU, so that a run gets the same numbers on every device, and only for training. Inputs are
+never changed in place. Random changes of pixels belong before ``normalize``, except ``cutout``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def check_images(plugin: str, inputs: Tensor) -> None:
     """Check that ``inputs`` are images.
 
     Raises:
-        ConfigError: that names the plugin.
+        ConfigError: when they are not; it names the plugin and the shape.
     """
     if inputs.ndim != 4:
         raise ConfigError(
@@ -34,14 +34,14 @@ def check_images(plugin: str, inputs: Tensor) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Normalize:
-    """Subtract a mean and divide by a deviation, per channel or one for all."""
+    """Subtract a mean and divide by a standard deviation, one per channel or one for all."""
 
-    mean: Annotated[tuple[float, ...], Field(min_length=1, description="of inputs in [0, 1]")] = (
-        0.5,
-    )
+    mean: Annotated[
+        tuple[float, ...], Field(min_length=1, description="mean of inputs in [0, 1]")
+    ] = (0.5,)
     std: Annotated[
         tuple[Annotated[float, Field(gt=0)], ...],
-        Field(min_length=1, description="deviation of inputs in [0, 1]"),
+        Field(min_length=1, description="standard deviation of inputs in [0, 1]"),
     ] = (0.5,)
 
     @hookimpl
@@ -58,7 +58,7 @@ class Normalize:
 
 
 def crop(images: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
-    """Pad with zeros on all sides and cut out the original size, at a place per sample.
+    """Pad with zeros on all sides and crop to the original size, at a place of its own per sample.
 
     Args:
         images: (B, channels, height, width).
@@ -167,7 +167,7 @@ class ColourJitter:
 
 
 def cutout(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
-    """Set a square to 0, at a place per sample; what reaches over the border is cut off.
+    """Set one square per sample to 0; the part of it beyond the border is cut off.
 
     Args:
         images: (B, channels, height, width).
@@ -189,7 +189,7 @@ def cutout(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
 class Cutout:
     """Set a square around a random pixel to 0 (training only; DeVries and Taylor, 2017).
 
-    The square may reach over the border. After ``normalize`` 0 is the mean, as in the paper.
+    The square may extend beyond the border. After ``normalize``, 0 is the mean, as in the paper.
     """
 
     size: Annotated[int, Field(ge=1, description="side of the square in pixels")] = 8

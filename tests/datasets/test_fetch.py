@@ -155,7 +155,7 @@ def test_a_later_call_goes_on_from_what_is_there(site: Site, tmp_path: Path) -> 
     done = fetching.TRIES * 200_000
     text = str(raised.value)
     assert f"{site.url}data.bin: the connection ended after {done} of {len(CONTENT)} bytes" in text
-    assert "what has arrived is kept, and the same command goes on from it" in text
+    assert "what has arrived is kept, and the same command resumes from there" in text
     assert left(tmp_path) == ["data.bin.part", "data.bin.part.json"]
     get(site, tmp_path)
     assert site.asked[-1] == ("data.bin", f"bytes={done}-")
@@ -230,8 +230,8 @@ def test_a_wrong_checksum_is_one_line_and_leaves_nothing(
     with pytest.raises(ConfigError) as raised:
         get(site, tmp_path, checksum=right)
     text = str(raised.value)
-    assert f"data.bin: expected {right}, got {wrong}: not the published file" in text
-    assert text.endswith(f"get the file on another machine and put it at {tmp_path / 'data.bin'}")
+    assert f"data.bin: expected {right}, found {wrong}: not the published file" in text
+    assert text.endswith(f"download it on another one and put it at {tmp_path / 'data.bin'}")
     assert "\n" not in text
     assert left(tmp_path) == ["data.bin"]
     assert (tmp_path / "data.bin").read_bytes() == b"mine"
@@ -245,8 +245,8 @@ def test_mirrors_are_tried_in_order(site: Site, tmp_path: Path) -> None:
     (tmp_path / "data.bin").unlink()
     with pytest.raises(ConfigError) as raised:
         get(site, tmp_path, urls=urls[:2])
-    assert "first.bin: the server answers 403 Forbidden; " in str(raised.value)
-    assert "second.bin: the server answers 404 Not Found; " in str(raised.value)
+    assert "first.bin: the server answered 403 Forbidden; " in str(raised.value)
+    assert "second.bin: the server answered 404 Not Found; " in str(raised.value)
 
 
 def test_a_part_of_one_mirror_is_not_continued_from_another(site: Site, tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_part_of_one_mirror_is_not_continued_from_another(site: Site, tmp_path
 
 def test_a_server_in_trouble_is_asked_again(site: Site, tmp_path: Path) -> None:
     site.status["data.bin"] = 503
-    with pytest.raises(ConfigError, match="the server answers 503 Service Unavailable"):
+    with pytest.raises(ConfigError, match="the server answered 503 Service Unavailable"):
         get(site, tmp_path)
     assert len(site.asked) == fetching.TRIES
 
@@ -271,9 +271,9 @@ def test_no_network_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.Monkey
         with pytest.raises(ConfigError) as raised:
             fetching.fetch([Download((url,), "data.bin")], tmp_path, lambda *_: None)
     text = str(raised.value)
-    assert text.startswith(f"{url}: can't be reached (")
+    assert text.startswith(f"{url}: cannot be reached (")
     assert text.endswith(
-        "; without a way there, get the file on another machine and put it at "
+        "; if this machine cannot get the file, download it on another one and put it at "
         f"{tmp_path / 'data.bin'}"
     )
     assert "\n" not in text
@@ -281,10 +281,10 @@ def test_no_network_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_folder_that_cannot_be_written_is_named(site: Site, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    with pytest.raises(ConfigError, match="taken can't be written: File exists"):
+    with pytest.raises(ConfigError, match="taken cannot be written: File exists"):
         get(site, tmp_path / "taken")
     (tmp_path / "data.bin.part").mkdir()
-    with pytest.raises(ConfigError, match="can't be written: Is a directory"):
+    with pytest.raises(ConfigError, match="cannot be written: Is a directory"):
         get(site, tmp_path)
 
 
@@ -350,7 +350,7 @@ def test_an_archive_becomes_a_folder(
 def test_an_archive_that_points_outside_is_refused(
     site: Site, tmp_path: Path, pack: Callable[[dict[str, bytes]], bytes], name: str
 ) -> None:
-    with pytest.raises(ConfigError, match="refused, it names "):
+    with pytest.raises(ConfigError, match=r"refused: its .* is not a plain relative path"):
         get_archive(site, tmp_path / "in", pack({"pictures/ok.txt": b"", name: b"out"}))
     assert not (tmp_path / "in/pictures").exists()
     assert not list(tmp_path.rglob("*out.txt"))

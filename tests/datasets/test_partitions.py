@@ -309,8 +309,8 @@ def test_each_client_draws_from_one_domain_and_no_example_is_given_twice(ink, ch
         (
             Shards(21, 2),
             [20, 20],
-            "shards: 21 clients with shards_per_client: 2 cut 42 shards from 40 training examples; "
-            "at most clients: 20 can have 2 each",
+            "shards: 21 clients with shards_per_client: 2 need 42 shards, and there are 40 "
+            "training examples; at most clients: 20 can have 2 each",
         ),
         (
             ClassesPerClient(5, 3),
@@ -320,8 +320,8 @@ def test_each_client_draws_from_one_domain_and_no_example_is_given_twice(ink, ch
         (
             ClassesPerClient(2, 2),
             [20] * 5,
-            "classes_per_client: 2 clients with 2 each hold 4 of 5 classes, and nobody the others; "
-            "it takes classes: 3 or clients: 3",
+            "classes_per_client: 2 clients with 2 each hold only 4 of 5 classes; use classes: 3 or "
+            "clients: 3",
         ),
         (
             ClassesPerClient(9, 2),
@@ -338,7 +338,7 @@ def test_each_client_draws_from_one_domain_and_no_example_is_given_twice(ink, ch
         (
             Dirichlet(4, 0.001, form="published"),
             [100],
-            "dirichlet.alpha: no draw with alpha 0.001 gave each of 4 clients half their even "
+            "dirichlet.alpha: no draw with alpha 0.001 gave each of 4 clients half its even "
             "share; try a larger alpha or form: plain",
         ),
         (

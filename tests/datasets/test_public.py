@@ -108,7 +108,7 @@ TRAIN = "train-images-idx3-ubyte.gz"
     ("name", "content", "expected"),
     [
         (TRAIN, None, f"mnist/{TRAIN}: no such file"),
-        (TRAIN, b"<html>404</html>", f"{TRAIN}: is no IDX file"),
+        (TRAIN, b"<html>404</html>", f"{TRAIN}: not an IDX file"),
         (TRAIN, gzip.compress(idx(pictures(20, 28, 28)))[:-9], "truncated or damaged gzip file"),
         (
             TRAIN,
@@ -305,7 +305,7 @@ def test_damage_to_digits_full_is_one_line(
     damage(digits / "digits-full" / name)
     text = message(DigitsFull(), digits)
     assert expected in text
-    assert text.endswith("fetch digits-full` downloads what it may and says where to get the rest")
+    assert text.endswith("fetch digits-full` downloads what it can and says where to get the rest")
 
 
 def test_every_cut_of_a_mat_file_is_one_kind_of_error(tmp_path: Path) -> None:

@@ -258,8 +258,8 @@ def test_a_root_that_cannot_be_written_is_cached_in_the_users_folder(
 @pytest.mark.parametrize(
     ("labels", "text"),
     [
-        ([0, 0, 0, 0], "1 classes in the training examples, expected 2"),
-        ([0, 1, 2, 0], "3 classes in the training examples, expected 2"),
+        ([0, 0, 0, 0], "expected 2 classes in the training examples, found 1"),
+        ([0, 1, 2, 0], "expected 2 classes in the training examples, found 3"),
     ],
 )
 def test_the_classes_of_the_training_examples_are_counted(
@@ -281,7 +281,7 @@ def test_a_long_decoding_says_how_far_it_is(
     source = Source(shelf.base, shelf.files(), shelf.decode, examples=6)
     caching.load(source, shelf.root, "shelf", {})
     shown = capsys.readouterr()
-    assert "shelf: decoded 6 of 6, once" in shown.err
+    assert "shelf: decoded 6 of 6 (the first time only)" in shown.err
     assert shown.out == ""
 
 

@@ -107,7 +107,7 @@ def test_the_text_model_names_what_does_not_fit() -> None:
     with pytest.raises(ConfigError, match="takes rows of token ids, not inputs 3 x 32 x 32"):
         TextEmbedding().build((3, 32, 32), 4)
     model = TextEmbedding(vocabulary=5).build((4,), 2)
-    with pytest.raises(ConfigError, match="has 5 rows, the data an id 7: set model"):
+    with pytest.raises(ConfigError, match="has 5 rows, but the data have id 7: set model"):
         model.features(torch.tensor([[7]]))
 
 
