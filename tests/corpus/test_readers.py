@@ -94,7 +94,7 @@ def run(
     tiny_config: Callable[..., RunConfig],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, Path]:
-    """A finished run, and one with client states that was left after its second round."""
+    """Make a finished run, and one with client states, interrupted after its second round."""
     folder = tmp_path_factory.mktemp("readers")
     config = tiny_config(installed, "moon", rounds=3)
     Run(config, folder / "whole", registry=installed).run()
@@ -150,7 +150,7 @@ def test_a_damaged_checkpoint_is_refused_or_whole(
     except FedbenchError as error:
         one_line(error)
     else:
-        # Only what leaves the meaning alone may pass: white space, or a key that nobody reads.
+        # Only changes that keep the meaning may pass: white space, or a key that is never read.
         before = json.loads((part / "checkpoint" / "checkpoint.json").read_bytes())
         after = json.loads((path / "checkpoint" / "checkpoint.json").read_bytes())
         assert {

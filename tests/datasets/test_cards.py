@@ -1,4 +1,4 @@
-"""Every card resolves, gives every value a reason, and belongs to what it says."""
+"""Every card resolves, gives a reason for every value, and fits the data set that names it."""
 
 from __future__ import annotations
 

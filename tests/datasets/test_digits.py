@@ -1,4 +1,4 @@
-"""The embedded data set `digits`: what comes out, what is kept apart, what damage does."""
+"""The embedded data set `digits`: its content, its disjoint parts, and damage to its packs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def copied(tmp_path):
 
 
 def rows(array):
-    """The items of an array as a set of byte strings."""
+    """Return the items of an array as a set of byte strings."""
     return {item.tobytes() for item in array}
 
 
@@ -146,7 +146,7 @@ def test_optdigits_is_cut_between_two_forms(packs):
     train, test = (packs["optdigits"][f"{split}_source"] for split in digits.SPLITS)
     assert sorted(train) == list(range(1287))
     assert sorted(test) == list(range(1287, 1797))
-    # A form starts with 0..9 three times over: the cut lies just before one.
+    # A form starts with 0..9 three times over: the cut is just before one.
     labels = np.empty(1797, int)
     labels[train] = packs["optdigits"]["train_labels"]
     labels[test] = packs["optdigits"]["test_labels"]

@@ -29,12 +29,12 @@ CONTENT = bytes(range(256)) * 5000  # 1.28 MB: several blocks
 
 @dataclasses.dataclass
 class Site:
-    """What the server has, how it misbehaves, and what it was asked."""
+    """The server's files, how it misbehaves, and the requests that it got."""
 
     files: dict[str, bytes]
     url: str = ""
     cut_after: int | None = None
-    """Bytes after which the connection is closed, once for each number given in ``cuts``."""
+    """Bytes after which the connection is closed, as many times as ``cuts`` says."""
     cuts: int = 0
     ranges: bool = True
     etag: str | None = '"v1"'
@@ -265,7 +265,7 @@ def test_a_server_in_trouble_is_asked_again(site: Site, tmp_path: Path) -> None:
 
 def test_no_network_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with socket.socket() as taken:  # a port where nobody listens
+    with socket.socket() as taken:  # a port on which nothing listens
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/data.bin"
         with pytest.raises(ConfigError) as raised:
@@ -341,7 +341,7 @@ def test_an_archive_becomes_a_folder(
     found = {str(p.relative_to(tmp_path)): p.read_bytes() for p in tmp_path.rglob("*.txt")}
     assert found == {"pictures/a/1.txt": b"one", "pictures/2.txt": b"two"}
     assert not (tmp_path / "pictures/link").exists()
-    get_archive(site, tmp_path, b"")  # it is there: nothing is asked for
+    get_archive(site, tmp_path, b"")  # it is there: nothing is requested
     assert len(site.asked) == 1
 
 

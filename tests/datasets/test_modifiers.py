@@ -28,7 +28,7 @@ def rng(seed=0):
 
 
 def data(counts):
-    """``counts[c]`` training and 5 test examples of class c; the inputs tell them apart."""
+    """Return ``counts[c]`` training examples of class c, with distinct inputs, and 5 to test on."""
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     train = Examples(torch.arange(len(labels))[:, None], labels, torch.zeros_like(labels))
     test = Examples(torch.zeros(5, 1).long(), torch.zeros(5).long(), torch.zeros(5).long())

@@ -1,4 +1,4 @@
-"""Partitions: every example once, sizes as promised, what can't be is an error that says why."""
+"""Partitions: every example once, sizes as promised, and errors that say what would work."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ RULES = {
     "dirichlet": lambda clients: Dirichlet(clients, alpha=1.0, min_size=2),
     "published": lambda clients: Dirichlet(clients, alpha=1.0, min_size=2, form="published"),
 }
-"""Rules that divide all of the data, for a number of clients from 3."""
+"""Rules that divide all of the data, for 3 or more clients."""
 
 
 def rng(seed=0):
@@ -45,7 +45,7 @@ def rng(seed=0):
 
 
 def data(counts, seed=0):
-    """A data set with ``counts[c]`` training examples of class c, shuffled; inputs don't matter."""
+    """Return ``counts[c]`` training examples of class c, shuffled; the inputs do not matter."""
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
     train = Examples(torch.zeros(len(labels), 1), labels, torch.zeros_like(labels))
@@ -53,7 +53,7 @@ def data(counts, seed=0):
 
 
 def table(parts, of):
-    """(clients, classes): how many examples of each class each client has."""
+    """Return (clients, classes) how many examples of each class each client has."""
     return torch.stack(
         [of.train.labels[part].bincount(minlength=len(of.classes)) for part in parts]
     )
@@ -235,11 +235,11 @@ def test_published_draw_stops_at_the_even_share_and_gives_each_half_of_it(counts
 
 
 def test_published_form_cuts_what_the_clients_drew_into_equal_blocks():
-    # One class for each client that draws, and nothing to cut anew: as many examples as classes.
+    # Each client draws one class, and all have the same size: the second cut changes nothing.
     of = data([30] * 10)
     counts = table(Dirichlet(10, 1e-6, form="published").partition(data=of, rng=rng()), of)
     assert sorted(counts.flatten().tolist()) == [0] * 90 + [30] * 10
-    # Uneven classes: every client gets 30 all the same, so blocks reach over to the neighbour.
+    # Uneven classes: every client still gets 30, so blocks extend into the neighbour's draw.
     of = data([60] + [30] * 7 + [15, 15])
     counts = table(Dirichlet(10, 1e-6, form="published").partition(data=of, rng=rng()), of)
     assert (counts.sum(1) == 30).all()
@@ -282,7 +282,7 @@ def test_each_client_draws_from_one_domain_and_no_example_is_given_twice(ink, ch
         assert len(part) == next((wanted[k] for k in share), size // clients)
 
 
-# What can't be
+# Impossible requests
 
 
 @pytest.mark.parametrize(

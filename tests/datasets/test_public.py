@@ -50,7 +50,7 @@ def write_idx(folder: Path, packed: bool = True) -> dict[str, np.ndarray]:
     return images
 
 
-# MNIST and its kin
+# IDX files
 
 
 @pytest.mark.parametrize("packed", [True, False])

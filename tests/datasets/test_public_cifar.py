@@ -83,7 +83,7 @@ def cifar10_batches() -> dict[str, Batch]:
 
 @pytest.fixture
 def publish(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Make the checksums of small files the published ones."""
+    """Declare the checksums of small files the published ones: ``publish(cls, files)``."""
 
     def patch(cls: type[Cifar10], files: Mapping[str, bytes]) -> None:
         checksums = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
@@ -100,7 +100,7 @@ def batches() -> dict[str, Batch]:
 
 @pytest.fixture
 def files(batches: Mapping[str, Batch], publish: Callable[..., None]) -> dict[str, bytes]:
-    """CIFAR-10's files, with ten images in each batch; they count as the published ones."""
+    """Return CIFAR-10's files with ten images per batch, declared the published ones."""
     found = {name: python2_pickle(batch) for name, batch in batches.items()}
     publish(Cifar10, found)
     return found
@@ -178,7 +178,7 @@ class Calls:
 
 
 def evil(target: Path) -> dict[str, bytes]:
-    """Pickles that make the file ``target`` when they are opened."""
+    """Return pickles that create the file ``target`` when they are opened."""
     touch = f"open({str(target)!r}, 'w').close()"
     return {
         "os.system": pickle.dumps(Calls(os.system, f"touch {target}")),

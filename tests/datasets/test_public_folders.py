@@ -29,7 +29,7 @@ def picture(path: Path, width: int = 12, height: int = 9) -> None:
 
 
 def expected(path: Path, side: int) -> np.ndarray:
-    """What torchvision's loader and Resize give."""
+    """Return the image as torchvision's loader and Resize read it."""
     from torchvision.datasets.folder import default_loader
     from torchvision.transforms import Resize
 
@@ -252,7 +252,7 @@ def test_sun397_whole_and_by_the_authors_partition(tmp_path: Path, message: Mess
     assert "ClassName.txt: expected 397 lines" in message(Sun397(), tmp_path)
 
 
-# anyone's folders
+# your own folders
 
 
 def test_image_folder_without_domains(tmp_path: Path) -> None:

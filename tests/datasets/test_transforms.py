@@ -39,7 +39,7 @@ def apply(plugin, images, train=True, seed=0):
 
 
 def one_by_one(function, images, *parameters):
-    """torchvision's ``function(image, ...)`` on each sample with its own parameters."""
+    """Apply torchvision's ``function(image, ...)`` to each sample with its own parameters."""
     return torch.stack(
         [function(*each) for each in zip(images, *(p.tolist() for p in parameters), strict=True)]
     )
@@ -146,7 +146,7 @@ def test_cutout_is_centred_on_any_pixel():
     assert (sizes == 9).float().mean() == pytest.approx(9 / 25, abs=0.04)
 
 
-# What holds for all that draw
+# What holds for all random transforms
 
 
 @pytest.mark.parametrize("plugin", RANDOM, ids=ids)

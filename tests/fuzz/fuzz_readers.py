@@ -5,8 +5,8 @@
 
 The first word is the reader: ``yaml`` (parsing, and resolving a config), ``checkpoint`` (pointer
 and tensors), ``rounds``, ``result`` or ``client`` (a client's state file); the rest goes to
-libFuzzer. A reader may refuse what it gets with a `ConfigError` of one line and nothing else: any
-other exception stops the fuzzer, which then writes the input to ``crash-*``. What it found is in
+libFuzzer. A reader may refuse its input only with a `ConfigError` of one line: any other exception
+stops the fuzzer, which then writes the input to ``crash-*``. Inputs found this way are in
 ``tests/corpus``, which the tests run.
 """
 
@@ -42,7 +42,7 @@ TENSORS = save({"weights/w": torch.zeros(2)})
 
 
 def one_line(call: Callable[[], object]) -> None:
-    """Run a reader; it may refuse what it is given in one line."""
+    """Run a reader; it may refuse its input in one line."""
     try:
         call()
     except ConfigError as error:
