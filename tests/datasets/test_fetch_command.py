@@ -17,7 +17,7 @@ from fedbench_datasets import public, public_domains
 from fedbench_datasets.fetching import Download
 
 from fedbench import cli
-from fedbench import fetch as core
+from fedbench.cli import fetch as core
 
 
 def test_every_download_has_an_official_address_and_a_checksum(installed: Any) -> None:

@@ -112,8 +112,8 @@ def test_the_text_model_names_what_does_not_fit() -> None:
 
 
 def test_rounds_on_text_learn(news: Path, registry: Any) -> None:
-    from fedbench import config as configs
-    from fedbench.run import Run
+    from fedbench.config import resolve as configs
+    from fedbench.engine.run import Run
 
     plugins = {
         "domains": {"clients_per_domain": 2},
