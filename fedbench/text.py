@@ -1,4 +1,4 @@
-"""Numbers as people read them: percentages, bytes, durations."""
+"""Numbers as people read them: metrics, bytes, durations."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ Unit: TypeAlias = Literal["percent", "plain"]
 """How a metric's numbers are shown: a fraction of 1 as a percentage, any other number as it is."""
 
 
-def percent(value: Any) -> str:
-    """Return a fraction as a percentage with two decimals."""
-    return f"{100 * value:.2f}" if isinstance(value, (int, float)) else "-"
+def score(value: Any, unit: Unit, sign: str = "") -> str:
+    """Return a metric's value: a percentage with two decimals, or four decimals as it is.
+
+    Args:
+        value: anything but a number becomes ``-``.
+        unit: the metric's.
+        sign: ``+`` for a sign before positive values too.
+    """
+    if not isinstance(value, (int, float)):
+        return "-"
+    return f"{100 * value:{sign}.2f}" if unit == "percent" else f"{value:{sign}.4f}"
 
 
 def size(number: float) -> str:

@@ -16,30 +16,34 @@ from ..config.model import RunConfig
 from ..errors import ConfigError, did_you_mean
 from ..plugins.registry import LIMIT, Registry
 from ..store import reading
-from ..text import duration, percent, size
+from ..text import Unit, duration, score, size
 from ..types import Dataset
-from .progress import console, grid, title
+from .progress import console, grid, title, unit_of
 
 MANY = 100
 """Rows of a table that are shown before it is cut."""
 
 
-def print_result(result: Mapping[str, Any]) -> None:
-    """Print a result table: accuracy with its rule, bytes, seconds, digests."""
+def print_result(result: Mapping[str, Any], unit: Unit) -> None:
+    """Print a result table: accuracy with its rule, bytes, seconds, digests.
+
+    Args:
+        result: what ``result.json`` holds.
+        unit: of the metric that it reports.
+    """
     out = console()
     accuracy = result["accuracy"]
     head = title(result["method"], result["changes"], result["data"], result["seed"])
     rows = [
-        ("mean over domains", percent(accuracy["mean"])),
-        ("worst domain", percent(accuracy["worst"])),
-        ("std over domains", percent(accuracy["std"])),
-        *((f"  {name}", percent(value)) for name, value in accuracy["domains"].items()),
+        ("mean over domains", score(accuracy["mean"], unit)),
+        ("worst domain", score(accuracy["worst"], unit)),
+        ("std over domains", score(accuracy["std"], unit)),
+        *((f"  {name}", score(value, unit)) for name, value in accuracy["domains"].items()),
     ]
     if len(accuracy["domains"]) == 1:
-        rows = [("test data", percent(accuracy["mean"]))]
-    name = "accuracy" if accuracy["metric"] == "accuracy" else accuracy["metric"]
+        rows = [("test data", score(accuracy["mean"], unit))]
     out.print(head, style="bold", soft_wrap=True)
-    table = grid(f"{name}, {accuracy['rule']}", "%")
+    table = grid(f"{accuracy['metric']}, {accuracy['rule']}", "%" if unit == "percent" else "")
     for row in rows:
         table.add_row(*row)
     out.print(table)
@@ -56,11 +60,12 @@ def print_result(result: Mapping[str, Any]) -> None:
     out.print(f"weights {result['weights_sha256'][:16]}  metrics {result['metrics_sha256'][:16]}")
 
 
-def print_run(directory: Path) -> None:
+def print_run(registry: Registry, directory: Path) -> None:
     """Print the rounds of a run directory, and its result when it is finished.
 
     Raises:
-        ConfigError: when the directory holds no run or a file of it is damaged.
+        ConfigError: when the directory holds no run, a file of it is damaged, or a metric of it is
+            not installed.
     """
     if not (directory / "config.yaml").is_file():
         raise ConfigError(f"{directory} holds no run (no config.yaml)")
@@ -76,13 +81,13 @@ def print_run(directory: Path) -> None:
         chosen = [s for s in shown if s[1:3] == (rule, metric)]
         domains = list(chosen[0][3]["domains"])
         table = grid("round", "mean", *domains, title=f"{metric}, {rule} inference")
-        form = percent if metric.endswith("accuracy") else "{:.4f}".format
+        unit = unit_of(registry, metric)
         for number, _, _, scores in chosen:
             cells = (scores["mean"], *(scores["domains"][d] for d in domains))
-            table.add_row(str(number), *(form(c) for c in cells))
+            table.add_row(str(number), *(score(cell, unit) for cell in cells))
         console().print(table)
     if result:
-        print_result(result)
+        print_result(result, unit_of(registry, result["accuracy"]["metric"]))
     else:
         print(f"{len(rounds)} rounds; the run is not finished")
 
@@ -177,7 +182,7 @@ def print_card(registry: Registry, name: str) -> None:
         table = grid("published", "of", "%", "source")
         table.columns[1].justify = table.columns[3].justify = "left"
         for found in card.published:
-            table.add_row(found.method, found.column, percent(found.value), found.source)
+            table.add_row(found.method, found.column, score(found.value, "percent"), found.source)
         console().print(table)
 
 

@@ -13,7 +13,9 @@ from rich.live import Live
 from rich.table import Table
 
 from ..config.model import RunConfig
-from ..text import duration, percent
+from ..plugins.facts import MetricFacts, facts
+from ..plugins.registry import Registry
+from ..text import Unit, duration, score
 from ..types import RoundResult
 
 
@@ -38,11 +40,26 @@ def title(method: str, changes: Sequence[str], data: str, seed: int) -> str:
     return f"{method}{what} on {data}, seed {seed}"
 
 
-class Progress:
-    """Progress of a run: nothing when quiet, lines off a terminal, a live table on one."""
+def unit_of(registry: Registry, metric: str) -> Unit:
+    """Return the unit that a metric states.
 
-    def __init__(self, config: RunConfig, changes: Sequence[str]) -> None:
-        self.config, self.changes = config, changes
+    Raises:
+        ConfigError: when it is not installed.
+    """
+    return facts(MetricFacts, registry.get("metric", metric).value).unit
+
+
+class Progress:
+    """Progress of a run: nothing when quiet, lines off a terminal, a live table on one.
+
+    Args:
+        config: the run's.
+        changes: what differs from its method.
+        unit: of the metric that the run reports.
+    """
+
+    def __init__(self, config: RunConfig, changes: Sequence[str], unit: Unit) -> None:
+        self.config, self.changes, self.unit = config, changes, unit
         self.started = time.monotonic()
         self.done = 0
 
@@ -75,8 +92,8 @@ class Progress:
         losses = [v for k, v in result.metrics.items() if k.startswith("loss.")]
         return {
             "round": f"{result.round}/{self.config.rounds}",
-            "mean": percent(scores.mean),
-            **{name: percent(value) for name, value in domains.items()},
+            "mean": score(scores.mean, self.unit),
+            **{name: score(value, self.unit) for name, value in domains.items()},
             "train loss": f"{sum(losses):.3f}",
             "seconds": f"{result.seconds:.1f}",
         }
@@ -104,8 +121,8 @@ class Screen(Progress):
 
     ROWS = 8
 
-    def __init__(self, config: RunConfig, changes: Sequence[str]) -> None:
-        super().__init__(config, changes)
+    def __init__(self, config: RunConfig, changes: Sequence[str], unit: Unit) -> None:
+        super().__init__(config, changes, unit)
         self.rows: list[dict[str, str]] = []
         self.status = "starting"
         self.live = Live(self._draw(), console=console(), refresh_per_second=8, transient=True)
@@ -146,11 +163,12 @@ class Screen(Progress):
         self.live.update(self._draw())
 
 
-def progress(config: RunConfig, changes: Sequence[str], quiet: bool) -> Progress:
-    """Return the progress display that fits the output."""
-    if quiet:
-        return Progress(config, changes)
-    return Screen(config, changes) if sys.stdout.isatty() else Lines(config, changes)
+def progress(
+    registry: Registry, config: RunConfig, changes: Sequence[str], quiet: bool
+) -> Progress:
+    """Return the progress display that fits the output; ``registry`` is what is installed."""
+    display = Progress if quiet else Screen if sys.stdout.isatty() else Lines
+    return display(config, changes, unit_of(registry, config.accuracy.metric))
 
 
 class ComparisonProgress:

@@ -53,7 +53,7 @@ def run(
     if out is None:
         name = f"{config.method}-{config.data_name}-s{config.seed}"
         out = free_name(Path("runs"), re.sub(r"[^\w.=+-]+|^[.]", "-", name)[-100:], config.hash)
-    show = progress.progress(config, changes, quiet=quiet or as_json)
+    show = progress.progress(registry, config, changes, quiet=quiet or as_json)
     more: Any = {"registry": registry, "data_root": data_root, "progress": show.client}
     more |= {
         "checkpoint_rounds": checkpoint_rounds,
@@ -94,7 +94,7 @@ def resume(
         keep_checkpoints=keep_checkpoints,
     )  # fmt: skip
     changes = describe_changes(registry, job.config)
-    show = progress.progress(job.config, changes, quiet=quiet or as_json)
+    show = progress.progress(registry, job.config, changes, quiet=quiet or as_json)
     job.progress = show.client
     _execute(job, show, quiet, as_json)
 
@@ -119,7 +119,7 @@ def _execute(job: Any, show: Any, quiet: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(job.result(), indent=2))
     else:
-        terminal.print_result(job.result())
+        terminal.print_result(job.result(), show.unit)
         click.echo(f"Kept in {out}")
 
 
@@ -131,6 +131,7 @@ def show(directory: Path) -> None:
     \b
     fedbench show runs/fedhpro-digits-s0
     """
+    from ..plugins.discovery import discover
     from . import printing as terminal
 
-    terminal.print_run(directory)
+    terminal.print_run(discover(), directory)

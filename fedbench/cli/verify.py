@@ -78,7 +78,7 @@ def _verify(
     kept = Kept(registry, directory, {k: v for k, v in given.items() if v is not None})
     for text in kept.changed_environment():
         click.echo(f"environment differs: {text}")
-    show = progress(kept.config, describe_changes(registry, kept.config), quiet=quiet)
+    show = progress(registry, kept.config, describe_changes(registry, kept.config), quiet=quiet)
     with show:
         verdict = kept.verify(
             first, last, data_root=data_root, progress=show.client, after_round=show.round

@@ -93,16 +93,15 @@ def over_domains(domains: Mapping[str, float | list[float]], higher_is_better: b
 
 
 def accuracy_text(rule: Accuracy, rounds: int) -> str:
-    """Return the rule in words, as printed beside every number."""
+    """Return the rule in words, as printed beside every number; the metric is named there too."""
     used = min(rule.k, rounds)
     words = {
         "last": "last round",
         "last_k": "last round" if used == 1 else f"mean of the last {used} rounds",
         "best": "best round on test data",
     }[rule.rule]
-    metric = "" if rule.metric == "accuracy" else f"{rule.metric}, "
     inference = "" if rule.inference == "classifier" else f", {rule.inference} inference"
-    return metric + words + inference
+    return words + inference
 
 
 def counted(rule: Accuracy, history: Sequence[Scores], higher_is_better: bool) -> list[int]:

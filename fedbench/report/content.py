@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .. import text
 from ..study.analysis import MEAN, Analysis, Cell, Group
 from ..study.records import Record
 
@@ -82,26 +83,14 @@ class Table:
     notes: tuple[str, ...]
 
 
-def metric(group: Group) -> str:
-    """Return the name of the metric that the group reports."""
-    return str(group.setting["accuracy"]["metric"])
-
-
-def is_share(name: str) -> bool:
-    """Whether a metric is a fraction of 1, shown in percent."""
-    return name.endswith("accuracy")
-
-
-def unit(group: Group) -> str:
+def counted(group: Group) -> str:
     """Return what the group's numbers are counted in."""
-    return "%" if is_share(metric(group)) else metric(group)
+    return "%" if group.unit == "percent" else group.metric
 
 
 def number(value: float, group: Group, sign: str = "") -> str:
-    """Return a value of the reported metric: percent with two decimals, else four digits."""
-    if is_share(metric(group)):
-        return f"{100 * value:{sign}.2f}"
-    return f"{value:{sign}.4f}"
+    """Return a value of the reported metric in its unit."""
+    return text.score(value, group.unit, sign)
 
 
 def listed(names: Sequence[str]) -> str:
@@ -152,13 +141,13 @@ def table(analysis: Analysis, group: Group) -> Table:
         versus=versus,
         reference=group.reference,
         rows=tuple(_row(group, variant, bool(versus)) for variant in group.variants),
-        unit=unit(group),
+        unit=counted(group),
         notes=tuple(_notes(analysis, group, compared)),
     )
 
 
 def _versus_titles(group: Group) -> tuple[str, ...]:
-    what = "points" if is_share(metric(group)) else metric(group)
+    what = "points" if group.unit == "percent" else group.metric
     return (f"difference ({what})", "95 % interval", "p (Holm)", "effect d_z", "wins/ties/losses")
 
 
@@ -209,10 +198,10 @@ def trouble(records: Sequence[Record]) -> str:
 
 
 def _notes(analysis: Analysis, group: Group, compared: bool) -> list[str]:
-    kind = "percent" if is_share(metric(group)) else metric(group)
+    unit = " in percent" if group.unit == "percent" else ""
     better = "" if group.higher_is_better else "; lower is better"
     notes = [
-        f"{kind}, {group.rule}{better}; mean ± standard deviation over seeds",
+        f"{group.metric}{unit}, {group.rule}{better}; mean ± standard deviation over seeds",
         PAIRED,
     ]
     if compared:
@@ -253,7 +242,7 @@ def headline(group: Group) -> str:
         return "No run is finished yet."
     summary = group.cells[best[0]][MEAN].summary
     assert summary is not None
-    value = number(summary.mean, group) + (" %" if is_share(metric(group)) else "")
+    value = number(summary.mean, group) + (" %" if group.unit == "percent" else "")
     over = "Best mean over domains" if len(group.columns) > 1 else "Best"
     text = f"{over}: {listed(best)}, {value} over {plural(summary.n)}."
     cells = {v: c[MEAN] for v, c in group.cells.items() if c[MEAN].adjusted_p is not None}

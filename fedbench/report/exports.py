@@ -84,6 +84,7 @@ def _group(group: Group) -> dict[str, Any]:
         "label": group.label,
         "setting": group.setting,
         "rule": group.rule,
+        "unit": group.unit,
         "higher_is_better": group.higher_is_better,
         "reference": group.reference,
         "not_paired": unpaired_seeds(group),

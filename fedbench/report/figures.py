@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..study.analysis import MEAN, Group
+from ..text import Unit
 from . import series, specs
-from .content import is_share, metric, p_value, plural, sentence
+from .content import p_value, plural, sentence
 from .series import Rows
 from .specs import Look, Spec, tip
+
+Pick = tuple[Callable[[Mapping[str, Any]], float | None], Unit]
+"""What picks a number from a round, and its unit."""
 
 LONG = 18
 """Letters of a variant that fit beside a small chart."""
@@ -83,11 +87,11 @@ def figures(group: Group) -> list[Figure]:
 
 def look(group: Group) -> Look:
     """Return how the group's series look."""
-    return Look(list(group.variants), ".1%" if is_share(metric(group)) else ".4~g")
+    return Look(list(group.variants), specs.FORMS[group.unit])
 
 
 def _name(group: Group) -> str:
-    return "Accuracy" if metric(group) == "accuracy" else metric(group)
+    return sentence(group.metric)
 
 
 def _seeds(group: Group) -> str:
@@ -128,7 +132,7 @@ def _rounds(group: Group, curves: Mapping[str, Rows]) -> Figure:
             how,
             rows,
             name,
-            y_title=_name(group).lower(),
+            y_title=group.metric,
             form=how.form,
             height=300 if wide else 170,
         )
@@ -160,7 +164,7 @@ def _cost(group: Group, rows: Rows, key: str) -> Figure:
         "curves-0",
         x=key,
         x_title=axis,
-        y_title=_name(group).lower(),
+        y_title=group.metric,
         form=how.form,
         height=240,
     )
@@ -189,7 +193,7 @@ def _domains(group: Group) -> Figure:
             dots += [{**here, "m": value, "seed": seed} for seed, value in cell.values.items()]
     ends = [row[key] for row in (*bars, *dots) for key in ("m", "lo", "hi") if key in row]
     top, bottom = max(0.0, *ends), min(0.0, *ends)
-    if is_share(metric(group)):
+    if group.unit == "percent":
         top, bottom = min(1.0, math.ceil(10 * top) / 10), 0.0
     spec = specs.bars(
         look(group),
@@ -197,7 +201,7 @@ def _domains(group: Group) -> Figure:
         bars,
         "bars",
         "dots",
-        y_title=_name(group).lower(),
+        y_title=group.metric,
         ends=(bottom, top),
     )
     return Figure(
@@ -217,7 +221,8 @@ def _interval(low: float | None, high: float | None) -> dict[str, float]:
 
 
 def _differences(group: Group) -> Figure | None:
-    factor, unit = (100, "percentage points") if is_share(metric(group)) else (1, metric(group))
+    percent = group.unit == "percent"
+    factor, unit = (100, "percentage points") if percent else (1, group.metric)
     panels, data = [], {}
     for place, column in enumerate(group.columns):
         rows: Rows = []
@@ -259,11 +264,11 @@ def _classes(group: Group) -> list[Figure]:
     found = []
     for number, ((inference, name), domains) in enumerate(series.class_scores(group).items()):
         values = [row["m"] for rows in domains.values() for row in rows]
-        ends = (0.0, 1.0) if is_share(name) else (min(values), max(values))
-        form = ".1%" if is_share(name) else ".4~g"
-        text = "format(100 * datum.m, '.0f')" if is_share(name) else "format(datum.m, '.2~g')"
+        unit = group.units[name]
+        ends = (0.0, 1.0) if unit == "percent" else (min(values), max(values))
         classes = list(dict.fromkeys(row["c"] for rows in domains.values() for row in rows))
-        tips = [tip("v", "variant"), tip("c", "class"), tip("m", name, form)]
+        tips = [tip("v", "variant"), tip("c", "class"), tip("m", name, specs.FORMS[unit])]
+        text = specs.CELLS[unit]
         panels, data = [], {}
         for place, (domain, rows) in enumerate(domains.items()):
             key = f"classes-{number}-{place}"
@@ -274,8 +279,8 @@ def _classes(group: Group) -> list[Figure]:
             panels.append(Panel(domain if len(domains) > 1 else "", spec, _wide(group)))
         rule = "" if inference == "classifier" else f", {inference} inference"
         title = f"{name.replace('_', ' ').capitalize()}{rule}"
-        unit = "percent, " if is_share(name) else ""
-        caption = f"{unit}{group.rule}, mean of {_seeds(group)}; darker is lower."
+        percent = "percent, " if unit == "percent" else ""
+        caption = f"{percent}{group.rule}, mean of {_seeds(group)}; darker is lower."
         suffix = "" if number == 0 else f"-{number + 1}"
         found.append(Figure(f"classes{suffix}", "classes", title, sentence(caption), panels, data))
     return found
@@ -323,40 +328,34 @@ def _metrics(group: Group, name: str, title: str, names: Sequence[str]) -> Figur
         return lambda one: one["metrics"].get(key)
 
     caption = f"As the plugins report them, loss terms with their weights: {_mean_of(group)}."
-    return _small(group, name, title, caption, {key: pick(key) for key in names})
+    return _small(group, name, title, caption, {key: (pick(key), "plain") for key in names})
 
 
 def _other_scores(group: Group) -> Figure | None:
     def pick(inference: str, key: str) -> Callable[[Mapping[str, Any]], float | None]:
         return lambda one: one["scores"].get(inference, {}).get(key, {}).get("mean")
 
-    picks = {
-        (key if inference == "classifier" else f"{key}, {inference} inference"): pick(
-            inference, key
-        )
-        for inference, key in series.other_scores(group)
-    }
+    picks: dict[str, Pick] = {}
+    for inference, key in series.other_scores(group):
+        label = key if inference == "classifier" else f"{key}, {inference} inference"
+        picks[label] = pick(inference, key), group.units[key]
     caption = f"Mean over domains: {_mean_of(group)}."
     return _small(group, "scores", "Other test metrics over rounds", caption, picks)
 
 
 def _small(
-    group: Group,
-    name: str,
-    title: str,
-    caption: str,
-    picks: Mapping[str, Callable[[Mapping[str, Any]], float | None]],
+    group: Group, name: str, title: str, caption: str, picks: Mapping[str, Pick]
 ) -> Figure | None:
     """Return a small chart of each number over rounds; ``None`` when there is none."""
     panels, data, legend = [], {}, set()
-    for place, (label, pick) in enumerate(picks.items()):
+    for place, (label, (pick, unit)) in enumerate(picks.items()):
         rows = series.over_rounds(group, pick)
         if not rows:
             continue
         key = f"{name}-{place}"
         data[key] = rows
         legend |= {row["v"] for row in rows}
-        form = ".1%" if is_share(label.split(",")[0]) else ".4~g"
+        form = specs.FORMS[unit]
         spec = specs.lines(look(group), rows, key, y_title="", form=form, height=170)
         panels.append(Panel(label, spec))
     if not panels:

@@ -137,7 +137,7 @@ def _facts(analysis: Analysis, group: Group) -> Iterator[tuple[str, str]]:
     yield "partition and client sampling", "; ".join(chosen) or content.NONE
     if "card" in setting["card"]:
         yield "card", " ".join(map(str, setting["card"].values()))
-    yield "accuracy rule", group.rule
+    yield "accuracy rule", f"{group.metric}, {group.rule}"
     seeds = content.seeds(group)
     run = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
     yield "seeds", f"{seeds[0]} to {seeds[-1]}" if run else ", ".join(map(str, seeds))

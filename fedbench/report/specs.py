@@ -7,13 +7,22 @@ Rows have the keys of `fedbench.report.series`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..text import Unit
 from .series import Rows
 
 Spec = dict[str, Any]
+
+FORMS: Mapping[Unit, str] = {"percent": ".1%", "plain": ".4~g"}
+"""The number format (d3) of a unit."""
+CELLS: Mapping[Unit, str] = {
+    "percent": "format(100 * datum.m, '.0f')",
+    "plain": "format(datum.m, '.2~g')",
+}
+"""The expression of a number that has to fit into a cell of a heat map."""
 
 INK, MUTED, PAGE = "var(--ink)", "var(--muted)", "var(--page)"
 COLOURS = 7
@@ -64,7 +73,7 @@ class Look:
 
     Args:
         names: the series in order; their place decides colour, dash and shape.
-        form: the number format (d3) of the reported metric: ``.1%`` or ``.4~f``.
+        form: the number format (d3) of the reported metric, one of `FORMS`.
     """
 
     names: Sequence[str]

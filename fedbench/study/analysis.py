@@ -16,7 +16,9 @@ from ..config.model import Accuracy
 from ..engine.evaluation import accuracy_text
 from ..errors import ConfigError, did_you_mean
 from ..options import build
+from ..plugins.facts import MetricFacts, facts
 from ..plugins.registry import Registry
+from ..text import Unit, score
 from . import statistics
 from .records import Record, by_setting, setting_labels, without_shared
 from .statistics import Paired, Ranks, Summary
@@ -58,6 +60,7 @@ class Group:
         setting: the setting itself.
         rule: the accuracy rule in words.
         higher_is_better: of the reported metric.
+        units: metric -> its unit, of all metrics of the setting.
         columns: `MEAN` first, then the domains; `MEAN` alone for a single domain.
         reference: the variant that the others are compared with; ``None`` when it has no run here.
         cells: variant -> column -> `Cell`.
@@ -71,12 +74,23 @@ class Group:
     setting: Mapping[str, Any]
     rule: str
     higher_is_better: bool
+    units: Mapping[str, Unit]
     columns: tuple[str, ...]
     reference: str | None
     cells: Mapping[str, Mapping[str, Cell]]
     wins: Mapping[str, tuple[int, int, int]]
     records: Sequence[Record]
     published: tuple[str, ...] = ()
+
+    @property
+    def metric(self) -> str:
+        """The name of the reported metric."""
+        return str(self.setting["accuracy"]["metric"])
+
+    @property
+    def unit(self) -> Unit:
+        """The unit of the reported metric."""
+        return self.units[self.metric]
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -172,7 +186,10 @@ def _group(
 ) -> Group:
     setting = records[0].setting
     rule = build(Accuracy, setting["accuracy"], lambda path: ".".join(("accuracy", *path)))
-    metric = registry.get("metric", rule.metric).value
+    metrics = {
+        name: facts(MetricFacts, registry.get("metric", name).value) for name in setting["metrics"]
+    }
+    higher_is_better = metrics[rule.metric].higher_is_better
     values = {v: _values([r for r in records if r.variant == v]) for v in variants}
     columns = list(dict.fromkeys(c for found in values.values() for c in found))
     if not columns or len(columns) == 2:
@@ -190,7 +207,7 @@ def _group(
             found = values[v].get(column, {})
             summary = statistics.summary(list(found.values())) if found else None
             cells[v][column] = Cell(found, summary, paired.get(v), adjusted.get(v))
-    sign = 1 if metric.higher_is_better else -1
+    sign = 1 if higher_is_better else -1
     wins = {
         v: statistics.wins_ties_losses(
             _by_seed_and_domain(values[v], sign), _by_seed_and_domain(base, sign)
@@ -202,24 +219,28 @@ def _group(
         label=label,
         setting=setting,
         rule=accuracy_text(rule, int(setting["rounds"])),
-        higher_is_better=metric.higher_is_better,
+        higher_is_better=higher_is_better,
+        units={name: found.unit for name, found in metrics.items()},
         columns=tuple(columns),
         reference=reference if base else None,
         cells=cells,
         wins=wins,
         records=records,
-        published=_published(registry, records, cells),
+        published=_published(registry, records, cells, metrics[rule.metric].unit),
     )
 
 
 def _published(
-    registry: Registry, records: Sequence[Record], cells: Mapping[str, Mapping[str, Cell]]
+    registry: Registry,
+    records: Sequence[Record],
+    cells: Mapping[str, Mapping[str, Cell]],
+    unit: Unit,
 ) -> tuple[str, ...]:
     """Return the card's published values beside the measured ones, marked with what differs."""
     name = records[0].setting["card"].get("card")
     if name not in registry.names("card"):
         return ()
-    lines = []
+    lines, sign = [], " %" if unit == "percent" else ""
     for value in load_card(registry, name).published:
         for variant, found in cells.items():
             cell = found.get(value.column)
@@ -228,8 +249,8 @@ def _published(
             config = next(r.config for r in records if r.variant == variant)
             changes = ", ".join(describe_changes(registry, config)) or "nothing"
             lines.append(
-                f"published {value.method}, {value.column}: {100 * value.value:.2f} % "
-                f"({value.source}); measured {variant}: {100 * cell.summary.mean:.2f} %; "
+                f"published {value.method}, {value.column}: {score(value.value, unit)}{sign} "
+                f"({value.source}); measured {variant}: {score(cell.summary.mean, unit)}{sign}; "
                 f"changed from the card: {changes}"
             )
     return tuple(lines)

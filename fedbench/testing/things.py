@@ -300,16 +300,17 @@ def metric_direction(subject: Subject) -> None:
 
 @rule("metric")
 def metric_unit(subject: Subject) -> None:
-    """A metric whose `unit` is `percent` returns fractions, at most 1.
+    """A metric whose `unit` is `percent` returns fractions, from 0 to 1.
 
     Mend: return 0.5 for 50 %, or set `unit` to `"plain"`.
     """
     labels = torch.arange(12) % 3
     right = nn.functional.one_hot(labels).float()
     for where, scores in (("perfect predictions", right), ("wrong predictions", -right)):
-        found = max(map(abs, _scored(subject, scores, labels, where)))
-        if subject.entry.value.unit == "percent" and found > 1 + 1e-9:
-            raise Breach(f"it returns {found:g}, which would be shown as {100 * found:g} %", where)
+        for found in _scored(subject, scores, labels, where):
+            if subject.entry.value.unit == "percent" and not -1e-9 <= found <= 1 + 1e-9:
+                shown = f"it returns {found:g}, which would be shown as {100 * found:g} %"
+                raise Breach(shown, where)
 
 
 @rule("metric")

@@ -76,9 +76,9 @@ def test_the_default_is_the_mean_of_the_last_five_rounds():
     assert accuracy_text(Accuracy(), 20) == "mean of the last 5 rounds"
 
 
-def test_the_text_names_another_metric_and_inference():
+def test_the_text_names_another_inference():
     rule = Accuracy(metric="loss", rule="last", inference="prototypes")
-    assert accuracy_text(rule, 3) == "loss, last round, prototypes inference"
+    assert accuracy_text(rule, 3) == "last round, prototypes inference"
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_the_run_ends_with_a_name_and_keeps_the_last_good_state(
     with pytest.raises(NonFiniteError) as caught:
         again.run()
     assert str(caught.value) == TEXTS[what]
-    terminal.print_run(path)
+    terminal.print_run(registry, path)
     assert "2 rounds; the run is not finished" in capsys.readouterr().out
 
 

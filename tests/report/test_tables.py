@@ -101,7 +101,7 @@ def test_a_terminal_shows_bold_and_signs(by_hand: Analysis) -> None:
     assert "\x1b[1m58.33 ± 11.06\x1b[0m ≈" in text
     assert "≈: not significantly different from x" in text
     assert PAIRED in text
-    assert "percent, last round" in text
+    assert "accuracy in percent, last round" in text
 
 
 def test_off_a_terminal_all_is_ascii_on_unbroken_lines(by_hand: Analysis) -> None:
