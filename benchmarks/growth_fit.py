@@ -96,8 +96,8 @@ def fit(rows: Sequence[Row]) -> dict[str, Any]:
     for clients in (1_000, 10_000):
         if one := found.get("seconds a round"):
             what = (
-                f"{clients:,} clients a round of 600 examples, McMahan's CNN, 64 nodes of 2 workers"
-                " (without the network's time)"
+                f"{clients:,} clients per round with 600 examples each, McMahan's CNN, 64 nodes "
+                "with 2 workers each (network time not included)"
             )
             value = foretell(one, SECONDS, {**nodes, "clients": clients})
             one["extrapolated"].append({"what": what, "value": value, "unit": "s"})

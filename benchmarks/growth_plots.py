@@ -67,10 +67,10 @@ def charts(result: dict[str, Any]) -> dict[str, Spec]:
         for name in ("clients", "registered", "parameters", "workers")
     }
     found: dict[str, list[Spec]] = {}
-    for name, label in (("clients", "clients a round"), ("registered", "registered clients")):
+    for name, label in (("clients", "clients per round"), ("registered", "registered clients")):
         if rows := of[name]:
             x = axis(name, label, log=True)
-            time = ("seconds", "seconds a round") if name == "clients" else FIRST
+            time = ("seconds", "seconds per round") if name == "clients" else FIRST
             scale = {"log": True} if name == "clients" else {}
             found[name] = [
                 chart(rows, x, axis(*time, **scale), "Time"),
@@ -79,20 +79,20 @@ def charts(result: dict[str, Any]) -> dict[str, Spec]:
     # A slope below 0 is noise; a logarithmic axis can't show it, the table does.
     if rows := [row for row in result["overhead"] if row["ms_per_client"] > 0]:
         x = axis("megabytes", "weights, MB", log=True)
-        y = axis("ms_per_client", "ms a client", log=True)
-        title = "A client that trains nothing; dashed: target"
+        y = axis("ms_per_client", "ms per client", log=True)
+        title = "Clients that train nothing; dashed: target"
         found["overhead"] = [chart(rows, x, y, title, ("executor", "executor"), "target_ms")]
     if rows := of["workers"]:
         x = axis("workers", "workers")
         x |= {"axis": {"tickMinStep": 1}, "scale": {"zero": False}}
         found["workers"] = [
-            chart(rows, x, axis("seconds", "seconds a round"), "Time"),
+            chart(rows, x, axis("seconds", "seconds per round"), "Time"),
             chart(rows, x, axis("megabytes", "MB, all processes"), "Peak memory"),
         ]
     return {name: page(specs) for name, specs in found.items()}
 
 
-FIRST = ("first_round", "seconds to the first round's end")
+FIRST = ("first_round", "seconds to the end of round 1")
 
 
 def page(specs: Sequence[Spec]) -> Spec:

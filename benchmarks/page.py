@@ -1,9 +1,9 @@
-"""The page of the docs with all numbers, made from the files that the other scripts write.
+"""Write the docs page with all numbers, from the files that the other scripts write.
 
     python benchmarks/page.py --speed w1.json w2.json --components components.json \
         --growth growth.json --out docs/performance.md
 
-Plots go into a folder beside the page, called as it is. Nothing is typed by hand, so that every
+Plots go into a folder next to the page, with the same name. Nothing is typed by hand, so every
 number on the page has its command, its machine and its count.
 """
 
@@ -23,10 +23,12 @@ Result = dict[str, Any]
 
 INTRODUCTION = """# Performance
 
-Measured by `benchmarks/`; `benchmarks/README.md` says what each number means and
-how to repeat it. This page is made by `benchmarks/page.py`. No number of a GPU exists: nobody has
-run fedbench on one yet, only the code paths are tested. What `precision: bf16` does to accuracy:
-[bf16 beside fp32](results/precision.md).
+This page shows how much time and memory a simulated federated learning experiment takes in
+fedbench, compared with a hand-written training loop and with other frameworks. The scripts in
+`benchmarks/` measured all numbers, and `benchmarks/page.py` wrote this page; `benchmarks/README.md`
+says what each number means and how to repeat it. There are no GPU measurements yet: nobody has run
+fedbench on a GPU, and only the code paths are tested. For the effect of `precision: bf16` on
+accuracy, see [bf16 compared with fp32](results/precision.md).
 """
 
 
@@ -75,18 +77,19 @@ def speed(result: Result) -> str:
                 ratio(row, "pss_peak/plain"),
             )
         )
-    head = ("", "s a round", "/ plain", "first round, s", "/ Flower's", "peak MB", "/ plain")
+    head = ("", "s per round", "/ plain", "first round, s", "/ Flower's", "peak MB", "/ plain")
     absent = "".join(
         f"\nNot in the table: {name}, {why.splitlines()[0]}\n"
         for name, why in {**result["not_installed"], **result["failed"]}.items()
     )
     return (
         f"## {size['name'].upper()}\n\n{size['model']} on {' x '.join(map(str, size['shape']))}, "
-        f"{size['online']} of {size['clients']} clients a round, {size['examples']} examples each, "
-        f"batch {size['batch']}, one epoch, evaluation on {size['test']} images. "
+        f"{size['online']} of {size['clients']} clients per round, {size['examples']} examples "
+        f"each, batch {size['batch']}, one epoch, evaluation on {size['test']} images. "
         f"{where(result, n)}\n{table(head, rows)}{absent}\n"
-        "Medians over processes; ratios are taken between runs of one turn, with the lowest and "
-        "the highest. Memory is the peak of all processes together, shared pages once.\n"
+        "Times and memory are medians over processes. Ratios compare runs of the same turn: the "
+        "median over turns, with the lowest and highest in brackets. Memory is the peak of all "
+        "processes together; shared pages are counted once.\n"
     )
 
 
@@ -103,7 +106,7 @@ def growth(result: Result, plots: Path) -> str:
     if memory := result["memory"]:
         percent = 100 * (memory["memory_factor"] - 1)
         parts.append(
-            f"From {memory['from']} to {memory['to']} clients a round peak memory changes by "
+            f"From {memory['from']} to {memory['to']} clients per round, peak memory changes by "
             f"{percent:+.1f} %.\n"
         )
     if result["overhead"]:
@@ -115,14 +118,15 @@ def growth(result: Result, plots: Path) -> str:
             )
             for row in result["overhead"]
         ]
-        parts.append("A client that trains nothing (job, seal, stream, aggregate):\n")
+        parts.append("Time per client that trains nothing (job, seal, stream, aggregate):\n")
         parts.append(table(("weights, executor", "ms", "target, ms"), rows))
     for file in files:
         if file.suffix == ".svg":
             parts.append(f"![{file.stem}]({plots.name}/{file.name})\n")
     for name, one in result["fit"].items():
+        title = name.replace(" a round", " per round")
         parts.append(
-            f"**{name[0].upper()}{name[1:]}**, fitted to {one['points']} points (median error "
+            f"**{title[0].upper()}{title[1:]}**, fitted to {one['points']} points (median error "
             f"{100 * one['median_error']:.0f} %, largest {100 * one['largest_error']:.0f} %): "
             f"{one['formula']}\n"
         )
