@@ -1,4 +1,4 @@
-"""Sphinx builds the site: ``sphinx-build -W --keep-going -n docs build/docs``."""
+"""Configure Sphinx; build the site with ``sphinx-build -W --keep-going -n docs build/docs``."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
-os.environ["FEDBENCH_PLUGINS"] = ""  # describe the project, not what else is installed here
+os.environ["FEDBENCH_PLUGINS"] = ""  # document only fedbench, not other installed packages
 
 project = "fedbench"
 author = "the fedbench authors"
@@ -14,7 +14,7 @@ release = version = version_of("fedbench-toolkit")
 html_title = f"fedbench {release}"
 
 extensions = ["myst_parser", "building"]
-smartquotes = False  # it makes a dash of --set
+smartquotes = False  # they would turn the hyphens of --set into a dash
 exclude_patterns = ["examples"]
 myst_heading_anchors = 3
 

@@ -1,4 +1,4 @@
-"""Before a build: write the reference pages; while pages are read: adapt them to the site."""
+"""Write the reference pages before a build, and adapt all pages to the site as they are read."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from fedbench.plugins.discovery import discover
 
 
 def write(app: Any) -> None:
-    """Write the pages that have changed; delete those that are no more."""
+    """Write the pages that have changed; delete those that no longer exist."""
     registry = discover()
     if registry.failures:
-        raise FedbenchError(f"not loaded: {registry.failures}")
+        raise FedbenchError(f"packages that cannot be loaded: {registry.failures}")
     folder = Path(app.srcdir) / "reference"
     folder.mkdir(exist_ok=True)
     found = pages(registry)
@@ -30,7 +30,7 @@ def write(app: Any) -> None:
 
 
 def adapt(app: Any, name: str, source: list[str]) -> None:
-    """Point links outside of this folder to what the site has; show blocks' file names."""
+    """Point links that leave this folder to pages of the site; show the file names of blocks."""
     up = "../" * name.count("/")
     text = source[0].replace("../datasets/README.md)", f"{up}reference/digits-sources.md)")
     named = r"^```python (\S+\.py)$"
@@ -38,7 +38,7 @@ def adapt(app: Any, name: str, source: list[str]) -> None:
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Connect to Sphinx."""
+    """Connect `write` and `adapt` to Sphinx's events."""
     app.connect("builder-inited", write)
     app.connect("source-read", adapt)
     return {"parallel_read_safe": True}

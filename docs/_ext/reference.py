@@ -1,4 +1,4 @@
-"""The reference pages, made from what is installed: nothing in them is written by hand."""
+"""Generate the reference pages from what is installed; nothing in them is written by hand."""
 
 from __future__ import annotations
 
@@ -27,32 +27,54 @@ NOTE = "This page is generated from the code.\n"
 GROUPS: dict[str, tuple[str, str, Callable[[list[str]], bool]]] = {
     "partitions": (
         "Partitions",
-        "Each divides the training examples among the clients; a run has exactly one.",
+        "A partition divides the training examples among the clients; a run has exactly one.",
         lambda hooks: "partition" in hooks,
     ),
     "modifiers": (
         "Changes to the data",
-        "They compose with every partition, and with each other in YAML order.",
+        "These plugins change the data, for every client or for some. They combine with any "
+        "partition and, in YAML order, with each other.",
         lambda hooks: bool({"prepare_data", "client_data"} & set(hooks)),
     ),
     "transforms": (
         "Transforms",
-        "They change batches on the way into the model, in YAML order.",
+        "Transforms change batches on their way into the model, in YAML order.",
         lambda hooks: "transform" in hooks,
     ),
     "plugins": (
         "Run plugins",
-        "What methods are made of: training, sampling, loss terms, aggregation, observers.",
+        "Run plugins are the parts of methods: training, client sampling, loss terms, "
+        "aggregation, observers.",
         lambda hooks: True,
     ),
 }
-"""Page -> title, what it says first, which plugins (by hooks) are on it; the first that fits."""
+"""Page -> title, first sentence, a test of a plugin's hooks; the first page that fits has it."""
 
 KINDS = {
-    "dataset": ("datasets", "Data sets", "`--data NAME`, or `data: {name: NAME, ...}` in YAML."),
-    "model": ("models", "Models", "`--model NAME`, or `model: {name: NAME, ...}` in YAML."),
-    "metric": ("metrics", "Metrics", "In YAML: `metrics: {NAME: {...}}`."),
-    "executor": ("executors", "Executors", "`--executor NAME`; the bits are the same."),
+    "dataset": (
+        "datasets",
+        "Data sets",
+        "A data set has training and test examples, labelled and divided into domains. Choose one "
+        "with `--data NAME`, or in YAML with `data: {name: NAME, ...}`.",
+    ),
+    "model": (
+        "models",
+        "Models",
+        "A model is a feature extractor and a linear classifier. Choose one with `--model NAME`, "
+        "or in YAML with `model: {name: NAME, ...}`.",
+    ),
+    "metric": (
+        "metrics",
+        "Metrics",
+        "A metric scores predictions on test data. Choose metrics in YAML: "
+        "`metrics: {NAME: {...}}`.",
+    ),
+    "executor": (
+        "executors",
+        "Executors",
+        "An executor runs the clients, in this process or elsewhere; all executors produce the "
+        "same bits. Choose one with `--executor NAME`.",
+    ),
 }
 
 
@@ -70,7 +92,7 @@ def pages(registry: Registry) -> dict[str, str]:
         "digits-sources.md": (DOCS.parent / "datasets" / "README.md").read_text(encoding="utf-8"),
     }
     names = "\n".join(name.removesuffix(".md") for name in found)
-    head = "# Reference\n\nEverything that is installed with the project, from the code itself."
+    head = "# Reference\n\nEverything that comes with fedbench, generated from the code."
     found["index.md"] = f"{head}\n\n```{{toctree}}\n:maxdepth: 1\n\n{names}\n```\n"
     return found
 
@@ -90,7 +112,7 @@ def code(text: str, lexer: str = "text") -> str:
 
 
 def prose(text: str) -> str:
-    """Turn a docstring into Markdown: what is indented after ``::`` becomes a block."""
+    """Turn a docstring into Markdown; indented text after ``::`` becomes a block."""
     done = []
     for part in re.split(r"\n(?=\S)", text):
         head, _, rest = part.partition("::\n")
@@ -99,7 +121,7 @@ def prose(text: str) -> str:
 
 
 def doc(thing: object) -> str:
-    """Return the docstring of a class of options as Markdown."""
+    """Return the docstring of a class as Markdown."""
     return prose(inspect.getdoc(thing) or "")
 
 
@@ -116,17 +138,17 @@ def option_table(cls: type, prefix: str = "") -> str:
         )
         for o in options.describe(cls)
     ]
-    head = ("option", "type", "default", "bounds", "what it is")
-    return table(head, rows) if rows else "No options.\n"
+    head = ("option", "type", "default", "bounds", "meaning")
+    return table(head, rows) if rows else "It has no options.\n"
 
 
 def group_of(entry: Entry) -> str:
-    """Return the page that a run plugin is on."""
+    """Return the name of the page that a run plugin is on."""
     return next(name for name, (_, _, fits) in GROUPS.items() if fits(entry.hooks))
 
 
 def linked(names: Iterable[str], kind: str) -> str:
-    """Return names as links to where they are described."""
+    """Return names as links to their descriptions."""
     return ", ".join(f"[`{n}`](#{kind}-{n})" for n in names)
 
 
@@ -134,7 +156,8 @@ def methods_page(registry: Registry) -> str:
     """Return the page of all methods."""
     found = registry.all("recipe")
     rows = [(f"[`{e.name}`](#method-{e.name})", e.about, e.value.source) for e in found]
-    text = f"# Methods\n\n{NOTE}\n{table(('method', 'idea', 'source'), rows)}\n"
+    text = "# Methods\n\nA method is a federated learning algorithm, made of run plugins. "
+    text += f"{NOTE}\n{table(('method', 'idea', 'source'), rows)}\n"
     for e in found:
         given = [
             (
@@ -151,7 +174,7 @@ def methods_page(registry: Registry) -> str:
         text += f"Source: {e.value.source}.\n\n"
         text += table(("plugin", "set by the method", "options for `--set`"), given) + "\n"
         if e.value.without:
-            text += f"Replaces the card's {linked(e.value.without, 'plugin')}.\n\n"
+            text += f"Replaces these plugins of the card: {linked(e.value.without, 'plugin')}.\n\n"
         text += code(f"fedbench run {e.name} --data digits", "sh") + "\n"
     return text
 
@@ -164,7 +187,7 @@ def plugins_page(registry: Registry, group: str) -> str:
         if group_of(e) == group:
             text += f"(plugin-{e.name})=\n## `{e.name}`\n\n{doc(e.value)}\n"
             if needs := getattr(e.value, "requires", ()):
-                text += f"Needs before it: {linked(needs, 'plugin')}.\n\n"
+                text += f"Must be listed after: {linked(needs, 'plugin')}.\n\n"
             text += f"Hooks: {linked(e.hooks, 'hook')}.\n\n{option_table(e.value, e.name + '.')}\n"
     return text
 
@@ -187,7 +210,8 @@ def kind_page(registry: Registry, kind: str) -> str:
 
 def cards_page(registry: Registry) -> str:
     """Return the page of all protocol cards."""
-    text = f"# Cards\n\nNamed, versioned protocols: `--card NAME`. {NOTE}\n"
+    text = "# Cards\n\nCards are named, versioned protocols: data, partition, model and training. "
+    text += f"Choose one with `--card NAME`. {NOTE}\n"
     for name in registry.names("card"):
         card = load_card(registry, name)
         text += f"(card-{name})=\n## `{name}`\n\n{card.title}. Version {card.version}, "
@@ -202,10 +226,12 @@ def cards_page(registry: Registry) -> str:
 
 def config_page() -> str:
     """Return the page of a config file's keys."""
-    text = f"# Config files\n\n{NOTE}\n{doc(RunConfig)}\n"
-    text += "`recipe` and `card` may stand for a method's and a protocol's values. "
-    text += "`fedbench config METHOD` prints a whole file, `fedbench config --schema` the schema "
-    text += f"that editors read.\n\n{option_table(RunConfig).replace('| option |', '| key |')}\n"
+    text = "# Config files\n\nA config file is a YAML file that determines a run completely. "
+    text += f"{NOTE}\n{doc(RunConfig)}\n"
+    text += "`recipe: NAME` and `card: NAME` stand for the values of a method and of a protocol. "
+    text += "`fedbench config METHOD` prints a complete file, `fedbench config --schema` the "
+    text += "schema that editors use.\n\n"
+    text += f"{option_table(RunConfig).replace('| option |', '| key |')}\n"
     hints = get_type_hints(RunConfig)
     for f in fields(RunConfig):
         if is_dataclass(inner := hints[f.name]):
@@ -214,7 +240,7 @@ def config_page() -> str:
 
 
 def commands(group: click.Group = main, prefix: str = "fedbench") -> Iterator[tuple[str, Any]]:
-    """Yield every command as typed, groups that do something by themselves included."""
+    """Yield every command as it is typed, including groups, which may be commands themselves."""
     for name, command in sorted(group.commands.items()):
         typed = f"{prefix} {name}"
         yield typed, command
@@ -226,7 +252,7 @@ def commands_page() -> str:
     """Return the page of all commands."""
     text = f"# Commands\n\n{NOTE}\n{help_text(main.help)}\n"
     for typed, command in commands():
-        # With the command line's settings: a command keeps the help option of its first context.
+        # Use the CLI's settings: a command keeps the help option of its first context.
         ctx = click.Context(command, info_name=typed, **main.context_settings)
         usage = " ".join([typed, *command.collect_usage_pieces(ctx)])
         anchor = typed.replace(" ", "-")
@@ -241,7 +267,7 @@ def commands_page() -> str:
 
 
 def help_text(text: str | None) -> str:
-    r"""Turn a command's help into Markdown; what follows ``\b`` becomes a block."""
+    r"""Turn a command's help into Markdown; text after ``\b`` becomes a block."""
     done = []
     for part in inspect.cleandoc(text or "").split("\n\n"):
         done.append(code(part[2:], "sh") if part.startswith("\b\n") else f"{part}\n")
@@ -251,7 +277,7 @@ def help_text(text: str | None) -> str:
 def hooks_page() -> str:
     """Return the page of all hooks."""
     text = f"# Hooks\n\n{NOTE}\n{prose(inspect.getdoc(hookspecs) or '')}\n"
-    text += "Every example below is a whole plugin, and a test runs it.\n\n"
+    text += "Every example below is complete, and a test runs it.\n\n"
     for group, title in ((RunHooks, "Hooks of a run"), (DiscoveryHooks, "Hooks of a package")):
         text += f"## {title}\n\n"
         for name in (n for n in vars(group) if not n.startswith("_")):
@@ -260,7 +286,7 @@ def hooks_page() -> str:
 
 
 def hook_section(name: str, function: Callable[..., Any]) -> str:
-    """Return what the page says about one hook."""
+    """Return the section about one hook."""
     about, _, rest = (inspect.getdoc(function) or "").partition("\n\nWhen: ")
     when, _, returns = rest.partition("\nReturns: ")
     example = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
@@ -281,8 +307,8 @@ def hook_section(name: str, function: Callable[..., Any]) -> str:
 
 
 KINDS_OF_HOOK = (
-    (SINGLE, "exactly one base implementation in a run; others may wrap it."),
-    (AT_MOST_ONE, "at most one plugin of a run."),
+    (SINGLE, "exactly one base implementation per run; others may wrap it."),
+    (AT_MOST_ONE, "at most one plugin per run."),
     (vars(DiscoveryHooks), "any number of packages."),
 )
 
@@ -290,5 +316,5 @@ KINDS_OF_HOOK = (
 def rules_page() -> str:
     """Return the page of the conformance kit's rules."""
     rows = [(f"`{name}`", kinds, statement) for name, kinds, statement in testing.table()]
-    head = "# Conformance rules\n\nWhat `fedbench.testing` checks of a plugin. "
+    head = "# Conformance rules\n\nThe rules that `fedbench.testing` checks for a plugin. "
     return f"{head}{NOTE}\n{table(('rule', 'kinds', 'statement'), rows)}"

@@ -11,7 +11,7 @@ from fedbench import ClientContext, hookimpl
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """Scale the gradient down to a largest norm."""
+    """Scale the gradient down so that its norm is at most ``norm``."""
 
     norm: Annotated[float, Field(gt=0, description="largest norm of the whole gradient")] = 1.0
 

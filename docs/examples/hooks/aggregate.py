@@ -1,4 +1,4 @@
-"""Every client counts the same, however many examples it has."""
+"""Give every client the same weight, however many examples it has."""
 
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from fedbench import ClientContext, ClientResult, ServerState, Value, Weights, h
 
 @dataclass(frozen=True, eq=False)
 class PlainMean:
-    """Send the weights, collect them and take their plain mean; stands in for ``fedavg``."""
+    """Broadcast the weights, collect them and take their plain mean; replaces ``fedavg``."""
 
     @hookimpl
     def broadcast(self, state: ServerState) -> Mapping[str, Value]:

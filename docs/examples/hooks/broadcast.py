@@ -1,4 +1,4 @@
-"""Tell the clients how strong a penalty is in this round."""
+"""Tell the clients how strong a penalty is in each round."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

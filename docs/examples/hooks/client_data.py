@@ -1,4 +1,4 @@
-"""The first clients see their pictures as negatives."""
+"""Show the first clients their images as negatives."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -12,7 +12,7 @@ from fedbench import Examples, hookimpl
 class Negative:
     """Invert the uint8 images of clients 0 to ``clients`` - 1."""
 
-    clients: Annotated[int, Field(ge=0, description="how many clients see negatives")] = 1
+    clients: Annotated[int, Field(ge=0, description="number of clients that see negatives")] = 1
 
     @hookimpl
     def client_data(self, data: Examples, client: int) -> Examples:

@@ -1,4 +1,4 @@
-"""Report how far a client moves in its turn."""
+"""Report how far a client's weights move in its turn."""
 
 from collections.abc import Generator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Predict by the angle to the classifier's rows."""
+"""Predict by the angle between a feature and the classifier's rows."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from fedbench import Output, ServerState, hookimpl
 
 @dataclass(frozen=True, eq=False)
 class Cosine:
-    """Score a class by the cosine between the feature and the class's row in the classifier."""
+    """Score a class by the cosine between the feature and the classifier's row for the class."""
 
     @hookimpl
     def inference(self, state: ServerState) -> Mapping[str, Callable[[Output], Tensor]]:

@@ -1,4 +1,4 @@
-"""Count on the server how often each client took part."""
+"""Count on the server how often each client has taken part."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ KEY = "turns.count"
 
 @dataclass(frozen=True, eq=False)
 class Turns:
-    """Keep a (clients,) tensor of turns."""
+    """Keep the number of turns of each client in a tensor of shape (clients,)."""
 
     @hookimpl
     def init_server(self, ctx: ServerContext) -> Mapping[str, Value]:

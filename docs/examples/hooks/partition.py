@@ -1,4 +1,4 @@
-"""Deal the examples out like cards."""
+"""Deal out the examples like playing cards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from fedbench import Dataset, hookimpl
 
 @dataclass(frozen=True, eq=False)
 class Deal:
-    """Client k gets examples k, k + n, k + 2n, ..."""
+    """Give client k the examples k, k + n, k + 2n, ..., with n clients."""
 
-    clients: Annotated[int, Field(ge=1, description="how many clients")] = 3
+    clients: Annotated[int, Field(ge=1, description="number of clients")] = 3
 
     @hookimpl
     def partition(self, data: Dataset) -> Sequence[torch.Tensor]:

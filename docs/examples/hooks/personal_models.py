@@ -1,4 +1,4 @@
-"""Test every client's own model, as it was after its last training."""
+"""Test every client's own model as of the end of its last training."""
 
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ from fedbench import Dataset, hookimpl
 class Thin:
     """Keep every ``step``-th training example."""
 
-    step: Annotated[int, Field(ge=1, description="distance between kept examples")] = 2
+    step: Annotated[int, Field(ge=1, description="distance between examples that are kept")] = 2
 
     @hookimpl
     def prepare_data(self, data: Dataset) -> Dataset:

@@ -1,4 +1,4 @@
-"""A package with a protocol card, a YAML file beside this one."""
+"""A package with a protocol card, a YAML file next to this module."""
 
 from collections.abc import Mapping
 from pathlib import Path

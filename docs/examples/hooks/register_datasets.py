@@ -1,4 +1,4 @@
-"""A package with a data set: two clouds of points, and noise that differs by domain."""
+"""A package with a data set: two clouds of points whose noise differs between domains."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ fedbench_api = 1
 class Clouds:
     """Points (N, 2) of two classes in two domains, one clean and one noisy."""
 
-    examples: Annotated[int, Field(ge=2, description="training examples of a domain")] = 40
+    examples: Annotated[int, Field(ge=2, description="training examples per domain")] = 40
 
     def load(self, root: Path) -> Dataset:
-        """Return the data set; it needs no file below ``root``."""
-        rng = torch.Generator().manual_seed(0)  # the data are the same for every seed of a run
+        """Return the data set; it does not need any file below ``root``."""
+        rng = torch.Generator().manual_seed(0)  # a run's seed does not change the data
 
         def draw(size: int) -> Examples:
             labels = torch.arange(2 * size) % 2

@@ -1,4 +1,4 @@
-"""A package with an executor that takes clients in the opposite order."""
+"""A package with an executor that runs the clients in reverse order."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ fedbench_api = 1
 
 
 class BackwardsWorkers:
-    """See `Backwards`."""
+    """The workers of `Backwards`."""
 
     def __init__(self, runtime: Any) -> None:
         self.runtime = runtime
@@ -27,7 +27,7 @@ class BackwardsWorkers:
 
 @dataclass(frozen=True, eq=False)
 class Backwards:
-    """Run the last client first, in this process: the bits of the result must not change."""
+    """Run the last client first, in this process; the result must stay bit-identical."""
 
     def open(self, runtime: Any) -> BackwardsWorkers:
         """Return the workers of a run."""

@@ -1,4 +1,4 @@
-"""A package with a metric: accuracy that counts every class the same."""
+"""A package with a metric: accuracy that gives every class the same weight."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ fedbench_api = 1
 
 @dataclass(frozen=True, eq=False)
 class Balanced:
-    """The mean, over the classes that the test data have, of the accuracy within the class."""
+    """The accuracy within each class, averaged over the classes in the test data."""
 
     higher_is_better: ClassVar[bool] = True
     unit: ClassVar[Unit] = "percent"
 
     def __call__(self, scores: Tensor, labels: Tensor) -> float:
-        """Score (N, C) against (N,)."""
+        """Return the accuracy of class scores (N, C) for labels (N,)."""
         right = (scores.argmax(1) == labels).double()
         return float(sum(right[labels == c].mean() for c in labels.unique()) / len(labels.unique()))
 

@@ -14,7 +14,7 @@ fedbench_api = 1
 
 
 class PerceptronModule(nn.Module):
-    """Features and a linear classifier on top, both visible to methods."""
+    """A feature extractor and a linear classifier, both accessible to methods."""
 
     def __init__(self, inputs: int, d: int, classes: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A package with a method made of plugins that exist already."""
+"""A package with a method that consists of existing plugins."""
 
 from collections.abc import Mapping
 

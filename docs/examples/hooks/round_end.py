@@ -1,4 +1,4 @@
-"""Write one line of CSV a round."""
+"""Write one line of CSV per round."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from fedbench import RoundResult, hookimpl
 
 @dataclass(frozen=True, eq=False)
 class Csv:
-    """Append round and mean accuracy to ``accuracy.csv`` in the run's directory."""
+    """Append the round and its mean accuracy to ``accuracy.csv`` in the run directory."""
 
     @hookimpl
     def round_end(self, result: RoundResult, directory: Path | None) -> None:

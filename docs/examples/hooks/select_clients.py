@@ -1,4 +1,4 @@
-"""Clients take part in turn."""
+"""Let the clients take turns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from fedbench import ServerContext, hookimpl
 
 @dataclass(frozen=True, eq=False)
 class RoundRobin:
-    """Take the next ``size`` clients each round."""
+    """Select the next ``size`` clients in each round."""
 
-    size: Annotated[int, Field(ge=1, description="clients a round")] = 2
+    size: Annotated[int, Field(ge=1, description="clients per round")] = 2
 
     @hookimpl
     def select_clients(self, ctx: ServerContext) -> Sequence[int]:

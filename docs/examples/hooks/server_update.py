@@ -1,4 +1,4 @@
-"""Average the global model over rounds, and report how far it is from its average."""
+"""Average the global classifier over rounds, and report how far it is from its average."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ KEY = "moving_average"
 
 @dataclass(frozen=True, eq=False)
 class MovingAverage:
-    """Keep the exponential moving average of the classifier's weight."""
+    """Keep an exponential moving average of the classifier's weights."""
 
-    decay: Annotated[float, Field(ge=0, lt=1, description="share of the old average")] = 0.9
+    decay: Annotated[float, Field(ge=0, lt=1, description="weight of the old average")] = 0.9
 
     @hookimpl
     def init_server(self, weights: Weights) -> Mapping[str, Value]:

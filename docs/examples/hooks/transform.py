@@ -1,4 +1,4 @@
-"""Noise on the inputs while training."""
+"""Add noise to the inputs during training."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,7 +11,7 @@ from fedbench import hookimpl
 
 @dataclass(frozen=True, eq=False)
 class Grain:
-    """Add Gaussian noise to training batches, new in every batch."""
+    """Add Gaussian noise to the inputs, drawn anew for every training batch."""
 
     deviation: Annotated[float, Field(ge=0, description="standard deviation")] = 0.1
 
