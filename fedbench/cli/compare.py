@@ -126,10 +126,11 @@ def report(directories: tuple[Path, ...], reference: str | None, test: Any, out:
     apart, never averaged.
     """
     from ..plugins.discovery import discover
+    from ..store.directory import find
     from ..study import records
 
     registry = discover()
-    found = [records.read(registry, path) for path in records.find(directories)]
+    found = [records.read(registry, path) for path in find(directories)]
     _report(registry, found, None, reference, test, out)
 
 

@@ -16,6 +16,7 @@ from ..config.model import RunConfig
 from ..errors import ConfigError, did_you_mean
 from ..plugins.registry import LIMIT, Registry
 from ..store import reading
+from ..store.directory import RunDirectory
 from ..text import Unit, duration, score, size
 from ..types import Dataset
 from .progress import console, grid, title, unit_of
@@ -67,9 +68,7 @@ def print_run(registry: Registry, directory: Path) -> None:
         ConfigError: when the directory holds no run, a file of it is damaged, or a metric of it is
             not installed.
     """
-    if not (directory / "config.yaml").is_file():
-        raise ConfigError(f"{directory} holds no run (no config.yaml)")
-    rounds, result = reading.progress(directory)
+    rounds, result = reading.progress(RunDirectory.open(directory).path)
     shown = [
         (r["round"], rule, metric, scores)
         for r in rounds

@@ -87,7 +87,7 @@ class Run:
         self.keep_checkpoints = keep_checkpoints
         self.watch = watch
         self.progress = progress or (lambda *_: None)
-        folder = self.directory.path / "clients" if self.directory else None
+        folder = self.directory.clients_folder if self.directory else None
         self._clients = ClientStates(folder)
         self._owners: dict[str, str] = {}
         self._lock: FileLock | None = None
@@ -104,33 +104,31 @@ class Run:
         Raises:
             ConfigError: when the directory holds no run, a finished one, or a damaged checkpoint.
         """
-        path = Path(directory)
-        if not (path / "config.yaml").is_file():
-            raise ConfigError(f"{path} holds no run (no config.yaml)")
-        if (path / "result.json").is_file():
-            RunDirectory(path).tidy()
-            raise ConfigError(f"{path} is finished; `fedbench show {path}` prints it")
+        found = RunDirectory.open(Path(directory))
+        if found.finished:
+            found.tidy()
+            raise ConfigError(f"{found.path} is finished; `fedbench show {found.path}` prints it")
         registry = registry or discover()
-        run = cls(load(registry, path / "config.yaml"), registry=registry, **more)
-        run.directory = RunDirectory(path)
-        run._lock = run.directory.lock()
+        run = cls(load(registry, found.config_file), registry=registry, **more)
+        run.directory = found
+        run._lock = found.lock()
         try:
-            run._restore(path)
+            run._restore(found)
         except BaseException:
             run._lock.release()
             raise
         return run
 
-    def _restore(self, path: Path) -> None:
-        done = 0
+    def _restore(self, directory: RunDirectory) -> None:
+        path, done = directory.path, 0
         if checkpoint.exists(path):
             found = checkpoint.read(path, self.config)
             self.start_from(found, [])
             done = found.state.round
         else:
-            self._clients = ClientStates(path / "clients")
+            self._clients = ClientStates(directory.clients_folder)
             self._clients.restore({}, {})
-        self.history = [round_from_json(data) for data in RunDirectory(path).rounds(done)]
+        self.history = [round_from_json(data) for data in directory.cut_rounds(done)]
         digests.cut(path, done)
         checkpoint.cut(path, done)
 
@@ -181,7 +179,7 @@ class Run:
         metrics = self._metrics
         self._workers = build(self.registry, "executor", config.executor).open(runtime)
         if self.directory:
-            self.directory.write("partition.json", partition_table(runtime))
+            self.directory.write_partition(partition_table(runtime))
         return Rounds(runtime, self._workers, self._clients, self._owners, metrics, self.progress)
 
     def _initial_state(self, rounds: Rounds) -> ServerState:
@@ -321,7 +319,7 @@ def round_from_json(data: Mapping[str, Any]) -> RoundResult:
         failures = tuple(Failure(**one) for one in data.get("failures", ()))
         return RoundResult(**{**data, "scores": scores, "failures": failures})
     except (KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"rounds.jsonl: a damaged line: {error}") from error
+        raise ConfigError(f"a damaged round: {error}") from error
 
 
 def canonical_round(result: RoundResult) -> str:

@@ -17,6 +17,7 @@ from ..config.resolve import resolve
 from ..errors import ConfigError
 from ..plugins.registry import Registry
 from ..store import checkpoint, digests, reading
+from ..store.directory import RunDirectory
 from ..store.environment import environment
 from ..types import RoundResult, ServerState, sha256
 from .round import Progress
@@ -61,10 +62,9 @@ class Kept:
     def __init__(
         self, registry: Registry, path: Path, executor: Mapping[str, Any] | None = None
     ) -> None:
-        if not (path / "config.yaml").is_file():
-            raise ConfigError(f"{path} holds no run (no config.yaml)")
-        self.path, self._registry = path, registry
-        document = yamlfile.read(path / "config.yaml")
+        self.directory, self._registry = RunDirectory.open(path), registry
+        self.path = path
+        document = yamlfile.read(self.directory.config_file)
         flags = {"executor": dict(executor)} if executor else {}
         self.config = resolve(registry, file=document, flags=flags)
         rounds, self.result = reading.progress(path)
@@ -75,7 +75,7 @@ class Kept:
 
     def changed_environment(self) -> list[str]:
         """Return how this machine differs from the run's, a line each; empty when it does not."""
-        made = reading.optional(self.path / "environment.json") or {}
+        made = reading.optional(self.directory.environment_file) or {}
         here = environment(self.config.device)
         before, now = made.get("versions", {}), here["versions"]
         found = [(n, before.get(n), now.get(n)) for n in dict.fromkeys((*before, *now))]
@@ -128,7 +128,8 @@ class Kept:
             again = json.loads(json.dumps(job.result()))
             for key in REPEATED:
                 if key in self.result and self.result[key] != again[key]:
-                    text = f"result.json, {key}: {_show(self.result[key], again[key])}"
+                    where = f"{self.directory.result_file.name}, {key}"
+                    text = f"{where}: {_show(self.result[key], again[key])}"
                     return Verdict(last, text, tuple(notes), start)
         return Verdict(last, None, tuple(notes), start)
 
@@ -143,16 +144,19 @@ class Kept:
         """Return how the kept files contradict each other, which no second run need show."""
         if not self.result:
             return None
+        files = self.directory
+        config, model, result = (
+            file.name for file in (files.config_file, files.model_file, files.result_file)
+        )
         if self.result.get("config_hash", self.config.hash) != self.config.hash:
-            return "config.yaml is not the config that result.json was made with"
-        model = self.path / "model.safetensors"
+            return f"{config} is not the config that {result} was made with"
         try:
-            held = sha256(load_file(model))
+            held = sha256(load_file(files.model_file))
         except (OSError, SafetensorError) as error:
-            return f"model.safetensors can't be read: {error}"
+            return f"{model} can't be read: {error}"
         if held != self.result["weights_sha256"]:
             named = self.result["weights_sha256"]
-            return f"model.safetensors holds weights {held}, result.json names {named}"
+            return f"{model} holds weights {held}, {result} names {named}"
         return None
 
     def _differences(self, now: RoundResult, line: Mapping[str, Any]) -> Iterator[str]:

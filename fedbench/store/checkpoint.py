@@ -29,12 +29,12 @@ from ..errors import ConfigError
 from ..types import Payload, ServerState, Value, Weights, flatten, unflatten
 from . import reading
 from .client_states import ClientStates
+from .directory import CLIENTS, CONFIG, RunDirectory
 from .environment import versions
 from .files import to_json, write_atomic
 from .tensor_file import from_bytes, to_bytes
 
-FOLDER, POINTER = "checkpoint", "checkpoint.json"
-KEPT, CLIENTS = "checkpoints", "clients"
+POINTER = "checkpoint.json"
 FORMAT = 1
 
 
@@ -76,7 +76,7 @@ def write(
 
     With ``keep`` it also stays in ``checkpoints/`` for good.
     """
-    folder = run / FOLDER
+    folder = RunDirectory(run).checkpoint_folder
     folder.mkdir(exist_ok=True)
     tensors = {
         **{f"weights/{name}": value for name, value in state.weights.items()},
@@ -100,20 +100,20 @@ def write(
     }
     write_atomic(folder / POINTER, to_json(pointer))
     if keep:
-        _keep(run, state.round, name, list(on_disk.values()), to_json(pointer))
+        _keep(RunDirectory(run), state.round, name, list(on_disk.values()), to_json(pointer))
     clients.forget_old()
     for old in folder.glob("state-*.safetensors"):
         if old.name != name:
             old.unlink()
 
 
-def _keep(run: Path, round: int, state: str, clients: list[str], pointer: bytes) -> None:
+def _keep(run: RunDirectory, round: int, state: str, clients: list[str], pointer: bytes) -> None:
     """Keep the checkpoint that was just written; its pointer comes last and makes it whole."""
-    folder = run / KEPT / f"round-{round:06d}"
+    folder = run.kept_folder / f"round-{round:06d}"
     (folder / CLIENTS).mkdir(parents=True, exist_ok=True)
-    _link(run / FOLDER / state, folder / state)
+    _link(run.checkpoint_folder / state, folder / state)
     for name in clients:
-        _link(run / CLIENTS / name, folder / CLIENTS / name)
+        _link(run.clients_folder / name, folder / CLIENTS / name)
     write_atomic(folder / POINTER, pointer)
 
 
@@ -129,7 +129,8 @@ def _link(source: Path, target: Path) -> None:
 
 def _folders(run: Path) -> dict[int, Path]:
     """Return the folders in ``checkpoints/`` by round, whole or not."""
-    found = ((re.fullmatch(r"round-(\d{6,})", p.name), p) for p in run.glob(f"{KEPT}/round-*"))
+    folders = RunDirectory(run).kept_folder.glob("round-*")
+    found = ((re.fullmatch(r"round-(\d{6,})", p.name), p) for p in folders)
     return {int(name[1]): path for name, path in found if name}
 
 
@@ -155,7 +156,7 @@ def cut(run: Path, upto: int) -> None:
 
 def exists(run: Path) -> bool:
     """Whether the run directory has a checkpoint."""
-    return (run / FOLDER / POINTER).is_file()
+    return (RunDirectory(run).checkpoint_folder / POINTER).is_file()
 
 
 def read(run: Path, config: RunConfig) -> Restored:
@@ -165,7 +166,8 @@ def read(run: Path, config: RunConfig) -> Restored:
         ConfigError: when it is damaged, belongs to another config, or was made by versions whose
             bits may differ from those installed.
     """
-    path = run / FOLDER / POINTER
+    directory = RunDirectory(run)
+    path = directory.checkpoint_folder / POINTER
     data = _pointer(path, config)
     here = versions()
     for name in ("torch", "fedbench-toolkit"):
@@ -175,7 +177,8 @@ def read(run: Path, config: RunConfig) -> Restored:
                 f"{path}: made with {name} {made}, installed is {here[name]}; results "
                 "could differ, so install that version or start anew"
             )
-    return _restored(run / FOLDER, data, run / CLIENTS, ClientStates(run / CLIENTS))
+    clients = directory.clients_folder
+    return _restored(directory.checkpoint_folder, data, clients, ClientStates(clients))
 
 
 def read_kept(folder: Path, round: int, config: RunConfig) -> Restored:
@@ -199,7 +202,7 @@ def _pointer(path: Path, config: RunConfig) -> dict[str, Any]:
         raise ConfigError(f"{path}: format {data.get('format')!r}; this version reads {FORMAT}")
     reading.check(_POINTER, data, str(path))
     if data["config_hash"] != config.hash:
-        raise ConfigError(f"{path}: made by another config than the run's config.yaml")
+        raise ConfigError(f"{path}: made by another config than the run's {CONFIG}")
     if data["round"] > config.rounds:
         raise ConfigError(f"{path}: damaged: round {data['round']} of {config.rounds}")
     return data

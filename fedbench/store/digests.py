@@ -20,9 +20,9 @@ from ..errors import ConfigError
 from ..types import ServerState, Value, tensors
 from ..values import CHECKSUM, checksum, label
 from . import reading
+from .directory import RunDirectory
 from .files import named, write_atomic
 
-FILE = "digests.jsonl"
 DIGITS = 16
 
 
@@ -85,7 +85,7 @@ def clients_of(line: Mapping[str, Any]) -> dict[int, dict[str, str]]:
 
 def add(directory: Path, line: Mapping[str, Any]) -> None:
     """Append a round's line to a run's ``digests.jsonl``."""
-    path = directory / FILE
+    path = RunDirectory(directory).digests_file
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, separators=(",", ":")) + "\n")
@@ -99,7 +99,7 @@ def read(directory: Path) -> dict[int, dict[str, Any]]:
     Raises:
         ConfigError: for a whole line that is damaged.
     """
-    path = directory / FILE
+    path = RunDirectory(directory).digests_file
     if not path.is_file():
         return {}
     found = {}
@@ -117,7 +117,7 @@ def read(directory: Path) -> dict[int, dict[str, Any]]:
 
 def cut(directory: Path, upto: int) -> None:
     """Drop the lines of rounds after ``upto``, and what a crash left of a line."""
-    path = directory / FILE
+    path = RunDirectory(directory).digests_file
     if path.is_file():
         kept = [one for number, one in read(directory).items() if number <= upto]
         text = "".join(json.dumps(one, separators=(",", ":")) + "\n" for one in kept)

@@ -1,4 +1,8 @@
-"""The run directory: config, rounds, result, weights, environment; files are written atomically."""
+"""The run directory: what a run leaves on disk, under which names; no other module knows them.
+
+Files are written atomically. Checkpoints and digests have formats of their own, in
+`fedbench.store.checkpoint` and `fedbench.store.digests`, which take their paths from here.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +28,38 @@ if TYPE_CHECKING:
     from ..types import RoundResult, Weights
 
 
+CONFIG = "config.yaml"
+CLIENTS = "clients"
+"""The folder of client states, in a run and in a kept checkpoint."""
+
+
 class RunDirectory:
-    """A run's folder. `create` makes a new one and never touches an existing run."""
+    """A run's folder and its files. `create` makes a new one and never touches an existing run.
+
+    Args:
+        path: the folder; nothing needs to be there.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # at the start
+        self.config_file = path / CONFIG
+        self.environment_file = path / "environment.json"
+        self.lock_file = path / ".lock"
+        self.partition_file = path / "partition.json"
+        # a line per round
+        self.rounds_file = path / "rounds.jsonl"
+        self.digests_file = path / "digests.jsonl"
+        # what resuming needs
+        self.checkpoint_folder = path / "checkpoint"
+        self.clients_folder = path / CLIENTS
+        self.kept_folder = path / "checkpoints"
+        # at the end
+        self.model_file = path / "model.safetensors"
+        self.result_file = path / "result.json"
+        # what a comparison leaves of a failed run
+        self.log_file = path / "run.log"
+        self.error_file = path / "error.txt"
 
     @classmethod
     def create(cls, path: Path, config: RunConfig) -> RunDirectory:
@@ -46,13 +78,40 @@ class RunDirectory:
             remove_temporary(path)
             # The config comes last: with it the folder is a run that can be gone on with.
             write_atomic(
-                path / "environment.json",
+                directory.environment_file,
                 to_json({**environment(config.device), "config_hash": config.hash}),
             )
-            write_atomic(path / "config.yaml", config.to_yaml().encode())
+            write_atomic(directory.config_file, config.to_yaml().encode())
         except OSError as error:
             raise ConfigError(f"{path} can't be written: {error.strerror or error}") from error
         return directory
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """Return the directory of a run that exists.
+
+        Raises:
+            ConfigError: when there is none.
+        """
+        directory = cls(path)
+        if not directory.exists:
+            raise ConfigError(f"{path} holds no run (no {CONFIG})")
+        return directory
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder holds a run, which it does once it has its config."""
+        return self.config_file.is_file()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its result."""
+        return self.result_file.is_file()
+
+    @property
+    def failed(self) -> bool:
+        """Whether a comparison has noted here that the run failed."""
+        return self.error_file.is_file()
 
     def lock(self) -> FileLock:
         """Claim the folder for this process until the lock is released, and tidy it.
@@ -61,27 +120,28 @@ class RunDirectory:
             ConfigError: when another process runs in it, it can't be written, or a part of it is a
                 link that leads elsewhere.
         """
-        for name in (".lock", "checkpoint", "checkpoints", "clients"):
-            if (self.path / name).is_symlink():
-                raise ConfigError(f"{self.path / name} is a link; a run writes into its own folder")
-        lock = FileLock(self.path / ".lock")
+        folders = (self.checkpoint_folder, self.kept_folder, self.clients_folder)
+        for path in (self.lock_file, *folders):
+            if path.is_symlink():
+                raise ConfigError(f"{path} is a link; a run writes into its own folder")
+        lock = FileLock(self.lock_file)
         try:
             lock.acquire(timeout=0.5)  # the workers of a killed run may hold it a moment longer
         except Timeout:
             raise ConfigError(f"{self.path}: another process is running in it") from None
         except OSError as error:
             raise ConfigError(f"{self.path} can't be written: {error.strerror or error}") from error
-        for folder in (self.path, self.path / "checkpoint"):
+        for folder in (self.path, self.checkpoint_folder):
             remove_temporary(folder)
         return lock
 
-    def write(self, name: str, value: Any) -> None:
-        """Write ``value`` as the JSON file ``name``."""
-        write_atomic(self.path / name, to_json(value))
+    def write_partition(self, table: Mapping[str, Any]) -> None:
+        """Write ``partition.json``."""
+        write_atomic(self.partition_file, to_json(table))
 
     def add_round(self, result: RoundResult) -> None:
         """Append the round to ``rounds.jsonl`` and flush it."""
-        path = self.path / "rounds.jsonl"
+        path = self.rounds_file
         try:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(json_ready(result)) + "\n")
@@ -90,7 +150,7 @@ class RunDirectory:
         except OSError as error:
             raise named(error, path) from error
 
-    def rounds(self, upto: int) -> list[dict[str, Any]]:
+    def cut_rounds(self, upto: int) -> list[dict[str, Any]]:
         """Return the first ``upto`` rounds of ``rounds.jsonl`` and cut the file there.
 
         Raises:
@@ -98,7 +158,7 @@ class RunDirectory:
         """
         from . import reading  # heavy: pydantic and torch
 
-        path = self.path / "rounds.jsonl"
+        path = self.rounds_file
         found = reading.rounds(path, upto)
         if len(found) < upto:
             raise ConfigError(f"{path}: has {len(found)} rounds, the checkpoint {upto}")
@@ -110,14 +170,31 @@ class RunDirectory:
         from safetensors.torch import save
 
         plain = {name: value.contiguous() for name, value in weights.items()}
-        write_atomic(self.path / "model.safetensors", save(plain))
-        write_atomic(self.path / "result.json", to_json(result))
+        write_atomic(self.model_file, save(plain))
+        write_atomic(self.result_file, to_json(result))
         self.tidy()
+
+    def fail(self, config: RunConfig, reason: str, log: str) -> None:
+        """Note why the run failed and what it printed; it may have ended before it had a folder."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self.exists:
+            write_atomic(self.config_file, config.to_yaml().encode())
+        write_atomic(self.log_file, log.encode())
+        write_atomic(self.error_file, reason.encode())
 
     def tidy(self) -> None:
         """Remove what only resuming needs."""
-        for folder in ("checkpoint", "clients"):
-            shutil.rmtree(self.path / folder, ignore_errors=True)
+        for folder in (self.checkpoint_folder, self.clients_folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def count_rounds(self) -> int:
+        """Return how many rounds are written, as far as they can be counted without reading them.
+
+        A run may be adding one meanwhile.
+        """
+        with suppress(OSError):
+            return self.rounds_file.read_bytes().count(b"\n")
+        return 0
 
 
 def _begun(path: Path) -> bool:
@@ -128,12 +205,13 @@ def _begun(path: Path) -> bool:
 
 def unfinished(path: Path, config_hash: str) -> bool:
     """Whether ``path`` holds an unfinished run of the config with that hash."""
-    if (path / "result.json").exists() or not (path / "config.yaml").is_file():
+    directory = RunDirectory(path)
+    if directory.finished or not directory.exists:
         return False
     from . import reading
 
     try:
-        known = reading.json_object(path / "environment.json")
+        known = reading.json_object(directory.environment_file)
     except ConfigError:
         return False
     return known.get("config_hash") == config_hash
@@ -149,3 +227,18 @@ def free_name(parent: Path, name: str, config_hash: str) -> Path:
         number += 1
         path = parent / f"{name}-{number}"
     return path
+
+
+def find(paths: Iterable[Path]) -> list[Path]:
+    """Return the run directories at or below ``paths``, sorted; a path may be a run's config.
+
+    Raises:
+        ConfigError: for a path with no run at or below it.
+    """
+    found: set[Path] = set()
+    for path in paths:
+        here = {file.parent for file in (path, *path.rglob(CONFIG)) if file.name == CONFIG}
+        if not here:
+            raise ConfigError(f"{path} holds no run (no {CONFIG} at or below it)")
+        found |= here
+    return sorted(found)

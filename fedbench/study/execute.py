@@ -14,20 +14,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ..store.directory import RunDirectory
 from ..store.files import write_atomic
 from . import PARENT
 from .grid import Job
-
-LOG = "run.log"
-
-
-ERROR = "error.txt"
 
 
 @dataclass
@@ -108,11 +103,12 @@ def _one(
     tick: Callable[[], None],
     stop: threading.Event,
 ) -> dict[str, int]:
-    if (job.path / "result.json").is_file():
+    directory = RunDirectory(job.path)
+    if directory.finished:
         return {"done": 1, "reused": 1}
-    if (job.path / ERROR).is_file() and not retry:
+    if directory.failed and not retry:
         return {"done": 1, "failed": 1}
-    if (job.path / ERROR).is_file():
+    if directory.failed:
         shutil.rmtree(job.path)
     file = job.path.parent / f".{job.path.name}.yaml"
     write_atomic(file, job.config.to_yaml().encode())
@@ -134,7 +130,7 @@ def _one(
         )
         try:
             while process.poll() is None:
-                progress.running[key] = (_rounds(job.path), job.config.rounds)
+                progress.running[key] = (directory.count_rounds(), job.config.rounds)
                 tick()
                 if stop.wait(0.5):
                     break
@@ -148,12 +144,8 @@ def _one(
         return {"done": 1}
     if stop.is_set():
         return {}
-    job.path.mkdir(parents=True, exist_ok=True)
-    if not (job.path / "config.yaml").is_file():
-        write_atomic(job.path / "config.yaml", job.config.to_yaml().encode())
     last = text.splitlines()[-1] if text else f"ended with status {process.returncode}"
-    write_atomic(job.path / LOG, text.encode())
-    write_atomic(job.path / ERROR, last.removeprefix("Error: ").encode())
+    directory.fail(job.config, last.removeprefix("Error: "), text)
     return {"done": 1, "failed": 1}
 
 
@@ -165,9 +157,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _rounds(path: Path) -> int:
-    with suppress(OSError):
-        return (path / "rounds.jsonl").read_bytes().count(b"\n")
-    return 0

@@ -22,6 +22,7 @@ from ..config.model import RunConfig
 from ..config.resolve import resolve
 from ..errors import ConfigError, did_you_mean
 from ..plugins.registry import Registry
+from ..store.directory import RunDirectory
 from . import records
 
 
@@ -161,4 +162,4 @@ def labels(registry: Registry, jobs: Sequence[Job]) -> dict[str, str]:
 
 def collect(registry: Registry, jobs: Sequence[Job]) -> list[records.Record]:
     """Read the runs of a plan; one that has not begun is left out."""
-    return [records.read(registry, j.path) for j in jobs if (j.path / "config.yaml").is_file()]
+    return [records.read(registry, j.path) for j in jobs if RunDirectory(j.path).exists]

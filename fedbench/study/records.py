@@ -16,9 +16,9 @@ from typing import Any
 from ..config.changes import describe_changes
 from ..config.model import RunConfig
 from ..config.resolve import load
-from ..errors import ConfigError
 from ..plugins.registry import Registry
 from ..store import reading
+from ..store.directory import RunDirectory
 
 SETTING_HOOKS = ("prepare_data", "partition", "client_data", "select_clients")
 """Plugins that implement one of these belong to the setting, not to the method."""
@@ -108,10 +108,8 @@ def read(registry: Registry, path: Path) -> Record:
     Raises:
         ConfigError: when it holds no run, or a file of it is damaged.
     """
-    if not (path / "config.yaml").is_file():
-        raise ConfigError(f"{path} holds no run (no config.yaml)")
-    config = load(registry, path / "config.yaml")
-    failed = path / "error.txt"
+    directory = RunDirectory.open(path)
+    config = load(registry, directory.config_file)
     rounds, result = reading.progress(path)
     return Record(
         path=path,
@@ -120,27 +118,10 @@ def read(registry: Registry, path: Path) -> Record:
         variant=variant_of(registry, config),
         rounds=rounds,
         result=result,
-        error=reading.text(failed).strip() if failed.is_file() else None,
-        environment=reading.optional(path / "environment.json") or {},
-        partition=reading.optional(path / "partition.json"),
+        error=reading.text(directory.error_file).strip() if directory.failed else None,
+        environment=reading.optional(directory.environment_file) or {},
+        partition=reading.optional(directory.partition_file),
     )
-
-
-def find(paths: Iterable[Path]) -> list[Path]:
-    """Return the run directories at or below ``paths``, sorted.
-
-    Raises:
-        ConfigError: for a path with no run at or below it.
-    """
-    found: set[Path] = set()
-    for path in paths:
-        here = {
-            file.parent for file in (path, *path.rglob("config.yaml")) if file.name == "config.yaml"
-        }
-        if not here:
-            raise ConfigError(f"{path} holds no run (no config.yaml at or below it)")
-        found |= here
-    return sorted(found)
 
 
 def without_shared(variants: Iterable[str]) -> dict[str, str]:

@@ -125,7 +125,7 @@ def test_a_damaged_run_is_read_or_refused(
 ) -> None:
     path = damaged(run[0], tmp_path, name, change)
     for read in (
-        lambda: RunDirectory(path).rounds(3),
+        lambda: RunDirectory(path).cut_rounds(3),
         lambda: digests.read(path),
         lambda: records.read(installed, path),
     ):

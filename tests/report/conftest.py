@@ -16,10 +16,10 @@ from fedbench.config.model import RunConfig
 from fedbench.engine.evaluation import accuracy_text, over_domains, reported
 from fedbench.plugins.registry import Registry
 from fedbench.report import write
-from fedbench.store.directory import RunDirectory
-from fedbench.store.files import json_ready
+from fedbench.store.directory import RunDirectory, find
+from fedbench.store.files import json_ready, to_json
 from fedbench.study.analysis import Analysis, analyse
-from fedbench.study.records import find, read
+from fedbench.study.records import read
 from fedbench.types import RoundResult, Scores
 
 VARIANTS = ("fedavg", "fedproto", "fpl", "fedhpro")
@@ -67,12 +67,12 @@ class Runs:
             found = {d: values[number - 1] for d, values in exact.items()} if exact else None
             results.append(one_round(number, variant, seed, level, domains, classes, found))
         lines = [json.dumps(json_ready(result)) + "\n" for result in results]
-        (path / "rounds.jsonl").write_text("".join(lines))
-        directory.write("partition.json", partition or two_a_domain(seed, domains, classes))
+        directory.rounds_file.write_text("".join(lines))
+        directory.write_partition(partition or two_a_domain(seed, domains, classes))
         if error is not None:
-            (path / "error.txt").write_text(error)
+            directory.error_file.write_text(error)
         if finished:
-            directory.write("result.json", result_of(config, results))
+            directory.result_file.write_bytes(to_json(result_of(config, results)))
         return path
 
     def grid(self, variants: Sequence[str] = VARIANTS, seeds: int = 5, **given: Any) -> None:

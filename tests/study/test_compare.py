@@ -15,6 +15,7 @@ from filelock import FileLock
 from fedbench import ConfigError
 from fedbench.config import cards
 from fedbench.plugins.registry import Registry
+from fedbench.store.directory import find
 from fedbench.study import records
 from fedbench.study.analysis import MEAN, analyse
 from fedbench.study.execute import Progress, execute
@@ -256,7 +257,7 @@ def test_run_directories_have_readable_safe_names(
 
 def test_find_names_a_folder_without_runs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no run"):
-        records.find([tmp_path])
+        find([tmp_path])
 
 
 def test_conflicting_results_are_refused(
