@@ -28,6 +28,17 @@ from ..plugins.discovery import discover
 from ..plugins.registry import Registry
 from . import describing, rounds, things, workers  # noqa: F401 - their rules register themselves
 from .rule import SPECS, Rule, RuleBroken
+from .standins import (
+    batch,
+    client_context,
+    client_result,
+    output,
+    report,
+    run_turn,
+    server_context,
+    server_state,
+    tiny_dataset,
+)
 from .subject import KINDS, Subject
 from .tiny import TinyData, TinyModel, TinyModule
 
@@ -38,8 +49,17 @@ __all__ = [
     "TinyData",
     "TinyModel",
     "TinyModule",
+    "batch",
+    "client_context",
+    "client_result",
+    "output",
+    "report",
     "rules",
+    "run_turn",
+    "server_context",
+    "server_state",
     "table",
+    "tiny_dataset",
 ]
 
 

@@ -11,8 +11,7 @@ from fedbench_baselines.sampling import Uniform
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbench.context import ServerContext
-from fedbench.random import Streams
+from fedbench import ServerContext, testing
 
 
 def test_two_clients_and_three_weights_by_hand():
@@ -86,7 +85,7 @@ def test_the_server_sends_its_weights_and_clients_send_theirs(run_tiny):
 
 
 def context(clients: int, round: int = 1, seed: int = 0) -> ServerContext:
-    return ServerContext(round, 10, 3, (5,) * clients, Streams(seed))
+    return testing.server_context(round=round, client_sizes=(5,) * clients, seed=seed)
 
 
 @given(st.integers(1, 60), st.floats(0.01, 1.0), st.integers(0, 5))

@@ -11,13 +11,13 @@ import pytest
 import torch
 from fedbench_baselines.fedproto import FedProto, Personal, nearest
 
-from fedbench import Output, PerClass, PluginError, Run, ServerState, ServerUpdate, hookimpl
+from fedbench import Output, PerClass, PluginError, Run, ServerUpdate, hookimpl, testing
 from fedbench.config import resolve as config
 from fedbench.config.yamlfile import Document
 from fedbench.engine.evaluation import classifier_rule
 from fedbench.pipeline import Pipeline
 from fedbench.store.client_states import ClientStates
-from fedbench.types import Batch, Payload, forward
+from fedbench.types import Batch, forward
 
 KEY = "fedproto.prototypes"
 
@@ -170,8 +170,8 @@ def test_classes_without_a_prototype_are_never_chosen_and_finite(scale):
 
 
 def test_without_any_prototype_there_is_no_such_rule():
-    state = ServerState(0, {}, Payload({}, "the server's state"))
-    assert FedProto().inference(ctx=None, state=state) == {}
+    state = testing.server_state()
+    assert FedProto().inference(ctx=testing.server_context(), state=state) == {}
     assert FedProto().broadcast(state=state) == {}
 
 
@@ -258,7 +258,7 @@ def test_kept_models_are_read_one_at_a_time():
             read.append(number)
             yield {"personal.weights": {"w": torch.tensor(float(number))}}
 
-    state = ServerState(1, {"w": torch.zeros(1)}, Payload({}, "here"))
+    state = testing.server_state(weights={"w": torch.zeros(1)}, round=1)
     models = Personal().personal_models(state=state, clients=clients())
     assert float(next(models)["w"]) == 0
     assert read == [0]

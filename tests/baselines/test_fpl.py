@@ -8,8 +8,7 @@ from fedbench_baselines.fpl import Fpl, cluster, finch, fpl_loss
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbench import PerClass, Report
-from fedbench.types import Payload
+from fedbench import PerClass, Report, testing
 
 KEY = "fpl.prototypes"
 
@@ -67,7 +66,7 @@ def report(client: int, rows: dict[int, list[float]]) -> Report:
     upload = PerClass(
         torch.tensor(list(rows)), torch.tensor(list(rows.values())), torch.full((len(rows),), 3)
     )
-    return Report(client, 9, Payload({KEY: upload}, "here"), {})
+    return testing.report(client=client, uploads={KEY: upload})
 
 
 def test_the_server_by_hand():

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedbench import PerClass, Run, ServerState, hookimpl
+from fedbench import PerClass, Report, Run, hookimpl, testing
 from fedbench.config import resolve as configs
 from fedbench.config import yamlfile
 from fedbench.plugins.discovery import discover
@@ -100,10 +100,8 @@ def test_fedproto_server_by_hand(average: str, expected: list[float], registry: 
     assert found.counts.tolist() == [4, 5]
 
 
-def _report(client: int, upload: PerClass) -> Any:
-    from fedbench.types import Payload, Report
-
-    return Report(client, 1, Payload({"fedproto.prototypes": upload}, "here"), {})
+def _report(client: int, upload: PerClass) -> Report:
+    return testing.report(client=client, uploads={"fedproto.prototypes": upload})
 
 
 def test_both_inference_rules_are_in_the_result(run_tiny: RunTiny) -> None:
@@ -137,7 +135,7 @@ def test_aaai_form_sends_no_weights_and_keeps_models_apart(
 
 def test_personal_models_are_averaged_over_a_domains_clients(registry: Registry) -> None:
     plugin = registry.get("plugin", "personal").value()
-    state = ServerState(1, {"w": torch.zeros(1)}, None)  # type: ignore[arg-type]
+    state = testing.server_state(weights={"w": torch.zeros(1)}, round=1)
     kept = [
         {"personal.weights": {"w": torch.ones(1)}},
         {},

@@ -160,6 +160,7 @@ def test_the_kit_does_not_import_a_test_runner() -> None:
 
 
 def test_the_documentation_lists_every_rule() -> None:
-    lines = [line for line in DOCS.read_text().splitlines() if line.startswith("| `")]
+    section = DOCS.read_text().partition("\n## The rules\n")[2]
+    lines = [line for line in section.splitlines() if line.startswith("| `")]
     wanted = [f"| `{name}` | {kinds} | {text} |" for name, kinds, text in testing.table()]
     assert lines == wanted

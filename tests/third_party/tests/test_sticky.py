@@ -1,7 +1,5 @@
 """The kit's rules, and what is ours: numbers worked out by hand."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from sticky_federation import MeanReciprocalRank, Sticky
@@ -28,7 +26,7 @@ def test_conformance(rule):
 def turn(plugin, state, weight, trained):
     """Play a turn of a model with the one weight ``weight`` that training moves to ``trained``."""
     model = torch.nn.Linear(1, 1, bias=False)
-    ctx = SimpleNamespace(model=model, state=state, scratch={}, device=torch.device("cpu"))
+    ctx = testing.client_context(model=model, state=state)
     torch.nn.init.constant_(model.weight, weight)
     steps = plugin.client_update(ctx)
     next(steps)
@@ -36,21 +34,23 @@ def turn(plugin, state, weight, trained):
     torch.nn.init.constant_(model.weight, trained)
     with pytest.raises(StopIteration, match="done"):
         steps.send("done")
-    return terms
+    return terms, ctx.state
 
 
 def test_home_is_a_running_mean_and_the_term_is_half_the_squared_distance():
-    plugin, state = Sticky(mu=0.5, memory=0.75), {}
-    assert turn(plugin, state, weight=9.0, trained=2.0) == {}
+    plugin = Sticky(mu=0.5, memory=0.75)
+    terms, state = turn(plugin, {}, weight=9.0, trained=2.0)
+    assert terms == {}
     assert state["sticky.home"]["weight"].item() == 2.0
-    terms = turn(plugin, state, weight=5.0, trained=6.0)
+    terms, state = turn(plugin, state, weight=5.0, trained=6.0)
     assert terms["sticky"].item() == pytest.approx(0.5 / 2 * (5 - 2) ** 2)
     assert state["sticky.home"]["weight"].item() == pytest.approx(0.75 * 2 + 0.25 * 6)
 
 
 def test_without_weight_there_is_no_term():
     state = {"sticky.home": {"weight": torch.ones(1, 1)}}
-    assert turn(Sticky(mu=0), state, weight=5.0, trained=5.0) == {}
+    terms, _ = turn(Sticky(mu=0), state, weight=5.0, trained=5.0)
+    assert terms == {}
 
 
 def test_reciprocal_ranks():

@@ -1,0 +1,316 @@
+"""Stand-ins for unit tests: what a hook is given, without a run around it.
+
+Everything here is the real thing on the kit's tiny data: contexts draw from named streams, uploads
+are sealed, a missing key is the same error as in a run. ``C`` is 3, ``d`` is 6, inputs are
+(1, 8, 8). Give only what the test is about.
+
+One turn, from what the server sent and the client kept to what it uploads and keeps::
+
+    ctx = testing.client_context(
+        plugins={"mine": Mine()}, payload={"mine.anchor": anchor}, state={"mine.mean": mean}
+    )
+    result = testing.run_turn(ctx)
+    result.uploads, result.state, result.metrics, ctx.model
+
+One hook by itself::
+
+    ctx = testing.client_context(payload={"mine.anchor": anchor})
+    batch = testing.batch(ctx)
+    terms = Mine().local_loss(ctx=ctx, batch=batch, output=testing.output(ctx, batch))
+
+    reports = [testing.report(client=0, uploads={"mine.mean": mean})]
+    update = Mine().server_update(
+        ctx=testing.server_context(), state=testing.server_state(), reports=reports
+    )
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import options
+from ..config.build import dotted
+from ..context import ClientContext, ServerContext
+from ..device import one_thread
+from ..plugins.discovery import discover
+from ..plugins.hooks import RunPlugins
+from ..plugins.rules import check_marker, check_plugin_class, marked
+from ..random import Streams
+from ..types import (
+    Batch,
+    ClientJob,
+    ClientResult,
+    Dataset,
+    Examples,
+    Output,
+    Payload,
+    Received,
+    Report,
+    ServerState,
+    Value,
+    Weights,
+    forward,
+    seal,
+)
+from .tiny import PIECES, SHAPES, Form, TinyData, TinyModel
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+CLASSES = 3
+"""C, the classes of the tiny data."""
+
+EXAMPLES = 24
+"""What a stand-in of a client holds."""
+
+BASES = {
+    "partition": "kit_partition",
+    "select_clients": "kit_selection",
+    "client_update": "kit_training",
+    "aggregate": "kit_mean",
+    "local_loss": "kit_loss",
+}
+"""Hook that a run can't be without -> the kit's own implementation."""
+
+
+def tiny_dataset(*, examples: int = 36, classes: int = CLASSES, form: Form = "grey") -> Dataset:
+    """Return the kit's data set: 3 classes, domains ``ink`` and ``chalk``; see `TinyData`.
+
+    Args:
+        examples: training examples in each domain; there are 12 test examples in each.
+        classes: C, at most 3.
+        form: ``grey``, ``rgb``, ``ids`` or ``numbers``: what an input is.
+
+    >>> tiny_dataset(form="rgb").train.inputs.shape
+    torch.Size([72, 3, 32, 32])
+    """
+    return TinyData(examples=examples, classes=classes, form=form).load(Path())
+
+
+def client_context(
+    *,
+    plugins: Mapping[str, object] = NOTHING,
+    payload: Mapping[str, Value] = NOTHING,
+    state: Mapping[str, Value] = NOTHING,
+    data: Examples | None = None,
+    model: nn.Module | None = None,
+    round: int = 1,
+    rounds: int = 3,
+    client: int = 0,
+    num_classes: int = CLASSES,
+    seed: int = 0,
+) -> ClientContext:
+    """Return a client's turn at its start, on the CPU.
+
+    Args:
+        plugins: the run's plugins, in YAML order: name -> the plugin, or the options of the
+            installed plugin of that name (``{}`` for its defaults). What a run needs and they lack
+            comes from the kit: plain SGD (learning rate 0.05, one epoch, batches of 8) and, when no
+            plugin has a loss term, the cross-entropy.
+        payload: what the server sent, by key. ``"weights"`` are loaded into the model.
+        state: what the client kept from its last turn; ``result.state`` plays its next one.
+        data: what the client holds, after ``client_data``; default 24 examples of the tiny data, 8
+            of each class, (24, 1, 8, 8) uint8.
+        model: default a `TinyModel` for the data, the same for every seed. It is trained in place.
+        round: from 1.
+        rounds: how many the run has.
+        client: the client's id.
+        num_classes: C.
+        seed: the run's, for ``ctx.rng`` and the order of batches.
+
+    Raises:
+        ConfigError: when the plugins don't fit together, as in a run.
+        PluginError: for a plugin that couldn't be registered.
+
+    >>> ctx = client_context(payload={"mine.anchor": torch.zeros(6)}, client=2)
+    >>> ctx.payload.tensor("mine.anchor").shape, ctx.where
+    (torch.Size([6]), 'round 1, client 2')
+    >>> features = ctx.embed()[0].features
+    >>> features.shape
+    torch.Size([24, 6])
+    """
+    if data is None:
+        data = tiny_dataset(examples=EXAMPLES).train[torch.arange(EXAMPLES)]
+    if model is None:
+        model = _model(tuple(data.inputs.shape[1:]), num_classes)
+    cpu = torch.device("cpu")
+    received = Received({k: seal(v, f"broadcast {k!r}") for k, v in payload.items()}, cpu)
+    if "weights" in received:
+        model.load_state_dict(dict(received.weights()))
+    return ClientContext(
+        job=ClientJob(round, client, {k: seal(v, f"client state {k!r}") for k, v in state.items()}),
+        rounds=rounds,
+        num_classes=num_classes,
+        device=cpu,
+        model=model.train(),
+        payload=received,
+        data=data,
+        plugins=_completed(plugins),
+        streams=Streams(seed),
+    )
+
+
+def run_turn(ctx: ClientContext) -> ClientResult:
+    """Play the whole turn, ``client_update`` with all its wrappers, and return its result.
+
+    Afterwards ``ctx.model`` is the trained model. A context serves one turn.
+
+    Args:
+        ctx: from `client_context`; its ``plugins`` act in the turn.
+
+    Raises:
+        Exception: whatever a plugin raises, unchanged.
+
+    >>> result = run_turn(client_context(plugins={"fedavg": {}}))
+    >>> sorted(result.uploads), sorted(result.metrics)
+    (['weights'], ['loss.kit_loss'])
+    """
+    with one_thread(), ctx._streams.scope("client", ctx.round, ctx.client):
+        ctx._plugins.hook.client_update(ctx=ctx)
+        return ctx.result(0.0)
+
+
+def batch(ctx: ClientContext | None = None, *, size: int = 8) -> Batch:
+    """Return the first batch of a turn: inputs (B, 1, 8, 8) float in [0, 1], labels (B,).
+
+    Args:
+        ctx: whose examples; default `client_context` with nothing given.
+        size: B.
+
+    >>> batch(size=4).inputs.shape
+    torch.Size([4, 1, 8, 8])
+    """
+    return next((ctx or client_context()).batches(size, 1))
+
+
+def output(ctx: ClientContext | None = None, batch: Batch | None = None) -> Output:
+    """Return the model's output for a batch, with its graph: features (B, d), logits (B, C).
+
+    Args:
+        ctx: whose model; default `client_context` with nothing given.
+        batch: default the context's first batch of 8.
+
+    >>> output().features.shape, output().logits.shape
+    (torch.Size([8, 6]), torch.Size([8, 3]))
+    """
+    ctx = ctx or client_context()
+    found = batch or next(ctx.batches(8, 1))
+    return forward(ctx.model, found.inputs)
+
+
+def server_context(
+    *,
+    round: int = 1,
+    rounds: int = 3,
+    num_classes: int = CLASSES,
+    client_sizes: tuple[int, ...] = (EXAMPLES, EXAMPLES),
+    seed: int = 0,
+) -> ServerContext:
+    """Return the run as the server's hooks see it.
+
+    Args:
+        round: the round under way, from 1; 0 in ``init_server``.
+        rounds: how many the run has.
+        num_classes: C.
+        client_sizes: training examples of each client, by id.
+        seed: the run's, for ``ctx.rng``.
+
+    >>> server_context(client_sizes=(9, 1)).num_clients
+    2
+    """
+    return ServerContext(round, rounds, num_classes, client_sizes, Streams(seed))
+
+
+def server_state(
+    *, entries: Mapping[str, Value] = NOTHING, weights: Weights | None = None, round: int = 0
+) -> ServerState:
+    """Return the server's state.
+
+    Args:
+        entries: what plugins keep, by key.
+        weights: the global model; default the initial weights of a `TinyModel`, those that
+            `client_context` begins with.
+        round: rounds completed: 0 in the first round's ``broadcast``, 1 in its ``server_update``.
+
+    >>> state = server_state(entries={"mine.mean": torch.ones(6)})
+    >>> state.entries.tensor("mine.mean").sum(), state.weights["classifier.weight"].shape
+    (tensor(6.), torch.Size([3, 6]))
+    """
+    model = _model(SHAPES["grey"], CLASSES).state_dict() if weights is None else weights
+    kept = {key: seal(value, f"state {key!r}") for key, value in entries.items()}
+    sealed = seal(model, "weights")
+    assert isinstance(sealed, Mapping)
+    return ServerState(round, sealed, Payload(kept, "the server's state"))
+
+
+def client_result(
+    *,
+    client: int = 0,
+    examples: int = EXAMPLES,
+    uploads: Mapping[str, Value] = NOTHING,
+    metrics: Mapping[str, float] = NOTHING,
+    state: Mapping[str, Value] = NOTHING,
+) -> ClientResult:
+    """Return what a client sends back; an iterator of these is what ``aggregate`` reads.
+
+    Args:
+        client: its id.
+        examples: how many training examples it holds.
+        uploads: what travels, by key.
+        metrics: numbers that it reports, by name.
+        state: what it keeps for its next turn.
+
+    >>> client_result(uploads={"weights": {"w": torch.ones(1)}}).uploads.weights()
+    {'w': tensor([1.])}
+    """
+    sent = {key: seal(value, f"upload {key!r}") for key, value in uploads.items()}
+    kept = {key: seal(value, f"client state {key!r}") for key, value in state.items()}
+    where = f"the uploads of client {client}"
+    return ClientResult(client, examples, Payload(sent, where), metrics, kept, seconds=0.0)
+
+
+def report(
+    *,
+    client: int = 0,
+    examples: int = EXAMPLES,
+    uploads: Mapping[str, Value] = NOTHING,
+    metrics: Mapping[str, float] = NOTHING,
+) -> Report:
+    """Return what ``server_update`` sees of a client; like `client_result`, without the weights.
+
+    >>> report(uploads={"mine.rows": torch.ones(2)}).uploads.tensor("mine.rows")
+    tensor([1., 1.])
+    """
+    light = {key: value for key, value in uploads.items() if key != "weights"}
+    result = client_result(client=client, examples=examples, uploads=light, metrics=metrics)
+    return Report(client, examples, result.uploads, metrics)
+
+
+def _model(shape: tuple[int, ...], classes: int) -> nn.Module:
+    with Streams(0).scope("model"):
+        return TinyModel().build(shape, classes)
+
+
+def _completed(plugins: Mapping[str, object]) -> RunPlugins:
+    """Return the plugins of a run, the kit's own first for each hook that it can't be without."""
+    made: dict[str, object] = {}
+    for name, given in plugins.items():
+        if isinstance(given, Mapping):
+            cls = discover().get("plugin", name).value
+            made[name] = options.build(cls, given, dotted(name))
+        else:
+            check_plugin_class(name, type(given))
+            made[name] = given
+    has = {
+        hook
+        for name, plugin in made.items()
+        for hook, function in marked(type(plugin)).items()
+        if not check_marker(name, hook, function).get("wrapper")
+    }
+    kit = {piece: PIECES[piece]() for hook, piece in BASES.items() if hook not in has}
+    return RunPlugins([*kit.items(), *made.items()])
