@@ -76,8 +76,12 @@ class Metric(Protocol):
     higher_is_better: ClassVar[bool]
     unit: ClassVar[Unit]
 
-    def __call__(self, scores: Tensor, labels: Tensor) -> float | list[float]:
-        """Score ``scores`` (N, C) against ``labels`` (N,) of one domain's test data."""
+    def __call__(self, scores: Tensor, labels: Tensor) -> float | list[float] | list[float | None]:
+        """Score ``scores`` (N, C) against ``labels`` (N,) of one domain's test data.
+
+        Returns:
+            a finite number, or C of them, with ``None`` for a class for which there is none.
+        """
         ...
 
 

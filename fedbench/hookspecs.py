@@ -260,7 +260,7 @@ class DiscoveryHooks:
         When: at discovery.
         Returns: name -> frozen dataclass, a `fedbench.contracts.Metric`: with ``higher_is_better``
         and ``unit``, called with class scores (N, C) and labels (N,) of one domain; it returns a
-        float, or a list of C floats.
+        float, or a list of C floats with ``None`` for a class that has none.
         """
 
     @hookspec

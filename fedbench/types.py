@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -238,15 +238,20 @@ class Report:
     metrics: Mapping[str, float]
 
 
+Score: TypeAlias = float | list[float | None]
+"""A metric on one domain: a number, or one per class, ``None`` for a class that has none."""
+
+
 @dataclass(frozen=True)
 class Scores:
     """One metric on the test data: a value per domain and, for scalars, the summary over domains.
 
     ``mean`` is the unweighted mean over domains, ``worst`` the worst domain, ``std`` the population
-    standard deviation over domains. Metrics with a value per class have lists and no summary.
+    standard deviation over domains. Metrics with a value per class have lists and no summary; a
+    class without a value is ``None``.
     """
 
-    domains: Mapping[str, float | list[float]]
+    domains: Mapping[str, Score]
     mean: float | None = None
     worst: float | None = None
     std: float | None = None
@@ -312,6 +317,7 @@ __all__ = [
     "Recipe",
     "Report",
     "RoundResult",
+    "Score",
     "Scores",
     "ServerState",
     "ServerUpdate",

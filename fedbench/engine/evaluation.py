@@ -13,7 +13,7 @@ from torch import Tensor
 from ..config.model import Accuracy
 from ..contracts import Metric
 from ..errors import ConfigError, NonFiniteError
-from ..types import Dataset, Output, Scores
+from ..types import Dataset, Output, Score, Scores
 
 Rules = Mapping[str, Callable[[Output], Tensor]]
 
@@ -46,20 +46,21 @@ def evaluate(
     Returns:
         inference rule -> metric -> `Scores`.
     """
-    values: dict[str, dict[str, dict[str, float | list[float]]]] = {
+    values: dict[str, dict[str, dict[str, Score]]] = {
         rule: {metric: {} for metric in metrics} for rule in rules
     }
     for number, domain in enumerate(data.domains):
         labels = data.test.labels[data.test.domains == number]
         if not len(labels):
             continue
-        found: dict[tuple[str, str], list[float | list[float]]] = {}
+        found: dict[tuple[str, str], list[Score]] = {}
         for parts in outputs(number):
             for rule, scores_of in rules.items():
                 scores = torch.cat([scores_of(output).cpu() for output in parts])
                 for name, metric in metrics.items():
-                    value = metric(scores, labels)
-                    if not all(map(math.isfinite, value if isinstance(value, list) else [value])):
+                    given = metric(scores, labels)
+                    value: Score = [*given] if isinstance(given, list) else given
+                    if not all(map(math.isfinite, _numbers(value))):
                         raise NonFiniteError(
                             f"metric {name!r} is {value} on the test data of {domain}; try a "
                             "smaller learning rate"
@@ -75,15 +76,20 @@ def evaluate(
     }
 
 
-def _mean(values: Sequence[float | list[float]]) -> float | list[float]:
-    """Return the mean of numbers, or of lists element by element."""
+def _numbers(value: Score) -> list[float]:
+    return [v for v in value if v is not None] if isinstance(value, list) else [value]
+
+
+def _mean(values: Sequence[Score]) -> Score:
+    """Return the mean of numbers, or of lists class by class over those that have a value."""
     lists = [v for v in values if isinstance(v, list)]
     if lists:
-        return [statistics.fmean(column) for column in zip(*lists, strict=True)]
+        columns = [_numbers([*column]) for column in zip(*lists, strict=True)]
+        return [statistics.fmean(column) if column else None for column in columns]
     return statistics.fmean(v for v in values if not isinstance(v, list))
 
 
-def over_domains(domains: Mapping[str, float | list[float]], higher_is_better: bool) -> Scores:
+def over_domains(domains: Mapping[str, Score], higher_is_better: bool) -> Scores:
     """Summarise values over domains: unweighted mean, worst, population standard deviation."""
     numbers = [v for v in domains.values() if isinstance(v, (int, float))]
     if len(numbers) != len(domains) or not numbers:

@@ -31,7 +31,8 @@ def rounds_csv(analysis: Analysis) -> str:
     """Return every number of every round, one a line, failed and unfinished runs too.
 
     ``domain`` is ``mean`` for the mean over domains. Rows without ``inference`` are of the round:
-    the plugins' metrics by their names, ``bytes_up.KEY``, ``bytes_down.KEY`` and ``seconds``.
+    the plugins' metrics by their names, ``bytes_up.KEY``, ``bytes_down.KEY`` and ``seconds``. The
+    ``value`` of a class without one is empty.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -266,7 +266,8 @@ def _classes(group: Group) -> list[Figure]:
         values = [row["m"] for rows in domains.values() for row in rows]
         unit = group.units[name]
         ends = (0.0, 1.0) if unit == "percent" else (min(values), max(values))
-        classes = list(dict.fromkeys(row["c"] for rows in domains.values() for row in rows))
+        with_value = (row["c"] for rows in domains.values() for row in rows)
+        classes = list(dict.fromkeys((*series.class_names(group), *with_value)))
         tips = [tip("v", "variant"), tip("c", "class"), tip("m", name, specs.FORMS[unit])]
         text = specs.CELLS[unit]
         panels, data = [], {}
@@ -280,7 +281,7 @@ def _classes(group: Group) -> list[Figure]:
         rule = "" if inference == "classifier" else f", {inference} inference"
         title = f"{name.replace('_', ' ').capitalize()}{rule}"
         percent = "percent, " if unit == "percent" else ""
-        caption = f"{percent}{group.rule}, mean of {_seeds(group)}; darker is lower."
+        caption = f"{percent}{group.rule}, mean of {_seeds(group)}; darker is lower, empty is none."
         suffix = "" if number == 0 else f"-{number + 1}"
         found.append(Figure(f"classes{suffix}", "classes", title, sentence(caption), panels, data))
     return found

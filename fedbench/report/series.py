@@ -101,7 +101,10 @@ def rounds_used(group: Group, run: Record) -> Sequence[Round]:
 
 
 def class_scores(group: Group) -> dict[tuple[str, str], dict[str, Rows]]:
-    """Return (inference, metric) -> domain -> rows (variant, class, mean over seeds and rounds)."""
+    """Return (inference, metric) -> domain -> rows (variant, class, mean over seeds and rounds).
+
+    A class without a value has no row.
+    """
     names = _names(
         runs_of(group),
         lambda one: [
@@ -115,17 +118,19 @@ def class_scores(group: Group) -> dict[tuple[str, str], dict[str, Rows]]:
     found: dict[tuple[str, str], dict[str, Rows]] = {}
     for inference, metric in names:
         for variant, runs in finished(group).items():
-            domains: dict[str, list[list[float]]] = {}
+            domains: dict[str, list[list[float | None]]] = {}
             for run in runs:
                 for one in rounds_used(group, run):
                     for domain, values in _scores(one, inference, metric).items():
                         if isinstance(values, list):
                             domains.setdefault(domain, []).append(values)
             for domain, lists in domains.items():
-                rows = found.setdefault((inference, metric), {}).setdefault(domain, [])
                 for number, column in enumerate(zip(*lists, strict=True)):
                     name = classes[number] if number < len(classes) else str(number)
-                    rows.append({"v": variant, "c": name, "m": short(fmean(column))})
+                    values = [value for value in column if value is not None]
+                    if values:
+                        rows = found.setdefault((inference, metric), {}).setdefault(domain, [])
+                        rows.append({"v": variant, "c": name, "m": short(fmean(values))})
     return found
 
 

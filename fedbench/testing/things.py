@@ -239,7 +239,8 @@ def model_round(subject: Subject) -> None:
 # Metrics
 
 
-def _scored(subject: Subject, scores: Tensor, labels: Tensor, where: str) -> list[float]:
+def _scored(subject: Subject, scores: Tensor, labels: Tensor, where: str) -> dict[int, float]:
+    """Return the metric's number under 0, or those of the classes that have one by class."""
     metric = build(subject.cls, subject.options)
     before = fingerprint([scores, labels])
     try:
@@ -248,21 +249,24 @@ def _scored(subject: Subject, scores: Tensor, labels: Tensor, where: str) -> lis
         raise Breach(f"{type(error).__name__}: {error}", where) from error
     if fingerprint([scores, labels]) != before:
         raise Breach("it writes into its arguments", where)
-    values = value if isinstance(value, list) else [value]
-    if not all(isinstance(v, float) for v in values):
-        raise Breach(f"it returns {value!r}, not a float or a list of floats", where)
+    found = dict(enumerate(value if isinstance(value, list) else [value]))
+    if isinstance(value, list):
+        found = {c: v for c, v in found.items() if v is not None}
+    if not all(isinstance(v, float) for v in found.values()):
+        raise Breach(f"it returns {value!r}, not a float or a list of floats and None", where)
     if isinstance(value, list) and len(value) != scores.shape[1]:
         raise Breach(f"it returns {len(value)} numbers for {scores.shape[1]} classes", where)
-    if not all(map(math.isfinite, values)):
+    if not all(map(math.isfinite, found.values())):
         raise Breach(f"it returns {value}", where)
-    return values
+    return found
 
 
 @rule("metric")
 def metric_value(subject: Subject) -> None:
     """It gives a finite float, or one for each class, for any scores, and leaves them as they are.
 
-    Mend: guard divisions by the examples of a class, compute in float64, return `float(...)`.
+    Mend: guard divisions by the examples of a class (`None` for a class that has none), compute in
+    float64, return `float(...)`.
     """
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(12, 3, generator=generator)
@@ -279,7 +283,9 @@ def metric_value(subject: Subject) -> None:
         if first != _scored(subject, s, y, where):
             raise Breach("the same scores give two values", where)
         flipped = _scored(subject, s.flip(0), y.flip(0), where)
-        if any(abs(a - b) > 1e-6 * max(1, abs(a)) for a, b in zip(first, flipped, strict=True)):
+        if first.keys() != flipped.keys() or any(
+            abs(a - flipped[c]) > 1e-6 * max(1, abs(a)) for c, a in first.items()
+        ):
             raise Breach("the order of the examples changes it", where)
 
 
@@ -292,8 +298,8 @@ def metric_direction(subject: Subject) -> None:
     higher = subject.entry.value.higher_is_better
     labels = torch.arange(12) % 3
     right = nn.functional.one_hot(labels).float()
-    best = sum(_scored(subject, right, labels, "perfect predictions"))
-    worst = sum(_scored(subject, -right, labels, "wrong predictions"))
+    best = sum(_scored(subject, right, labels, "perfect predictions").values())
+    worst = sum(_scored(subject, -right, labels, "wrong predictions").values())
     if best < worst if higher else best > worst:
         raise Breach(f"perfect predictions give {best:g}, wrong ones {worst:g}")
 
@@ -307,7 +313,7 @@ def metric_unit(subject: Subject) -> None:
     labels = torch.arange(12) % 3
     right = nn.functional.one_hot(labels).float()
     for where, scores in (("perfect predictions", right), ("wrong predictions", -right)):
-        for found in _scored(subject, scores, labels, where):
+        for found in _scored(subject, scores, labels, where).values():
             if subject.entry.value.unit == "percent" and not -1e-9 <= found <= 1 + 1e-9:
                 shown = f"it returns {found:g}, which would be shown as {100 * found:g} %"
                 raise Breach(shown, where)

@@ -30,8 +30,11 @@ def test_accuracy_of_many_examples_is_exact():
 
 def test_class_accuracy_has_a_value_for_every_class():
     assert ClassAccuracy()(SCORES, LABELS) == [1.0, 0.5, 1.0]
-    # no example of class 2: 0, not an error
-    assert ClassAccuracy()(SCORES[:3], LABELS[:3]) == [1.0, 0.5, 0.0]
+    assert ClassAccuracy()(SCORES[[1, 2]], LABELS[[0, 1]]) == [0.0, 0.0, None]
+
+
+def test_a_class_without_a_test_example_has_no_accuracy():
+    assert ClassAccuracy()(SCORES[:3], LABELS[:3]) == [1.0, 0.5, None]
 
 
 def test_the_mean_of_class_accuracy_by_examples_is_accuracy():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -16,7 +17,10 @@ from fedbench.engine.evaluation import (
     over_domains,
     reported,
 )
+from fedbench.engine.run import canonical_round, round_from_json
 from fedbench.errors import ConfigError, NonFiniteError
+from fedbench.hookspecs import hookimpl
+from fedbench.store.directory import RunDirectory
 from fedbench.types import Dataset, Examples, Scores, forward
 
 
@@ -218,7 +222,49 @@ def test_personal_models_of_a_domain_are_averaged():
     assert found["classes"].domains["a"] == [pytest.approx((2 / 3 + 1 / 3) / 2), 0.5]
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, [0.5, math.nan]], ids=str)
+class OfPredicted(PerClassShare):
+    """The share of each class; none for a class that is never predicted."""
+
+    def __call__(self, scores, labels):
+        predicted = set(scores.argmax(1).tolist())
+        share = super().__call__(scores, labels)
+        return [value if c in predicted else None for c, value in enumerate(share)]
+
+
+def test_models_without_a_value_of_a_class_are_left_out_of_its_mean():
+    # domain c has one example, x = 3: the first model predicts class 0 there, the second class 1
+    for models, expected in (
+        ([1.0, -1.0], [1.0, 0.0]),
+        ([1.0, 2.0], [1.0, None]),
+        ([1.0, -1.0, -1.0], [1.0, 0.0]),
+    ):
+        found = score(lambda _, w=models: map(weights, w), metrics={"classes": OfPredicted()})
+        assert found["plain"]["classes"].domains["c"] == expected
+        assert found["plain"]["classes"].mean is None
+
+
+class WithoutOne:
+    """Take the test examples of the last class out of the domain ``ink``."""
+
+    @hookimpl
+    def prepare_data(self, data):
+        test = data.test
+        kept = (test.labels != len(data.classes) - 1) | (test.domains != data.domains.index("ink"))
+        return replace(data, test=test[kept])
+
+
+def test_a_class_without_a_test_example_is_null_in_the_files(add, run_tiny, tmp_path):
+    add(without_one=dataclass(frozen=True, eq=False)(WithoutOne))
+    run = run_tiny(directory=tmp_path / "r", extra={"without_one": {}})
+    for line, result in zip(RunDirectory(tmp_path / "r").rounds(2), run.history, strict=True):
+        found = line["scores"]["classifier"]["class_accuracy"]["domains"]
+        assert found["ink"][2] is None
+        assert None not in (*found["ink"][:2], *found["chalk"])
+        assert round_from_json(line).scores == result.scores
+        assert ", null]" in canonical_round(result)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, [0.5, math.nan], [None, math.inf]], ids=str)
 def test_a_metric_that_is_not_finite_ends_the_run(value):
     with pytest.raises(NonFiniteError, match=r"^metric 'broken' is .* on the test data of a; try"):
         score(lambda domain: iter([weights(1.0)]), metrics={"broken": Broken(value)})

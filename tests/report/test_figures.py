@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fedbench.report.draw import PAPER, paper
+from fedbench.report.exports import rounds_csv
 from fedbench.report.figures import Figure, figures
 from fedbench.study.analysis import Analysis
 
@@ -55,6 +57,45 @@ def test_differences_are_in_points_with_p(by_hand: Analysis) -> None:
     assert row["m"] == pytest.approx(10 / 3)
     assert (row["lo"], row["hi"]) == pytest.approx((-0.461, 7.128), abs=1e-3)
     assert (row["v"], row["p"], row["clear"]) == ("y", "0.063", False)
+
+
+def without_class_three(path: Path, domains: Sequence[str]) -> None:
+    """Take the value of class 3 out of the rounds of a run."""
+    lines = [json.loads(line) for line in (path / "rounds.jsonl").read_text().splitlines()]
+    for one in lines:
+        for domain in domains:
+            one["scores"]["classifier"]["class_accuracy"]["domains"][domain][3] = None
+    (path / "rounds.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+
+
+def test_a_class_without_a_value_is_an_empty_cell_and_an_empty_field(
+    runs: Any, analysed: Callable[..., Analysis]
+) -> None:
+    paths = [runs.add("a", seed, rounds=1) for seed in (0, 1)]
+    without_class_three(paths[0], ("mnist", "usps"))
+    without_class_three(paths[1], ("mnist",))
+    analysis = analysed()
+    found = by_name(analysis)["classes"]
+    mnist, usps = (found.data[f"classes-0-{place}"] for place in (0, 1))
+    assert [row["c"] for row in mnist] == list("012456789")
+    for panel in found.panels:  # the column is there all the same
+        assert panel.spec["layer"][0]["encoding"]["x"]["sort"] == list("0123456789")
+    kept = json.loads((paths[1] / "rounds.jsonl").read_text())["scores"]["classifier"]
+    expected = kept["class_accuracy"]["domains"]["usps"][3]  # of the one seed that has it
+    assert [row["m"] for row in usps if row["c"] == "3"] == [pytest.approx(expected, rel=1e-5)]
+    rows = list(csv.DictReader(rounds_csv(analysis).splitlines()))
+    empty = {(row["seed"], row["domain"], row["class"]) for row in rows if not row["value"]}
+    assert empty == {("0", "mnist", "3"), ("0", "usps", "3"), ("1", "mnist", "3")}
+
+
+def test_without_any_class_that_has_a_value_there_is_no_heat_map(
+    runs: Any, analysed: Callable[..., Analysis]
+) -> None:
+    path = runs.add("a", 0, rounds=1, domains=("only",), classes=("0", "1", "2", "3"))
+    one = json.loads((path / "rounds.jsonl").read_text())
+    one["scores"]["classifier"]["class_accuracy"]["domains"]["only"] = [None] * 4
+    (path / "rounds.jsonl").write_text(json.dumps(one) + "\n")
+    assert "classes" not in by_name(analysed())
 
 
 def test_classes_are_averaged_over_the_rounds_of_the_rule(

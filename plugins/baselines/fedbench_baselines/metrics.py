@@ -37,15 +37,14 @@ class Loss:
 
 @dataclass(frozen=True, eq=False)
 class ClassAccuracy:
-    """The accuracy of each class; a class without a test example has accuracy 0."""
+    """The accuracy of each class; none for a class without a test example."""
 
     higher_is_better: ClassVar[bool] = True
     unit: ClassVar[Unit] = "percent"
 
-    def __call__(self, scores: Tensor, labels: Tensor) -> list[float]:
-        """Return (C,) shares of correct predictions."""
+    def __call__(self, scores: Tensor, labels: Tensor) -> list[float | None]:
+        """Return C shares of correct predictions."""
         classes = scores.shape[1]
-        total = labels.bincount(minlength=classes).double()
-        right = labels[scores.argmax(1) == labels].bincount(minlength=classes).double()
-        values: list[float] = (right / total.clamp(min=1)).tolist()
-        return values
+        total = labels.bincount(minlength=classes).tolist()
+        right = labels[scores.argmax(1) == labels].bincount(minlength=classes).tolist()
+        return [r / n if n else None for r, n in zip(right, total, strict=True)]
