@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import signals
 from .base import Command
 from .flags import checkpoint_flags, data_root_flag
+
+if TYPE_CHECKING:
+    from ..study.grid import Grid, Job
 
 
 @click.command(cls=Command)
@@ -58,15 +62,30 @@ def compare(
     Finished runs are reused: adding a method or a seed runs only what is new. Writes report.html,
     tables and figures into --out.
     """
-    import os
-
-    from ..options import build
     from ..plugins.discovery import discover
     from ..study import grid as grids
-    from ..study.execute import execute
-    from . import progress
 
     registry = discover()
+    grid = _grid(methods, seeds, file, given)
+    planned = grids.plan(registry, grid, out)
+    words = ["--checkpoint-minutes", str(checkpoint_minutes)]
+    words += ["--checkpoint-rounds", str(checkpoint_rounds)] if checkpoint_rounds else []
+    words += ["--keep-checkpoints"] if keep_checkpoints else []
+    _execute(planned, out, quiet, jobs=jobs, retry=retry, data_root=data_root, words=words)
+    found = grids.collect(registry, planned)
+    labels = grids.labels(registry, planned)
+    _report(registry, found, labels, grid.reference or grid.methods[-1], grid.test, out)
+    if any(r.status == "failed" for r in found):
+        sys.exit(1)
+
+
+def _grid(
+    methods: tuple[str, ...], seeds: str | None, file: Path | None, given: dict[str, Any]
+) -> Grid:
+    """Return the grid that the command line describes, on top of a YAML file's."""
+    from ..options import build
+    from ..study.grid import Grid, load_grid
+
     wanted = {
         "methods": list(methods),
         "seeds": _seeds(seeds),
@@ -77,35 +96,30 @@ def compare(
     }
     changes = {key: value for key, value in wanted.items() if value not in (None, [])}
     if file:
-        grid = grids.load_grid(file, changes)
-    elif methods:
-        grid = build(grids.Grid, changes, lambda path: ".".join(("command line", *path)))
-    else:
-        raise click.UsageError("name methods to compare, or a grid with --config FILE")
-    jobs_planned = grids.plan(registry, grid, out)
-    show = progress.comparison_progress(quiet)
-    every = ["--checkpoint-rounds", str(checkpoint_rounds)] if checkpoint_rounds else []
-    every += ["--keep-checkpoints"] if keep_checkpoints else []
+        return load_grid(file, changes)
+    if methods:
+        return build(Grid, changes, lambda path: ".".join(("command line", *path)))
+    raise click.UsageError("name methods to compare, or a grid with --config FILE")
+
+
+def _execute(
+    planned: Sequence[Job], out: Path, quiet: bool, *, jobs: int | None, **more: Any
+) -> None:
+    """Run what is not finished, with progress; an interrupt says how to continue."""
+    import os
+
+    from ..study.execute import execute
+    from .progress import comparison_progress
+
+    show = comparison_progress(quiet)
     try:
         with show:
-            execute(
-                jobs_planned,
-                workers=jobs or os.cpu_count() or 1,
-                retry=retry,
-                data_root=data_root,
-                words=[*every, "--checkpoint-minutes", str(checkpoint_minutes)],
-                show=show.update,
-            )
+            execute(planned, workers=jobs or os.cpu_count() or 1, show=show.update, **more)
     except KeyboardInterrupt as error:
         click.echo(
-            f"\nInterrupted; finished runs are kept in {out}. The same command goes on.", err=True
+            f"\nInterrupted; finished runs are kept in {out}. The same command resumes.", err=True
         )
         sys.exit(signals.status(error))
-    found = grids.collect(registry, jobs_planned)
-    labels = grids.labels(registry, jobs_planned)
-    _report(registry, found, labels, grid.reference or grid.methods[-1], grid.test, out)
-    if any(r.status == "failed" for r in found):
-        sys.exit(1)
 
 
 @click.command(cls=Command)

@@ -139,6 +139,12 @@ def _merge(
             into[key] = value
 
 
+def replace(merged: dict[str, Any], replaced: Sequence[str]) -> None:
+    """Leave out the plugins that a recipe replaces, as far as the card has them."""
+    for name in replaced:
+        merged.get("plugins", {}).pop(name, None)
+
+
 def drop(merged: dict[str, Any], without: Sequence[str]) -> None:
     """Leave plugins out.
 

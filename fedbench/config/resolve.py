@@ -69,11 +69,9 @@ def resolve(
     if origin:
         merged["origin"] = origin
     sources: dict[KeyPath, Document] = {}
-    for layer in (card_layer, recipe_layer):
-        if layer:
-            layers.add(merged, layer, sources)
-    for name in replaced:
-        merged.get("plugins", {}).pop(name, None)
+    for layer in filter(None, (card_layer, recipe_layer)):
+        layers.add(merged, layer, sources)
+    layers.replace(merged, replaced)
     for layer in user:
         layers.add(merged, layer, sources)
     layers.drop(merged, without)

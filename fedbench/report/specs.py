@@ -122,13 +122,6 @@ def lines(
     """
     means = [row["m"] for row in rows]
     log = min(means) > 0 and max(means) / min(means) > 100
-    # A mark on every round would hide the line: about ten marks a line, the last round among them.
-    last = max(row["r"] for row in rows)
-    every = max(1, round(last / 10))
-    x_axis: Spec = {"grid": False, "tickCount": 6}
-    x_axis |= {"format": "~s"} if x == "b" else {}
-    x_axis |= {"tickMinStep": 1, "format": "d"} if x == "r" else {}
-    x_scale = {"domainMin": min(1, last - 1) if x == "r" else 0}
     y: Spec = {
         "field": "m",
         "type": "quantitative",
@@ -136,19 +129,13 @@ def lines(
         "axis": {"format": form.replace(".1%", "~%"), "tickCount": 5},
         "scale": {"type": "log"} if log else {"zero": False},
     }
-    floor: list[Spec] = []
-    if log:  # a band below zero has no place on a logarithmic axis
-        floor = [{"calculate": f"max(datum.lo, {min(means)})", "as": "lo"}]
-    where: Spec = {
-        "x": {"field": x, "type": "quantitative", "title": x_title, "axis": x_axis}
-        | {"scale": {**x_scale, "nice": False}},
-        "y": y,
-        "color": look.colour,
-    }
-    tips = [tip("v", "variant"), tip("r", "round"), tip("m", "mean", form)]
-    tips += [tip("lo", "band from", form), tip("hi", "to", form), tip("n", "seeds")]
-    tips += [tip("b", "bytes so far", ".4~s")] if x == "b" else []
-    tips += [tip("s", "seconds so far", ".1f")] if x == "s" else []
+    # A mark on every round would hide the line: about ten per line, the last round among them.
+    last = max(row["r"] for row in rows)
+    every = max(1, round(last / 10))
+    marked = f"datum.r % {every} == 0 || datum.r == 1 || datum.r == {last}"
+    # A band below zero has no place on a logarithmic axis.
+    floor = [{"calculate": f"max(datum.lo, {min(means)})", "as": "lo"}] if log else []
+    where: Spec = {"x": _x_of_lines(x, x_title, last), "y": y, "color": look.colour}
     return {
         "data": {"name": data},
         "height": height,
@@ -163,18 +150,33 @@ def lines(
                 "encoding": {**where, "strokeDash": look.dash},
             },
             {
-                "transform": [
-                    {"filter": f"datum.r % {every} == 0 || datum.r == 1 || datum.r == {last}"}
-                ],
+                "transform": [{"filter": marked}],
                 "mark": {"type": "point", "filled": True, "size": 36, "opacity": 1},
                 "encoding": {**where, "shape": look.shape},
             },
             {
                 "mark": {"type": "point", "filled": True, "size": 150, "opacity": 0},
-                "encoding": {**where, "tooltip": tips},
+                "encoding": {**where, "tooltip": _tips_of_lines(x, form)},
             },
         ],
     }
+
+
+def _x_of_lines(x: str, title: str, last: int) -> Spec:
+    """Return the x axis of `lines`: rounds (``r``), bytes (``b``) or seconds (``s``)."""
+    axis: Spec = {"grid": False, "tickCount": 6}
+    axis |= {"format": "~s"} if x == "b" else {}
+    axis |= {"tickMinStep": 1, "format": "d"} if x == "r" else {}
+    scale = {"domainMin": min(1, last - 1) if x == "r" else 0, "nice": False}
+    return {"field": x, "type": "quantitative", "title": title, "axis": axis, "scale": scale}
+
+
+def _tips_of_lines(x: str, form: str) -> list[Spec]:
+    tips = [tip("v", "variant"), tip("r", "round"), tip("m", "mean", form)]
+    tips += [tip("lo", "band from", form), tip("hi", "to", form), tip("n", "seeds")]
+    tips += [tip("b", "bytes so far", ".4~s")] if x == "b" else []
+    tips += [tip("s", "seconds so far", ".1f")] if x == "s" else []
+    return tips
 
 
 def bars(
@@ -198,18 +200,8 @@ def bars(
         "axis": {"format": look.form.replace(".1%", "~%"), "tickCount": 6},
         "scale": {"domain": list(ends), "nice": False},
     }
-    crowded = sum(map(len, columns)) > 60
     where: Spec = {
-        "x": {
-            "field": "d",
-            "type": "nominal",
-            "sort": list(columns),
-            "title": None,
-            "axis": {"labelAngle": -35 if crowded else 0, "ticks": False, "labelPadding": 6}
-            if len(columns) > 1
-            else None,
-            "scale": {"paddingInner": 0.25, "paddingOuter": 0.1},
-        },
+        "x": _x_of_bars(columns),
         "xOffset": {"field": "v", "sort": list(look.names), "scale": {"paddingInner": 0.12}},
     }
     tips = [tip("v", "variant"), tip("d", "domain"), tip("m", "mean", look.form)]
@@ -230,6 +222,19 @@ def bars(
                 "encoding": {**where, "y": y, "tooltip": seed},
             },
         ],
+    }
+
+
+def _x_of_bars(columns: Sequence[str]) -> Spec:
+    crowded = sum(map(len, columns)) > 60
+    axis = {"labelAngle": -35 if crowded else 0, "ticks": False, "labelPadding": 6}
+    return {
+        "field": "d",
+        "type": "nominal",
+        "sort": list(columns),
+        "title": None,
+        "axis": axis if len(columns) > 1 else None,
+        "scale": {"paddingInner": 0.25, "paddingOuter": 0.1},
     }
 
 
@@ -308,20 +313,19 @@ def heat(
     """
     step = height / len({row[y["field"]] for row in rows})
     line = 1 if step > 8 and len(classes) <= 40 else 0
-    x: Spec = {
-        "field": "c",
-        "type": "nominal",
-        "sort": list(classes),
-        "title": "class",
-        "axis": {"grid": False, "labelAngle": 0, "ticks": False, "domain": False},
-        "scale": {"domain": list(classes)},
-    }
-    x["axis"] |= {"labelOverlap": "greedy", "labelBound": True, "labelSeparation": 8}
+    plain = {"grid": False, "ticks": False, "domain": False, "labelOverlap": "greedy"}
+    classes_axis = {**plain, "labelAngle": 0, "labelBound": True, "labelSeparation": 8}
     where: Spec = {
-        "x": x,
-        "y": {"type": "nominal", **y, "axis": {"grid": False, "ticks": False, "domain": False}},
+        "x": {
+            "field": "c",
+            "type": "nominal",
+            "sort": list(classes),
+            "title": "class",
+            "axis": classes_axis,
+            "scale": {"domain": list(classes)},
+        },
+        "y": {"type": "nominal", **y, "axis": plain},
     }
-    where["y"]["axis"] |= {"labelOverlap": "greedy"}
     colour: Spec = {
         "field": "m",
         "type": "quantitative",

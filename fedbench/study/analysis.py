@@ -197,16 +197,9 @@ def _group(
     base = values.get(reference, {})
     cells: dict[str, dict[str, Cell]] = {v: {} for v in variants}
     for column in columns:
-        paired = {
-            v: statistics.paired(values[v][column], base[column], test)
-            for v in variants
-            if v != reference and values[v].get(column) and base.get(column)
-        }
-        adjusted = dict(zip(paired, statistics.holm([p.p for p in paired.values()]), strict=True))
-        for v in variants:
-            found = values[v].get(column, {})
-            summary = statistics.summary(list(found.values())) if found else None
-            cells[v][column] = Cell(found, summary, paired.get(v), adjusted.get(v))
+        here = {v: values[v].get(column, {}) for v in variants}
+        for v, cell in _column(here, reference, test).items():
+            cells[v][column] = cell
     sign = 1 if higher_is_better else -1
     wins = {
         v: statistics.wins_ties_losses(
@@ -228,6 +221,28 @@ def _group(
         records=records,
         published=_published(registry, records, cells, metrics[rule.metric].unit),
     )
+
+
+def _column(
+    values: Mapping[str, Mapping[int, float]], reference: str, test: Test
+) -> dict[str, Cell]:
+    """Return the cells of one column from variant -> seed -> value; Holm's family is the column."""
+    base = values.get(reference, {})
+    paired = {
+        v: statistics.paired(found, base, test)
+        for v, found in values.items()
+        if v != reference and found and base
+    }
+    adjusted = dict(zip(paired, statistics.holm([p.p for p in paired.values()]), strict=True))
+    return {
+        v: Cell(
+            found,
+            statistics.summary(list(found.values())) if found else None,
+            paired.get(v),
+            adjusted.get(v),
+        )
+        for v, found in values.items()
+    }
 
 
 def _published(

@@ -49,104 +49,116 @@ def execute(
     """Run what is not finished yet, each run in a process of its own, ``workers`` at a time.
 
     A run that fails leaves ``error.txt`` and is not tried again unless ``retry``. On an interrupt
-    the processes are stopped, and what was under way goes on from its checkpoint next time.
+    the processes are stopped; unfinished runs continue from their checkpoints next time.
     ``words`` are flags for every ``fedbench run``.
 
     Returns:
         the final counts.
     """
-    progress = Progress(len(jobs))
     more = [*words, *(["--data-root", str(data_root)] if data_root else [])]
-    waiting = deque(jobs)
-    lock = threading.Lock()
-    stop = threading.Event()
-
-    def update(**changes: int) -> None:
-        with lock:
-            for name, change in changes.items():
-                setattr(progress, name, getattr(progress, name) + change)
-            show(progress)
-
-    def worker() -> None:
-        while not stop.is_set():
-            with lock:
-                if not waiting:
-                    return
-                job = waiting.popleft()
-            job.path.parent.mkdir(parents=True, exist_ok=True)
-            claim = FileLock(job.path.parent / f".{job.path.name}.lock")
-            try:
-                with claim.acquire(timeout=0):
-                    update(**_one(job, workers, retry, more, progress, lambda: update(), stop))
-            except Timeout:  # another comparison is at it: look again later
-                with lock:
-                    waiting.append(job)
-                stop.wait(1.0)
-
+    if workers > 1:  # the cores are taken by runs; results do not depend on the executor
+        more += ["--executor", "inline"]
+    execution = _Execution(jobs, retry, more, show)
     with ThreadPoolExecutor(max_workers=max(1, workers)) as threads:
-        futures = [threads.submit(worker) for _ in range(max(1, workers))]
+        futures = [threads.submit(execution.work) for _ in range(max(1, workers))]
         try:
             for future in futures:
                 future.result()
         except BaseException:
-            stop.set()
+            execution.stop.set()
             raise
-    return progress
+    return execution.progress
 
 
-def _one(
-    job: Job,
-    workers: int,
-    retry: bool,
-    words: Sequence[str],
-    progress: Progress,
-    tick: Callable[[], None],
-    stop: threading.Event,
-) -> dict[str, int]:
-    directory = RunDirectory(job.path)
-    if directory.finished:
-        return {"done": 1, "reused": 1}
-    if directory.failed and not retry:
+class _Execution:
+    """The runs that wait, and what became of the others; shared by the threads that run them."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        retry: bool,
+        words: Sequence[str],
+        show: Callable[[Progress], None],
+    ) -> None:
+        self.progress, self.stop = Progress(len(jobs)), threading.Event()
+        self._waiting, self._lock = deque(jobs), threading.Lock()
+        self._retry, self._words, self._show = retry, words, show
+
+    def work(self) -> None:
+        """Take one run after the other until none waits."""
+        while not self.stop.is_set():
+            with self._lock:
+                if not self._waiting:
+                    return
+                job = self._waiting.popleft()
+            job.path.parent.mkdir(parents=True, exist_ok=True)
+            claim = FileLock(job.path.parent / f".{job.path.name}.lock")
+            try:
+                with claim.acquire(timeout=0):
+                    self._update(**self._one(job))
+            except Timeout:  # another comparison runs it: look again later
+                with self._lock:
+                    self._waiting.append(job)
+                self.stop.wait(1.0)
+
+    def _update(self, **changes: int) -> None:
+        with self._lock:
+            for name, change in changes.items():
+                setattr(self.progress, name, getattr(self.progress, name) + change)
+            self._show(self.progress)
+
+    def _one(self, job: Job) -> dict[str, int]:
+        """Bring one run to its end; return what it adds to the counts."""
+        directory = RunDirectory(job.path)
+        if directory.finished:
+            return {"done": 1, "reused": 1}
+        if directory.failed and not self._retry:
+            return {"done": 1, "failed": 1}
+        if directory.failed:
+            shutil.rmtree(job.path)
+        status, text = self._run(job, directory)
+        if status == 0:
+            return {"done": 1}
+        if self.stop.is_set():
+            return {}
+        last = text.splitlines()[-1] if text else f"ended with status {status}"
+        directory.fail(job.config, last.removeprefix("Error: "), text)
         return {"done": 1, "failed": 1}
-    if directory.failed:
-        shutil.rmtree(job.path)
-    file = job.path.parent / f".{job.path.name}.yaml"
-    write_atomic(file, job.config.to_yaml().encode())
-    command = [sys.executable, "-m", "fedbench", "run", str(file), "--out", str(job.path)]
-    command += ["--quiet", *words]
-    if workers > 1:  # the cores are taken by runs; results do not depend on the executor
-        command += ["--executor", "inline"]
-    log = job.path.parent / f".{job.path.name}.log"
-    key = job.path.name
-    with log.open("wb") as output:
-        # In a group of its own, so that Ctrl-C on a terminal reaches it once, from us; and it ends
-        # when this process does, whatever ends it.
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, PARENT: str(os.getpid())},
-            process_group=0,
-        )
+
+    def _run(self, job: Job, directory: RunDirectory) -> tuple[int, str]:
+        """Run the job in a process; return its exit status and what it printed."""
+        file = job.path.parent / f".{job.path.name}.yaml"
+        log = job.path.parent / f".{job.path.name}.log"
+        write_atomic(file, job.config.to_yaml().encode())
+        command = [sys.executable, "-m", "fedbench", "run", str(file), "--out", str(job.path)]
+        with log.open("wb") as output:
+            # In a group of its own, so that Ctrl-C on a terminal reaches it once, from us; and it
+            # ends when this process does, whatever ends it.
+            process = subprocess.Popen(
+                [*command, "--quiet", *self._words],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, PARENT: str(os.getpid())},
+                process_group=0,
+            )
+            self._follow(process, job, directory)
+        text = log.read_text(encoding="utf-8", errors="replace").strip()
+        log.unlink()
+        file.unlink()
+        return process.returncode, text
+
+    def _follow(self, process: subprocess.Popen[bytes], job: Job, directory: RunDirectory) -> None:
+        """Show the rounds of a process until it ends, or end it when all shall stop."""
+        running = self.progress.running
         try:
             while process.poll() is None:
-                progress.running[key] = (directory.count_rounds(), job.config.rounds)
-                tick()
-                if stop.wait(0.5):
+                running[job.path.name] = (directory.count_rounds(), job.config.rounds)
+                self._update()
+                if self.stop.wait(0.5):
                     break
         finally:
-            progress.running.pop(key, None)
+            running.pop(job.path.name, None)
             _end(process)
-    text = log.read_text(encoding="utf-8", errors="replace").strip()
-    log.unlink()
-    file.unlink()
-    if process.returncode == 0:
-        return {"done": 1}
-    if stop.is_set():
-        return {}
-    last = text.splitlines()[-1] if text else f"ended with status {process.returncode}"
-    directory.fail(job.config, last.removeprefix("Error: "), text)
-    return {"done": 1, "failed": 1}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

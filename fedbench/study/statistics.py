@@ -154,14 +154,7 @@ def paired(
     if test not in MIN_SEEDS:
         raise ValueError(f"unknown test {test!r}{did_you_mean(test, MIN_SEEDS)}")
     seeds = sorted(method.keys() & reference.keys())
-    notes = [
-        f"seeds without the {name}, left out: {', '.join(map(str, sorted(missing)))}"
-        for name, missing in (
-            ("method", reference.keys() - method.keys()),
-            ("reference", method.keys() - reference.keys()),
-        )
-        if missing
-    ]
+    notes = _left_out(method, reference)
     n = len(seeds)
     if not n:
         return Paired(None, None, None, None, None, 0, "; ".join(["no shared seed", *notes]))
@@ -169,30 +162,57 @@ def paired(
     b = _finite({seed: reference[seed] for seed in seeds}, "reference, seed")
     d, slack = a - b, _slack(a, b)
     identical = bool(np.abs(d).max() <= slack)
-    varies = bool(np.ptp(d) > slack)
     difference = 0.0 if identical else float(d.mean())
-    low = high = p = effect = None
-    if varies:
-        result = stats.ttest_rel(a, b)
-        low, high = _interval(result)
+    low = high = effect = None
+    t = stats.ttest_rel(a, b) if np.ptp(d) > slack else None  # without a spread there is no t
+    if t is not None:
+        low, high = _interval(t)
         effect = difference / float(np.std(d, ddof=1))
     if identical:
         notes.append(f"identical results on every seed (n = {n})")
+    p, note = _p_value(test, d, slack, identical, None if t is None else float(t.pvalue))
+    return Paired(difference, low, high, p, effect, n, "; ".join([*notes, *note]))
+
+
+def _left_out(method: Mapping[int, float], reference: Mapping[int, float]) -> list[str]:
+    """Name the seeds that only one of the two has."""
+    sides = (
+        ("method", reference.keys() - method.keys()),
+        ("reference", method.keys() - reference.keys()),
+    )
+    return [
+        f"seeds without the {name}, left out: {', '.join(map(str, sorted(missing)))}"
+        for name, missing in sides
+        if missing
+    ]
+
+
+def _p_value(
+    test: Test, d: Floats, slack: float, identical: bool, t: float | None
+) -> tuple[float | None, list[str]]:
+    """Return the p-value of differences ``d`` (n,) and what has to be said of it.
+
+    Args:
+        test: ``t`` or ``wilcoxon``.
+        d: the differences, seed by seed.
+        slack: differences up to this come from rounding alone.
+        identical: whether all of them do.
+        t: the t-test's p-value; ``None`` when the differences have no spread.
+    """
+    n = len(d)
     if n < MIN_SEEDS[test]:
         lowest = f", Wilcoxon's smallest p is then {2 / 2**n:.2g}" if test == "wilcoxon" else ""
-        notes.append(f"no p: {TEST_NAMES[test]} needs {MIN_SEEDS[test]} seeds (n = {n}{lowest})")
-    elif identical:
-        p = 1.0
-    elif test == "wilcoxon":
+        return None, [f"no p: {TEST_NAMES[test]} needs {MIN_SEEDS[test]} seeds (n = {n}{lowest})"]
+    if identical:
+        return 1.0, []
+    if test == "wilcoxon":
         steps = _snap(d, slack)
-        p = float(stats.wilcoxon(steps).pvalue)
-        if zeros := int((steps == 0).sum()):
-            notes.append(f"zero differences, dropped by {TEST_NAMES[test]}: {zeros} of {n}")
-    elif varies:
-        p = float(result.pvalue)
-    else:
-        notes.append(f"no p: the same difference on every seed (n = {n}), no spread to test with")
-    return Paired(difference, low, high, p, effect, n, "; ".join(notes))
+        zeros = int((steps == 0).sum())
+        dropped = f"zero differences, dropped by {TEST_NAMES[test]}: {zeros} of {n}"
+        return float(stats.wilcoxon(steps).pvalue), [dropped] if zeros else []
+    if t is None:
+        return None, [f"no p: the same difference on every seed (n = {n}), no spread to test with"]
+    return t, []
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
