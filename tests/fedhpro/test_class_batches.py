@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import torch
 from fedbench_fedhpro import class_batches
-from fedbench_fedhpro.class_batches import SCRATCH, augment
+from fedbench_fedhpro.class_batches import augment, real_samples
 from torch import Tensor
 
 NAMES = ("colour", "crop", "cutout", "flip", "scale", "rotate")
@@ -160,7 +160,7 @@ class TestClassBatches:
     @pytest.mark.parametrize("size", [1, 5, 100])
     def test_draw_at_most_size_of_each_class(self, seen, size):
         def counts(ctx):
-            drawn, held = ctx.scratch[SCRATCH][0][1], ctx.data.labels
+            drawn, held = real_samples(ctx)[0].labels, ctx.data.labels
             return drawn.bincount().tolist(), held.bincount().clamp(max=size).tolist()
 
         turns = seen(counts, size=size)
@@ -169,16 +169,17 @@ class TestClassBatches:
 
     def test_are_different_examples_under_the_received_model_in_evaluation_mode(self, seen):
         def check(ctx):
-            features, labels, weight, bias = ctx.scratch[SCRATCH][0]
+            (drawn,) = real_samples(ctx)
             everything, all_labels = ctx.embed()
-            same = torch.isclose(features[:, None], everything.features[None], atol=1e-6).all(-1)
+            close = torch.isclose(drawn.features[:, None], everything.features[None], atol=1e-6)
+            same = close.all(-1)
             found = same.int().argmax(dim=1)
             assert same.any(dim=1).all()
-            assert len(set(found.tolist())) == len(features) == 9
-            assert torch.equal(all_labels[found], labels)
-            assert torch.equal(weight, ctx.payload.weights()["classifier.weight"])
-            assert torch.equal(bias, ctx.payload.weights()["classifier.bias"])
-            assert not any(t.requires_grad for t in (features, weight, bias))
+            assert len(set(found.tolist())) == len(drawn.features) == 9
+            assert torch.equal(all_labels[found], drawn.labels)
+            assert torch.equal(drawn.weight, ctx.payload.weights()["classifier.weight"])
+            assert torch.equal(drawn.bias, ctx.payload.weights()["classifier.bias"])
+            assert not any(part.requires_grad for part in drawn)
 
         seen(check, size=3, augment=False, rounds=2)
 
@@ -193,7 +194,7 @@ class TestClassBatches:
         assert "norm.running_mean" in seen(check, rounds=2)[0]
 
     def test_are_drawn_anew_for_each_repeat_client_and_round(self, seen):
-        turns = seen(lambda ctx: [draw[0] for draw in ctx.scratch[SCRATCH]], repeats=3, rounds=2)
+        turns = seen(lambda ctx: [d.features for d in real_samples(ctx)], repeats=3, rounds=2)
         everything = [features for turn in turns for features in turn]
         assert len(everything) == 2 * 4 * 3
         for n, one in enumerate(everything):

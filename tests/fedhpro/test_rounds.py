@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import torch
 from fedbench_fedhpro import losses
-from fedbench_fedhpro.class_batches import SCRATCH
+from fedbench_fedhpro.class_batches import real_samples
 from fedbench_fedhpro.hyper_prototypes import class_gradients, match, matching_loss
 from fedbench_fedhpro.recalibration import (
     classifier_gradients,
@@ -116,7 +116,7 @@ class TestClient:
     def test_the_gradients_of_several_draws_are_averaged(self, run, look):
         draws, uploads = [], []
         spy = look(
-            client=lambda ctx: draws.append(ctx.scratch[SCRATCH]),
+            client=lambda ctx: draws.append(real_samples(ctx)),
             server=lambda state, reports: uploads.extend(r.uploads for r in reports),
         )
         run(rounds=1, sets=["class_batches.repeats=3", "class_batches.size=4"], extra=spy)
@@ -198,7 +198,7 @@ class TestServer:
         cosines = []
 
         def client(ctx):
-            z, y, *_ = ctx.scratch[SCRATCH][0]
+            z, y = real_samples(ctx)[0].features, real_samples(ctx)[0].labels
             anchors = ctx.payload.tensor("hyper_prototypes")
             each = [
                 F.cosine_similarity(z[y == c].mean(0), sum(anchors[c]) / 5, dim=0)
@@ -271,7 +271,7 @@ class TestMargin:
                 output, labels = ctx.embed()
                 features = output.features
             else:
-                features, labels = ctx.scratch["class_batches"][0][:2]
+                features, labels = real_samples(ctx)[0].features, real_samples(ctx)[0].labels
             means = [features[labels == c].mean(0) for c in labels.unique().tolist()]
             pairs = [(a, b) for a in means for b in means if a is not b]
             expected.append(sum(float(a @ b) for a, b in pairs) / 2**2)
@@ -336,12 +336,29 @@ class TestAblations:
             (["hyper_prototypes", "hpcl"], "hpal", "hyper_prototypes"),
             (["class_batches"], "recalibration", "class_batches"),
             (["class_batches", "recalibration"], "hyper_prototypes", "class_batches"),
+            (["class_batches", "recalibration", "hyper_prototypes"], "hpcl", "class_batches"),
         ],
     )
     def test_a_part_that_others_need_is_an_error(self, resolve, without, who, needs):
         with pytest.raises(ConfigError) as caught:
             resolve(without=without)
         assert str(caught.value) == f"plugin {who!r} needs {needs!r} in this run"
+
+    @pytest.mark.parametrize(
+        ("part", "needs"),
+        [
+            ("recalibration", ["class_batches"]),
+            ("hyper_prototypes", ["class_batches"]),
+            ("hpcl", ["class_batches", "hyper_prototypes"]),
+            ("hpal", ["class_batches", "hyper_prototypes"]),
+        ],
+    )
+    def test_a_part_runs_with_what_it_needs_and_no_more(self, run, part, needs):
+        plain, made = (
+            run("fedavg", extra={name: {} for name in names}) for names in ([], [*needs, part])
+        )
+        assert set(made.config.plugins) - set(plain.config.plugins) == {*needs, part}
+        assert len(made.history) == len(plain.history) == 2
 
     @pytest.mark.parametrize("margin", ["off", "round", "batch"])
     def test_with_both_weights_0_and_no_recalibration_it_is_fedavg_to_the_bit(self, run, margin):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, NamedTuple, cast
 
 import torch
 from pydantic import Field
@@ -18,10 +18,33 @@ from fedbench.pipeline import eval_batch
 from fedbench.types import forward
 
 SCRATCH = "class_batches"
-"""Scratch key: for each repeat (features (n, d), labels (n,), weight (C, d), bias (C,)).
 
-Weight and bias are the received classifier's, so that an entry is what the closed forms take.
-"""
+
+class RealSamples(NamedTuple):
+    """A client's real samples, all classes together, under the model that it received.
+
+    The fields are in the order in which the closed forms of the gradients take them.
+
+    Attributes:
+        features: (n, d), without gradient.
+        labels: (n,) int64.
+        weight: (C, d), a copy of the received classifier's.
+        bias: (C,).
+    """
+
+    features: Tensor
+    labels: Tensor
+    weight: Tensor
+    bias: Tensor
+
+
+def real_samples(ctx: ClientContext) -> Sequence[RealSamples]:
+    """Return what `ClassBatches` drew in this turn, one entry per repeat.
+
+    Whoever calls it names ``class_batches`` in ``requires``.
+    """
+    drawn: Sequence[RealSamples] = ctx.scratch[SCRATCH]
+    return drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +52,7 @@ class ClassBatches:
     """Run real samples of each class through the received model, for gradients per class.
 
     Up to ``size`` examples of each class the client holds, in evaluation mode and without gradient;
-    all classes together, not class by class. Features are left in the client's scratch, see
-    `SCRATCH`.
+    all classes together, not class by class. `real_samples` returns them for the rest of the turn.
     """
 
     size: Annotated[int, Field(ge=1, description="examples per class, at most")] = 100
@@ -46,7 +68,7 @@ class ClassBatches:
         return (yield)
 
     @torch.no_grad()
-    def _draw(self, ctx: ClientContext, rng: torch.Generator) -> tuple[Tensor, ...]:
+    def _draw(self, ctx: ClientContext, rng: torch.Generator) -> RealSamples:
         inputs, labels = [], []
         for label in ctx.data.labels.unique():
             members = (ctx.data.labels == label).nonzero().flatten()
@@ -59,7 +81,9 @@ class ClassBatches:
         features = torch.cat([forward(ctx.model, x).features for x in batches])
         ctx.model.train()
         layer = cast(nn.Linear, ctx.model.classifier)
-        return features, torch.cat(labels).to(ctx.device), layer.weight.clone(), layer.bias.clone()
+        return RealSamples(
+            features, torch.cat(labels).to(ctx.device), layer.weight.clone(), layer.bias.clone()
+        )
 
 
 def augment(images: Tensor, rng: torch.Generator) -> Tensor:

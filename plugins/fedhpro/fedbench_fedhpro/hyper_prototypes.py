@@ -15,7 +15,7 @@ from fedbench.context import ClientContext, ServerContext
 from fedbench.hookspecs import hookimpl
 from fedbench.types import PerClass, Report, ServerState, ServerUpdate, Value, Weights
 
-from .class_batches import SCRATCH
+from .class_batches import real_samples
 from .matching import EPSILON, descend, mean_upload, one_minus_cosine, residual
 
 
@@ -120,11 +120,10 @@ class HyperPrototypes:
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
-        draws = ctx.scratch[SCRATCH]
-        gradients = PerClass.concat(class_gradients(*draw) for draw in draws)
+        draws = real_samples(ctx)
+        gradients = PerClass.concat(class_gradients(*drawn) for drawn in draws)
         ctx.upload("class_gradients", gradients.average())
-        features, labels = draws[0][:2]
-        means = PerClass.means(features, labels)
+        means = PerClass.means(draws[0].features, draws[0].labels)
         anchors = ctx.payload.tensor("hyper_prototypes").mean(dim=1)[means.labels]
         cosine = F.cosine_similarity(means.values, anchors).mean()
         ctx.metric("hyper_prototypes.alignment", cosine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -16,7 +16,21 @@ from fedbench.context import ClientContext
 from fedbench.hookspecs import hookimpl
 from fedbench.types import Batch, Output, PerClass
 
-from .class_batches import SCRATCH
+from .class_batches import real_samples
+
+MARGIN = "hpcl.margin"
+
+
+class Margin(NamedTuple):
+    """The client's margin last computed in this turn.
+
+    Attributes:
+        stretch: the part of the turn that it holds for; unequal to any other part.
+        value: the margin.
+    """
+
+    stretch: object
+    value: float
 
 
 def hpcl(
@@ -77,7 +91,8 @@ class Hpcl:
     and ``batch`` all of the client's examples run through it anew.
     """
 
-    requires = ("hyper_prototypes",)
+    # Class batches are read under ``margin: round`` only; hyper_prototypes need them anyway.
+    requires = ("class_batches", "hyper_prototypes")
 
     temperature: Annotated[float, Field(gt=0, description="temperature")] = 0.05
     weight: Annotated[float, Field(ge=0, description="factor of the term")] = 1.0
@@ -110,18 +125,22 @@ class Hpcl:
         """Return the margin, computed at most as often as asked."""
         if self.margin == "off":
             return 0.0
-        turn = {"round": 0, "epoch": batch.epoch, "batch": object()}[self.margin]
-        known: tuple[object, float] = ctx.scratch.get("hpcl.margin", (None, 0.0))
-        if known[0] != turn:
-            if self.margin == "round":
-                features, labels = ctx.scratch[SCRATCH][0][:2]
-            else:
-                output, labels = ctx.embed()
-                features = output.features
-            means = PerClass.means(features, labels).values
-            known = (turn, client_margin(means, ctx.num_classes))
-            ctx.scratch["hpcl.margin"] = known
-        return known[1]
+        now = {"round": 0, "epoch": batch.epoch, "batch": object()}[self.margin]
+        known: Margin = ctx.scratch.get(MARGIN, Margin(None, 0.0))
+        stretch, value = known
+        if stretch == now:
+            return value
+        value = client_margin(self._class_means(ctx), ctx.num_classes)
+        ctx.scratch[MARGIN] = Margin(now, value)
+        return value
+
+    def _class_means(self, ctx: ClientContext) -> Tensor:
+        """Return the client's class means (n, d) under its current model."""
+        if self.margin == "round":
+            first = real_samples(ctx)[0]
+            return PerClass.means(first.features, first.labels).values
+        output, labels = ctx.embed()
+        return PerClass.means(output.features, labels).values
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from fedbench.context import ClientContext, ServerContext
 from fedbench.hookspecs import hookimpl
 from fedbench.types import PerClass, Report, ServerState, ServerUpdate, Value, Weights
 
-from .class_batches import SCRATCH
+from .class_batches import real_samples
 from .matching import descend, mean_upload, one_minus_cosine, residual
 
 
@@ -134,9 +134,8 @@ class Recalibration:
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
-        weights, biases = zip(
-            *(classifier_gradients(*d) for d in ctx.scratch[SCRATCH]), strict=True
-        )
+        gradients = [classifier_gradients(*drawn) for drawn in real_samples(ctx)]
+        weights, biases = zip(*gradients, strict=True)
         ctx.upload("classifier_weight_gradients", PerClass.concat(weights).average())
         ctx.upload("classifier_bias_gradients", PerClass.concat(biases).average())
         return (yield)
