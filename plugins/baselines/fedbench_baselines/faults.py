@@ -63,6 +63,7 @@ class Faults:
         ValueError: when the rates add up to more than 1.
     """
 
+    # It works on what other plugins send and receive, whichever they are: it requires none.
     outermost: ClassVar[bool] = True
 
     drop: Annotated[

@@ -52,6 +52,7 @@ class FedProx:
     def local_loss(self, ctx: ClientContext) -> Mapping[str, Tensor]:
         if self.mu == 0:
             return {}
-        both = zip(ctx.model.parameters(), ctx.scratch[SCRATCH], strict=True)
+        received: list[Tensor] = ctx.scratch[SCRATCH]
+        both = zip(ctx.model.parameters(), received, strict=True)
         params, anchor = zip(*((p, a) for p, a in both if p.requires_grad), strict=True)
         return {"fedprox": self.mu * proximal_term(params, anchor)}

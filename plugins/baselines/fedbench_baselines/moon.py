@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 from pydantic import Field
@@ -22,6 +22,19 @@ from fedbench import Batch, ClientContext, Output, hookimpl
 from fedbench.types import forward
 
 STATE = "moon.previous"
+"""Key of the client's state, and of the `Frozen` models in its scratch."""
+
+
+class Frozen(NamedTuple):
+    """The two models of a turn that do not train, in evaluation mode.
+
+    Attributes:
+        received: the global model as the client received it.
+        previous: the client's own model at the end of its last turn.
+    """
+
+    received: nn.Module
+    previous: nn.Module
 
 
 def moon_loss(
@@ -66,7 +79,7 @@ class Moon:
         if STATE in ctx.state:
             previous = copy.deepcopy(ctx.model)
             previous.load_state_dict(ctx.state[STATE])  # type: ignore[arg-type]
-            ctx.scratch[STATE] = (_frozen(copy.deepcopy(ctx.model)), _frozen(previous))
+            ctx.scratch[STATE] = Frozen(_frozen(copy.deepcopy(ctx.model)), _frozen(previous))
         trained = yield
         ctx.state[STATE] = ctx.model.state_dict()
         return trained
@@ -75,8 +88,9 @@ class Moon:
     def local_loss(self, ctx: ClientContext, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         if STATE not in ctx.scratch:
             return {}
+        models: Frozen = ctx.scratch[STATE]
         with torch.no_grad():
-            received, previous = (forward(m, batch.inputs).features for m in ctx.scratch[STATE])
+            received, previous = (forward(model, batch.inputs).features for model in models)
         return {"moon": self.mu * moon_loss(output.features, received, previous, self.temperature)}
 
 

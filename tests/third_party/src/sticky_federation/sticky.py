@@ -5,7 +5,7 @@ instead of the received weights. The mean lives in the client's state, so it nev
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -19,7 +19,6 @@ HOME = "sticky.home"
 class Sticky:
     """Add ``mu/2 * ||w - home||^2``; after a turn ``home`` moves towards ``w``."""
 
-    requires: ClassVar[tuple[str, ...]] = ("fedavg",)
     mu: Annotated[float, Field(ge=0, description="weight of the term")] = 0.01
     memory: Annotated[float, Field(ge=0, lt=1, description="share of home that stays")] = 0.5
 
