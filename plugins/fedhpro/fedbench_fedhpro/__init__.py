@@ -1,4 +1,4 @@
-"""FedHPro (Wang et al., ICML 2026, arXiv 2605.13475), each of its parts a plugin of its own."""
+"""FedHPro (Wang et al., ICML 2026, arXiv 2605.13475); each of its parts is a plugin."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SOURCE = "Wang et al., Federated Hyper-Prototype Learning via Gradient Matching,
 
 @hookimpl
 def register_plugins() -> Mapping[str, type]:
-    """Return the parts of FedHPro."""
+    """Return the plugins that make up FedHPro."""
     return {
         "class_batches": class_batches.ClassBatches,
         "recalibration": recalibration.Recalibration,
@@ -32,15 +32,15 @@ def _recipe(about: str, **hpcl: str) -> Recipe:
 
 @hookimpl
 def register_recipes() -> Mapping[str, Recipe]:
-    """Return the method as the paper describes it, and with the released code's settings."""
+    """Return the method as the paper describes it and with the released code's settings."""
     return {
         "fedhpro": _recipe(
-            "hyper-prototypes that learn by gradient matching pull and separate the features",
+            "hyper-prototypes, learned by gradient matching, attract and separate the features",
             reduction="mean",
             margin="round",
         ),
         "fedhpro-published": _recipe(
-            "FedHPro with the settings of the released code, its faults mended",
+            "FedHPro with the settings of the released code, whose faults are corrected",
             reduction="published",
             margin="off",
         ),

@@ -18,18 +18,19 @@ from fedbench.pipeline import eval_batch
 from fedbench.types import forward
 
 SCRATCH = "class_batches"
+"""Scratch key; read it through `real_samples`."""
 
 
 class RealSamples(NamedTuple):
-    """A client's real samples, all classes together, under the model that it received.
+    """Real samples of all classes that a client holds, as the model that it received sees them.
 
-    The fields are in the order in which the closed forms of the gradients take them.
+    The fields have the order of the arguments of the gradients' closed forms.
 
     Attributes:
         features: (n, d), without gradient.
         labels: (n,) int64.
-        weight: (C, d), a copy of the received classifier's.
-        bias: (C,).
+        weight: (C, d), a copy of the received classifier's weight.
+        bias: (C,), a copy of its bias.
     """
 
     features: Tensor
@@ -39,9 +40,9 @@ class RealSamples(NamedTuple):
 
 
 def real_samples(ctx: ClientContext) -> Sequence[RealSamples]:
-    """Return what `ClassBatches` drew in this turn, one entry per repeat.
+    """Return the samples that `ClassBatches` drew in this turn, one entry per repeat.
 
-    Whoever calls it names ``class_batches`` in ``requires``.
+    A plugin that calls this names ``class_batches`` in its ``requires``.
     """
     drawn: Sequence[RealSamples] = ctx.scratch[SCRATCH]
     return drawn
@@ -51,14 +52,18 @@ def real_samples(ctx: ClientContext) -> Sequence[RealSamples]:
 class ClassBatches:
     """Run real samples of each class through the received model, for gradients per class.
 
-    Up to ``size`` examples of each class the client holds, in evaluation mode and without gradient;
-    all classes together, not class by class. `real_samples` returns them for the rest of the turn.
+    At most ``size`` examples are drawn of each class that the client holds. All classes run through
+    the model together, in evaluation mode and without gradient. For the rest of the turn, plugins
+    get the result from `real_samples`.
     """
 
-    size: Annotated[int, Field(ge=1, description="examples per class, at most")] = 100
-    repeats: Annotated[int, Field(ge=1, description="how many times batches are drawn")] = 1
+    size: Annotated[int, Field(ge=1, description="maximum number of examples per class")] = 100
+    repeats: Annotated[
+        int, Field(ge=1, description="number of times the class batches are drawn")
+    ] = 1
     augment: Annotated[
-        bool, Field(description="augment each class batch by one random strategy; images only")
+        bool,
+        Field(description="augment each class batch with one random strategy; images only"),
     ] = True
 
     @hookimpl(wrapper=True)
@@ -87,21 +92,24 @@ class ClassBatches:
 
 
 def augment(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Apply one strategy drawn from six, with one set of parameters for the whole batch.
+    """Apply one of six strategies, drawn at random, with the same parameters for the whole batch.
 
     Differentiable siamese augmentation (Zhao and Bilen, ICML 2021) with the ranges of the released
     FedHPro code: colour, crop, cutout, flip, scale, rotate.
 
     Args:
         images: (n, channels, height, width).
-        rng: the stream to draw from.
+        rng: the random stream to draw from.
+
+    Returns:
+        images of the same shape.
     """
     pick = int(torch.randint(len(STRATEGIES), (), generator=rng))
     return STRATEGIES[pick](images, lambda: float(torch.rand((), generator=rng)))
 
 
 Draw = Callable[[], float]
-"""A uniform number in [0, 1)."""
+"""A function that returns a uniform random number in [0, 1)."""
 
 
 def _colour(x: Tensor, u: Draw) -> Tensor:

@@ -29,21 +29,24 @@ def class_gradients(features: Tensor, labels: Tensor, weight: Tensor, bias: Tens
     Args:
         features: (N, d).
         labels: (N,) int64.
-        weight: (C, d), the classifier's.
-        bias: (C,).
+        weight: (C, d), the classifier's weight.
+        bias: (C,), its bias.
 
     Returns:
-        one row (d,) for each class present.
+        one row (d,) per class present.
     """
     mean = PerClass.means(residual(features, labels, weight, bias) @ weight, labels)
     return PerClass(mean.labels, mean.values / mean.counts[:, None], mean.counts)
 
 
 def distance(induced: Tensor, target: Tensor, kind: str) -> Tensor:
-    """Return the matching distance of each class, (n,), between gradients (n, d).
+    """Return the matching distance between two gradients for each class, (n,).
 
-    ``coordinate`` sums ``1 - gh/(|g||h| + 1e-6)`` over coordinates, ``cosine`` takes it over the
-    whole vectors, ``mse`` is the squared distance.
+    Args:
+        induced: (n, d), the gradients g that the hyper-prototypes induce.
+        target: (n, d), the clients' gradients h.
+        kind: ``coordinate``, the sum of ``1 - gh/(|g||h| + 1e-6)`` over single coordinates;
+            ``cosine``, the same for whole vectors; or ``mse``, the squared distance.
     """
     if kind == "mse":
         return (induced - target).square().sum(1)
@@ -58,7 +61,7 @@ def matching_loss(
     """Return ``sum_c D(ghat_c, g_c)`` over the reported classes; arguments as in `match`.
 
     ``ghat_c`` is the mean over class c's M hyper-prototypes of the gradient of their mean
-    cross-entropy, so that it has two factors 1/M.
+    cross-entropy, and therefore has two factors 1/M.
     """
     chosen, labels = hyper_prototypes[gradients.labels], gradients.labels[:, None]
     induced = residual(chosen, labels, weight, bias).mean(1) @ weight / chosen.shape[1]
@@ -76,14 +79,14 @@ def match(
 ) -> Tensor:
     """Move hyper-prototypes so that the gradient they induce matches the clients' (FedHPro).
 
-    Plain SGD on `matching_loss`.
+    Runs plain SGD on `matching_loss`.
 
     Args:
         hyper_prototypes: (C, M, d).
-        gradients: one row (d,) per class to match; other classes stay as they are.
-        weight: (C, d), the global classifier's.
-        bias: (C,).
-        steps: SGD steps.
+        gradients: one row (d,) per class to match; other classes are unchanged.
+        weight: (C, d), the global classifier's weight.
+        bias: (C,), its bias.
+        steps: number of SGD steps.
         lr: learning rate.
         distance: ``coordinate`` (published), ``cosine`` or ``mse``; see `distance`.
 
@@ -101,11 +104,13 @@ class HyperPrototypes:
 
     requires = ("class_batches",)
 
-    per_class: Annotated[int, Field(ge=1, description="hyper-prototypes per class, M")] = 5
-    steps: Annotated[int, Field(ge=0, description="matching steps a round")] = 30
-    lr: Annotated[float, Field(gt=0, description="learning rate of matching")] = 0.1
+    per_class: Annotated[
+        int, Field(ge=1, description="number of hyper-prototypes per class, M")
+    ] = 5
+    steps: Annotated[int, Field(ge=0, description="matching steps per round")] = 30
+    lr: Annotated[float, Field(gt=0, description="learning rate for matching")] = 0.1
     matching_distance: Annotated[
-        Literal["coordinate", "cosine", "mse"], Field(description="distance of gradients")
+        Literal["coordinate", "cosine", "mse"], Field(description="distance between gradients")
     ] = "coordinate"
 
     @hookimpl

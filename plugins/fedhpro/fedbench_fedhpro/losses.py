@@ -1,4 +1,4 @@
-"""FedHPro's local loss terms: contrast against hyper-prototypes (HPCL) and alignment (HPAL)."""
+"""FedHPro's local loss terms: contrast with hyper-prototypes (HPCL) and alignment (HPAL)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ MARGIN = "hpcl.margin"
 
 
 class Margin(NamedTuple):
-    """The client's margin last computed in this turn.
+    """A client's margin, and the part of the turn for which it was computed.
 
     Attributes:
-        stretch: the part of the turn that it holds for; unequal to any other part.
+        stretch: identifies that part of the turn; different for every other part.
         value: the margin.
     """
 
@@ -41,17 +41,18 @@ def hpcl(
     margin: float = 0.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """Hyper-prototype contrastive loss with a client-specific margin (FedHPro, ICML 2026).
+    """Return HPCL, the contrastive loss with a client-specific margin (FedHPro, ICML 2026).
 
-    Per sample ``log(sum_c exp(s_c) + margin) - s_y`` with ``s_c = z/|z| . u_c / temperature`` and
-    ``u_c`` the mean of class c's normalised hyper-prototypes.
+    The loss of a sample is ``log(sum_c exp(s_c) + margin) - s_y``, where
+    ``s_c = z/|z| . u_c / temperature`` and ``u_c`` is the mean of class c's normalised
+    hyper-prototypes.
 
     Args:
         features: (B, d).
         labels: (B,) int64.
         hyper_prototypes: (C, M, d).
         temperature: > 0.
-        margin: added to the sum when positive; see `client_margin`.
+        margin: added to the sum if it is positive; see `client_margin`.
         reduction: ``mean`` over the batch, or ``published``, which divides by B once more.
 
     Returns:
@@ -67,16 +68,27 @@ def hpcl(
 
 
 def hpal(features: Tensor, labels: Tensor, hyper_prototypes: Tensor) -> Tensor:
-    """Hyper-prototype alignment: smooth L1 between unit features and unit class means (FedHPro).
+    """Return HPAL, the smooth L1 loss between unit features and unit class means (FedHPro).
 
-    Args: as in `hpcl`. Returns a scalar, the mean over all B x d elements.
+    Args:
+        features: (B, d).
+        labels: (B,) int64.
+        hyper_prototypes: (C, M, d); a class mean is the mean of a class's M.
+
+    Returns:
+        a scalar, the mean over all B x d elements.
     """
     means = F.normalize(hyper_prototypes.mean(dim=1), dim=1)
     return F.smooth_l1_loss(F.normalize(features, dim=1), means[labels])
 
 
 def client_margin(class_means: Tensor, num_classes: int) -> float:
-    """Return ``sum_{c != c'} <p_c, p_c'> / (C - 1)^2`` over a client's class means (n, d)."""
+    """Return a client's margin, ``sum_{c != c'} <p_c, p_c'> / (C - 1)^2`` (FedHPro).
+
+    Args:
+        class_means: (n, d), the client's mean feature p_c of each class that it holds.
+        num_classes: C, all classes.
+    """
     products = class_means @ class_means.T
     off_diagonal = products.sum() - products.diagonal().sum()
     return float(off_diagonal) / max(1, num_classes - 1) ** 2
@@ -84,27 +96,30 @@ def client_margin(class_means: Tensor, num_classes: int) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Hpcl:
-    """FedHPro's mutual-contrastive term: features against all classes' hyper-prototypes.
+    """Add FedHPro's mutual-contrastive term: features against all classes' hyper-prototypes.
 
-    The margin comes from the client's class means under its current model. With ``margin: round``
-    they are those of the class batches, which that model has seen before training; with ``epoch``
-    and ``batch`` all of the client's examples run through it anew.
+    The margin is computed from the client's class means under its current model. With
+    ``margin: round`` these are the means of the class batches, which ran through the model before
+    training. With ``epoch`` and ``batch``, all of the client's examples run through it again.
     """
 
-    # Class batches are read under ``margin: round`` only; hyper_prototypes need them anyway.
+    # Class batches are read only with ``margin: round``, but hyper_prototypes needs them anyway.
     requires = ("class_batches", "hyper_prototypes")
 
-    temperature: Annotated[float, Field(gt=0, description="temperature")] = 0.05
-    weight: Annotated[float, Field(ge=0, description="factor of the term")] = 1.0
+    temperature: Annotated[float, Field(gt=0, description="temperature T")] = 0.05
+    weight: Annotated[float, Field(ge=0, description="weight of the term")] = 1.0
     reduction: Annotated[
         Literal["mean", "published"],
-        Field(description="mean over the batch, or the released code's division by B once more"),
+        Field(
+            description="mean over the batch, or, as in the released code, that mean divided by B "
+            "once more"
+        ),
     ] = "mean"
     margin: Annotated[
         Literal["off", "round", "epoch", "batch"],
         Field(
-            description="how often the client's margin is computed: a round, from the class "
-            "batches; an epoch or batch, from all examples"
+            description="how often the client's margin is computed: once per round, from the class "
+            "batches; once per epoch or batch, from all examples; off for no margin"
         ),
     ] = "round"
 
@@ -122,7 +137,7 @@ class Hpcl:
         return {"hpcl": self.weight * loss}
 
     def _margin(self, ctx: ClientContext, batch: Batch) -> float:
-        """Return the margin, computed at most as often as asked."""
+        """Return the margin, computed again only when the option says so."""
         if self.margin == "off":
             return 0.0
         now = {"round": 0, "epoch": batch.epoch, "batch": object()}[self.margin]
@@ -145,11 +160,11 @@ class Hpcl:
 
 @dataclass(frozen=True, eq=False)
 class Hpal:
-    """FedHPro's consistency term: features near their class's mean hyper-prototype."""
+    """Add FedHPro's consistency term: features near their class's mean hyper-prototype."""
 
     requires = ("hyper_prototypes",)
 
-    weight: Annotated[float, Field(ge=0, description="factor of the term")] = 1.0
+    weight: Annotated[float, Field(ge=0, description="weight of the term")] = 1.0
 
     @hookimpl
     def local_loss(self, ctx: ClientContext, batch: Batch, output: Output) -> Mapping[str, Tensor]:

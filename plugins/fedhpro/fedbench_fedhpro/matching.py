@@ -1,4 +1,4 @@
-"""What FedHPro's two matching steps share: gradients at the logits, a cosine, plain descent."""
+"""Shared by FedHPro's two matching steps: gradients at the logits, a cosine, gradient descent."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def residual(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> 
 
     Args:
         features: (..., d).
-        labels: int64, of a shape that broadcasts to the features' leading one.
-        weight: (C, d), the classifier's.
-        bias: (C,).
+        labels: int64, of a shape that broadcasts to the features' leading dimensions.
+        weight: (C, d), the classifier's weight.
+        bias: (C,), its bias.
 
     Returns:
         (..., C).
@@ -35,7 +35,7 @@ def one_minus_cosine(a: Tensor, b: Tensor) -> Tensor:
 
 
 def descend(start: Tensor, loss: Callable[[Tensor], Tensor], steps: int, lr: float) -> Tensor:
-    """Return where ``steps`` of plain gradient descent on ``loss`` lead from ``start``."""
+    """Return ``start`` after ``steps`` steps of plain gradient descent on ``loss``."""
     moved = start.detach().clone()
     for _ in range(steps):
         with torch.enable_grad():
@@ -45,5 +45,8 @@ def descend(start: Tensor, loss: Callable[[Tensor], Tensor], steps: int, lr: flo
 
 
 def mean_upload(reports: Sequence[Report], key: str) -> PerClass:
-    """Return the plain mean over the clients that report a class, one row per class."""
+    """Return the plain mean of the upload ``key`` over the clients that report a class.
+
+    The result has one row per reported class. Clients count the same whatever their sizes.
+    """
     return PerClass.concat(r.uploads.per_class(key) for r in reports).average()

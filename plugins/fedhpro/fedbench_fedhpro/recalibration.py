@@ -1,6 +1,7 @@
 """FedHPro's classifier recalibration: retrain the classifier on features matched to gradients.
 
-In the released code, not in the paper's abstract; the idea of CReFF (Shang et al., IJCAI 2022).
+The released code does it; the paper's abstract does not mention it. The idea is that of CReFF
+(Shang et al., IJCAI 2022).
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from .matching import descend, mean_upload, one_minus_cosine, residual
 def classifier_gradients(
     features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor
 ) -> tuple[PerClass, PerClass]:
-    """Return the classifier's gradients of each class's mean cross-entropy.
+    """Return the gradients of each class's mean cross-entropy with respect to the classifier.
 
     Args:
         features: (N, d).
         labels: (N,) int64.
-        weight: (C, d).
-        bias: (C,).
+        weight: (C, d), the classifier's weight.
+        bias: (C,), its bias.
 
     Returns:
-        rows (C, d) for the weight and (C,) for the bias, one for each class present.
+        rows (C, d) for the weight and rows (C,) for the bias, one per class present.
     """
     errors = residual(features, labels, weight, bias)
     rows = PerClass.means(errors, labels)
@@ -54,20 +55,20 @@ def match_features(
 ) -> Tensor:
     """Move features so that the classifier gradients they induce match the clients' (SGD).
 
-    Minimises, summed over the reported classes, one minus cosine over each row of ``dW`` and over
-    ``db``.
+    Minimises one minus the cosine for each row of ``dW`` and for ``db``, summed over the reported
+    classes.
 
     Args:
         features: (C, F, d), F features per class.
         weight_gradients: rows (C, d) per class to match.
         bias_gradients: rows (C,) of the same classes, in the same order.
-        weight: (C, d), the classifier of the last round.
-        bias: (C,).
-        steps: SGD steps.
+        weight: (C, d), the weight of the last round's classifier.
+        bias: (C,), its bias.
+        steps: number of SGD steps.
         lr: learning rate.
 
     Returns:
-        new features (C, F, d); classes without a gradient stay as they are.
+        new features (C, F, d); classes without a gradient are unchanged.
     """
     labels = weight_gradients.labels
 
@@ -83,14 +84,14 @@ def match_features(
 def train_classifier(
     features: Tensor, epochs: int, batch_size: int, lr: float, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Train a fresh linear classifier on features by SGD; the gradient is written out.
+    """Train a new linear classifier on features by SGD, with the gradient in closed form.
 
     Args:
         features: (C, F, d), class by class.
         epochs: passes over all C x F features.
-        batch_size: features in a batch.
+        batch_size: features per batch.
         lr: learning rate.
-        rng: the stream of initial weights and order.
+        rng: the random stream for the initial weights and the order.
 
     Returns:
         weight (C, d) and bias (C,).
@@ -111,16 +112,20 @@ def train_classifier(
 
 @dataclass(frozen=True, eq=False)
 class Recalibration:
-    """Replace the global classifier by one trained on features that match clients' gradients."""
+    """Replace the global classifier with one trained on features that match clients' gradients."""
 
     requires = ("class_batches",)
 
-    features_per_class: Annotated[int, Field(ge=1, description="learnable features a class")] = 50
-    steps: Annotated[int, Field(ge=0, description="matching steps a round")] = 100
-    lr: Annotated[float, Field(gt=0, description="learning rate of matching")] = 0.1
-    epochs: Annotated[int, Field(ge=1, description="epochs of the new classifier")] = 100
-    batch_size: Annotated[int, Field(ge=1, description="its batch size")] = 50
-    classifier_lr: Annotated[float, Field(gt=0, description="its learning rate")] = 0.01
+    features_per_class: Annotated[int, Field(ge=1, description="learnable features per class")] = 50
+    steps: Annotated[int, Field(ge=0, description="matching steps per round")] = 100
+    lr: Annotated[float, Field(gt=0, description="learning rate for matching")] = 0.1
+    epochs: Annotated[int, Field(ge=1, description="epochs for training the new classifier")] = 100
+    batch_size: Annotated[
+        int, Field(ge=1, description="batch size for training the new classifier")
+    ] = 50
+    classifier_lr: Annotated[
+        float, Field(gt=0, description="learning rate for training the new classifier")
+    ] = 0.01
 
     @hookimpl
     def init_server(self, ctx: ServerContext, weights: Weights) -> Mapping[str, Value]:
