@@ -189,8 +189,9 @@ def test_a_trainer_without_a_last_epoch_is_told(registry, tiny_config, add):
     with pytest.raises(PluginError) as caught:
         Run(settings, registry=registry).run()
     assert str(caught.value) == (
-        "no features for 'fedproto.prototypes' in round 1, client 0: prototypes come from the last "
-        "epoch's batches, and ctx.loss got none with batch.epoch == batch.epochs - 1"
+        "no features for 'fedproto.prototypes' in round 1, client 0: prototypes are computed from "
+        "the batches of the last epoch, but ctx.loss received none with "
+        "batch.epoch == batch.epochs - 1"
     )
 
 

@@ -109,15 +109,17 @@ def test_a_block_with_silent_convolutions_passes_its_input_on():
 @pytest.mark.parametrize(
     ("plugin", "shape", "text"),
     [
-        (Cnn(), (3, 3, 32), "model 'cnn' takes images of at least 4 x 4 pixels"),
-        (Cnn(), (17,), "model 'cnn' takes images of at least 4 x 4 pixels"),
-        (ResNet10(), (1, 7, 7), "model 'resnet10' takes images of at least 8 x 8 pixels"),
+        (Cnn(), (3, 3, 32), "model 'cnn' needs images of at least 4 x 4 pixels"),
+        (Cnn(), (17,), "model 'cnn' needs images of at least 4 x 4 pixels"),
+        (ResNet10(), (1, 7, 7), "model 'resnet10' needs images of at least 8 x 8 pixels"),
     ],
 )
 def test_an_image_that_is_too_small_or_none(plugin, shape, text):
     with pytest.raises(ConfigError) as caught:
         plugin.build(shape, 10)
-    assert str(caught.value) == (f"{text} (channels, height, width); this data set gives {shape}")
+    assert str(caught.value) == (
+        f"{text} (channels, height, width); the inputs of this data set have shape {shape}"
+    )
 
 
 @pytest.mark.parametrize(("plugin", "side"), [(Cnn(width=1), 4), (ResNet10(filters=1), 8)])

@@ -1,4 +1,4 @@
-"""Bundled methods and the pieces that every run is made of: training, sampling, models, metrics."""
+"""The bundled methods and the parts that every run needs: training, sampling, models, metrics."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def register_recipes() -> Mapping[str, Recipe]:
     return {
         "fedavg": Recipe(
             plugins={"fedavg": {}, "cross_entropy": {}},
-            about="the mean of the clients' weights, by number of examples",
+            about="average the clients' weights, weighted by number of examples",
             source="McMahan et al., Communication-Efficient Learning, AISTATS 2017",
         ),
         "fedprox": Recipe(
@@ -76,22 +76,24 @@ def register_recipes() -> Mapping[str, Recipe]:
         ),
         "moon": Recipe(
             plugins={"fedavg": {}, "cross_entropy": {}, "moon": {}},
-            about="features near the global model's, far from the client's previous model's",
+            about="pull features towards the global model's, push them away from the client's "
+            "previous model's",
             source="Li et al., Model-Contrastive Federated Learning, CVPR 2021",
         ),
         "fedproto": Recipe(
             plugins={"fedavg": {}, "cross_entropy": {}, "fedproto": {}},
-            about="features near one global prototype per class; weights are averaged too",
+            about="pull features towards one global prototype per class; weights are averaged too",
             source="Tan et al., FedProto, AAAI 2022, in the form with shared weights",
         ),
         "fedproto-aaai": Recipe(
             plugins={"personal": {}, "cross_entropy": {}, "fedproto": {"average": "by_count"}},
-            about="only prototypes travel; every client keeps a model of its own",
+            about="only prototypes are exchanged; every client keeps its own model",
             source="Tan et al., FedProto, AAAI 2022",
         ),
         "fpl": Recipe(
             plugins={"fedavg": {}, "cross_entropy": {}, "fpl": {}},
-            about="contrast with clustered prototypes, consistency with their mean",
+            about="a contrastive loss with clustered prototypes, a consistency loss with their "
+            "mean",
             source="Huang et al., Rethinking FL with Domain Shift, CVPR 2023",
         ),
     }

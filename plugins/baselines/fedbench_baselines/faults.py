@@ -1,11 +1,11 @@
 """Clients that fail on purpose: dropped, crashed, late, stale and broken ones, by rate and seed.
 
-One draw for each round, client and attempt decides, from a stream of its own: every other number of
-the run stays, and a retry draws anew. At most one fault happens in a turn.
+One draw per round, client and attempt decides. It has its own random stream, so no other number of
+the run changes, and a retry draws again. A turn has at most one fault.
 
-What clients of a deployed system do: dropping out and missing the deadline of a round are those of
-Bonawitz et al., Towards Federated Learning at Scale, MLSys 2019; updates from old weights those of
-Xie et al., Asynchronous Federated Optimization, 2019.
+Clients of deployed systems fail in these ways: they drop out or miss the deadline of a round
+(Bonawitz et al., Towards Federated Learning at Scale, MLSys 2019), or they send updates from old
+weights (Xie et al., Asynchronous Federated Optimization, 2019).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Rate = Annotated[float, Field(ge=0, le=1)]
 
 
 def draw(rates: tuple[float, ...], generator: torch.Generator) -> int | None:
-    """Return the index of one of ``rates`` with that probability, ``None`` with what is left."""
+    """Return an index into ``rates``, each with its rate as probability, otherwise ``None``."""
     point = float(torch.rand((), generator=generator, dtype=torch.float64))
     for index, rate in enumerate(rates):
         point -= rate
@@ -39,7 +39,7 @@ def draw(rates: tuple[float, ...], generator: torch.Generator) -> int | None:
 
 
 def spoiled(value: Value) -> Value:
-    """Return ``value`` with NaN in every element of its floating-point tensors."""
+    """Return ``value`` with every element of its floating-point tensors set to NaN."""
     if isinstance(value, Tensor):
         return _spoiled(value)
     if isinstance(value, PerClass):
@@ -53,37 +53,38 @@ def _spoiled(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Faults:
-    """Let clients fail at given rates; ``failures.policy`` says what the round does about it.
+    """Let clients fail at given rates; ``failures.policy`` decides what the round does about it.
 
-    A dropped, crashed or late client and one that uploads NaN fail (under ``fail`` they end the
-    run). A stale client's update is used, as a server can't tell; it is counted as ``stale``.
-    Always the first plugin of a run, so that it acts on what all others receive and send.
+    A client that drops out, crashes, is late or uploads NaN has failed, and under the policy
+    ``fail`` it ends the run. The update of a stale client is used, because a server cannot tell
+    that it is stale; it is counted as ``stale``. This plugin is always the first of a run, so that
+    it acts on everything that the others receive and send.
 
     Raises:
-        ValueError: when the rates add up to more than 1.
+        ValueError: if the rates add up to more than 1.
     """
 
-    # It works on what other plugins send and receive, whichever they are: it requires none.
+    # It acts on whatever other plugins send and receive, so it requires none of them.
     outermost: ClassVar[bool] = True
 
     drop: Annotated[
-        Rate, Field(description="rate of clients that never answer: nothing is trained or sent")
+        Rate, Field(description="rate of clients that never answer: they train and send nothing")
     ] = 0.0
     crash: Annotated[
-        Rate, Field(description="rate of clients that end in their first training step")
+        Rate, Field(description="rate of clients that crash in their first training step")
     ] = 0.0
     delay: Annotated[
         Rate,
         Field(
-            description="rate of stragglers: they train, but answer after the round's end, so "
-            "that their update is thrown away"
+            description="rate of stragglers: they train, but answer after the end of the round, "
+            "and their update is discarded"
         ),
     ] = 0.0
     stale: Annotated[
         Rate,
         Field(
             description="rate of clients that work on what they received in their last turn "
-            "instead of this round's broadcast; not in a client's first turn"
+            "instead of this round's broadcast; never in a client's first turn"
         ),
     ] = 0.0
     nan: Annotated[Rate, Field(description="rate of clients whose uploads are all NaN")] = 0.0
@@ -116,7 +117,7 @@ class Faults:
         return trained
 
     def _keep_or_swap_broadcast(self, ctx: ClientContext, stale: bool) -> None:
-        """Keep what this turn received for a later stale one, or go back to what was kept."""
+        """Keep this turn's broadcast for a later stale turn; in a stale turn, use the kept one."""
         head = f"{STATE}/"
         kept = {k.removeprefix(head): v for k, v in ctx.state.items() if k.startswith(head)}
         ctx.state.update({head + key: ctx.payload[key] for key in ctx.payload})

@@ -23,7 +23,7 @@ def weighted_mean(items: Iterable[tuple[Weights, float]]) -> Weights:
 
 @dataclass(frozen=True, eq=False)
 class FedAvg:
-    """Send the global weights, collect the clients', average them by number of examples."""
+    """Send the global weights, collect the clients' weights, average them by number of examples."""
 
     @hookimpl
     def broadcast(self, state: ServerState) -> dict[str, Weights]:

@@ -1,19 +1,20 @@
-"""FedProto: clients share class prototypes and draw their features to the global ones.
+"""FedProto: clients share class prototypes and pull their features towards the global ones.
 
 Tan, Long, Liu, Zhou, Lu, Jiang, Zhang: FedProto: Federated Prototype Learning across Heterogeneous
 Clients, AAAI 2022, equations 3 to 7.
 
-Two forms, as recipes. ``fedproto`` averages weights too (the plugin ``fedavg``) and takes the plain
-mean of the clients' prototypes: the form used in comparisons under domain shift. ``fedproto-aaai``
-is the paper's: no weights travel, models are personal (the plugin ``personal``), and prototypes are
-averaged by example count (the released code takes the plain mean, ``average: plain``).
+It has two forms, each with a recipe. ``fedproto`` averages the weights too (the plugin ``fedavg``)
+and takes the plain mean of the clients' prototypes; this form is used in comparisons under domain
+shift. ``fedproto-aaai`` is the paper's form: no weights travel, models are personal (the plugin
+``personal``), and prototypes are averaged by example count (the released code takes the plain mean,
+``average: plain``).
 
-Two inference rules are reported for both. The run's accuracy is by ``classifier`` unless
-``--set accuracy.inference=nearest_prototype``, which tries all classes that have a prototype (the
-released code: a client's own classes only).
+Both forms report two inference rules. The run's accuracy is that of ``classifier`` unless
+``--set accuracy.inference=nearest_prototype`` is given. ``nearest_prototype`` considers all classes
+that have a prototype (in the released code, only the client's own classes).
 
-Local prototypes are those of `.prototypes`. Only this round's clients count, as in the released
-code: a class that none of them holds has no prototype in the next round.
+Local prototypes are those of `.prototypes`. As in the released code, only the current round's
+clients count: a class that none of them holds has no prototype in the next round.
 """
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ STATE = "personal.weights"
 
 
 def prototype_loss(features: Tensor, labels: Tensor, prototypes: PerClass) -> Tensor:
-    """Return the mean squared error between features and their class's prototype, a scalar.
+    """Return the mean squared error between features and their classes' prototypes, a scalar.
 
-    The mean is over all B x d elements; as in the released code, a sample whose class has no
-    prototype adds nothing to the sum and still counts in B.
+    The mean is over all B x d elements. As in the released code, a sample whose class has no
+    prototype adds nothing to the sum but still counts in B.
 
     Args:
         features: (B, d).
@@ -60,15 +61,22 @@ def prototype_loss(features: Tensor, labels: Tensor, prototypes: PerClass) -> Te
     """
     same = labels[:, None] == prototypes.labels[None, :]
     targets = prototypes.values[same.int().argmax(dim=1)]
-    # Multiplied, not chosen: choosing rows makes a GPU wait for the host.
+    # Multiplied by a mask, because selecting rows would make a GPU wait for the host.
     return ((features - targets) * same.any(dim=1, keepdim=True)).square().sum() / features.numel()
 
 
 def nearest(prototypes: PerClass, num_classes: int) -> Callable[[Output], Tensor]:
-    """Return a rule that scores a class by minus the squared distance to its prototype.
+    """Return a rule that scores each class by the negative squared distance to its prototype.
 
-    Classes without a prototype score below all others, by a finite number, so that metrics that
-    need one (the loss) stay finite.
+    Classes without a prototype score below all others, but their scores are finite, so that metrics
+    computed from the scores (the loss) stay finite.
+
+    Args:
+        prototypes: one row (d,) per known class.
+        num_classes: C.
+
+    Returns:
+        a function from an `Output` to class scores (B, C).
     """
     exact = "donot_use_mm_for_euclid_dist"
 
@@ -84,11 +92,11 @@ def nearest(prototypes: PerClass, num_classes: int) -> Callable[[Output], Tensor
 
 @dataclass(frozen=True, eq=False)
 class FedProto:
-    """Add ``mu * MSE(z, P_y)``; upload class means of the last epoch; average them per class."""
+    """Add ``mu * MSE(z, P_y)``; upload the last epoch's class means; average them per class."""
 
     mu: Annotated[float, Field(ge=0, description="weight of the term; 1 in the paper")] = 1.0
     average: Annotated[
-        Literal["plain", "by_count"], Field(description="how clients' prototypes are averaged")
+        Literal["plain", "by_count"], Field(description="how the clients' prototypes are averaged")
     ] = "plain"
 
     @hookimpl
@@ -125,11 +133,11 @@ class FedProto:
 
 @dataclass(frozen=True, eq=False)
 class Personal:
-    """Leave every client its own model: no weights travel, and a domain's clients test theirs.
+    """Give every client a model of its own: no weights travel; a domain's clients test theirs.
 
-    A client starts from the run's initial weights, or from those that its last turn ended with.
-    Clients that have had no turn yet are left out of the test; a domain without any other is tested
-    with the initial weights, which also remain the run's global ones.
+    A client starts from the run's initial weights or, after its first turn, from the weights at the
+    end of its last turn. Clients that have not had a turn are left out of the test. A domain with
+    no other clients is tested with the initial weights, which also remain the run's global weights.
     """
 
     @hookimpl(wrapper=True)
@@ -151,7 +159,7 @@ class Personal:
         self, state: ServerState, clients: Iterator[Mapping[str, Value]]
     ) -> Iterator[Weights]:
         found = False
-        for kept in clients:  # one at a time: they may be on disk for being too many
+        for kept in clients:  # one at a time: if there are many, they are on disk
             if STATE in kept:
                 found = True
                 yield kept[STATE]  # type: ignore[misc]

@@ -3,9 +3,9 @@
 Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith: Federated Optimization in Heterogeneous Networks,
 MLSys 2020, equation 2.
 
-The authors give no value for all data: they try 0.001, 0.01, 0.1 and 1. The default 0.01 is what
-FPL's authors set for this baseline on Digits and Office-Caltech; their code multiplies it by
-another 0.01/2, so that ``mu: 0.0001`` is what they ran.
+The authors do not recommend one ``mu`` for all data; they try 0.001, 0.01, 0.1 and 1. The default,
+0.01, is the value that FPL's authors set for this baseline on Digits and Office-Caltech. Their code
+multiplies it by another 0.01/2, so what they ran is ``mu: 0.0001``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def proximal_term(params: Iterable[Tensor], anchor: Iterable[Tensor]) -> Tensor:
 
     Args:
         params: the local trainable parameters w.
-        anchor: the received ones w_t, in the same order, without gradient.
+        anchor: the received parameters w_t, in the same order, without gradient.
     """
     squares = [(w - a).square().sum() for w, a in zip(params, anchor, strict=True)]
     return torch.stack(squares).sum() / 2
@@ -36,11 +36,13 @@ def proximal_term(params: Iterable[Tensor], anchor: Iterable[Tensor]) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class FedProx:
-    """Add ``mu/2 * ||w - w_t||^2`` over trainable parameters; ``mu = 0`` is FedAvg, to the bit."""
+    """Add ``mu/2 * ||w - w_t||^2`` over trainable parameters; ``mu = 0`` is FedAvg, bit for bit."""
 
     mu: Annotated[
         float,
-        Field(ge=0, description="weight; to be chosen for the data, from 0.001, 0.01, 0.1, 1"),
+        Field(
+            ge=0, description="weight of the term; choose it for the data, from 0.001, 0.01, 0.1, 1"
+        ),
     ] = 0.01
 
     @hookimpl(wrapper=True)

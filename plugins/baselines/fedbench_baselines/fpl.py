@@ -1,13 +1,13 @@
-"""FPL: several prototypes per class, found by clustering, under domain shift.
+"""FPL: several prototypes per class, found by clustering, for data with domain shift.
 
 Huang, Ye, Shi, Li, Du: Rethinking Federated Learning with Domain Shift: A Prototype View, CVPR
 2023, equations 4 to 9. Clustering is FINCH (Sarfraz, Sharma, Stiefelhagen: Efficient Parameter-free
 Clustering Using First Neighbor Relations, CVPR 2019, equation 1).
 
-Local prototypes are those of `.prototypes`. As in the released code, only this round's clients
-count: a class that none of them holds has no prototype in the next round. That code stops with an
-error when classes differ in their numbers of clusters, when a batch has none of the known classes,
-or when one class is known; here all three work.
+Local prototypes are those of `.prototypes`. As in the released code, only the current round's
+clients count: a class that none of them holds has no prototype in the next round. The released code
+stops with an error if classes differ in their numbers of clusters, if a batch has none of the known
+classes, or if only one class is known; here all three cases work.
 """
 
 from __future__ import annotations
@@ -43,9 +43,11 @@ KEY = "fpl.prototypes"
 def fpl_loss(features: Tensor, labels: Tensor, prototypes: PerClass, temperature: float) -> Tensor:
     """Return FPL's term, a scalar: cluster prototype contrast plus unbiased prototype consistency.
 
-    Per sample ``-log( sum_{p in P_y} exp(s(z,p)/T) / sum_{all p} exp(s(z,p)/T) ) + MSE(z, U_y)``,
-    cosine ``s``, ``U_y`` the mean of class y's cluster prototypes. The mean is over the batch; as
-    in the published code, a sample whose class has no prototype adds nothing.
+    The loss of a sample is
+    ``-log( sum_{p in P_y} exp(s(z,p)/T) / sum_{all p} exp(s(z,p)/T) ) + MSE(z, U_y)``, where ``s``
+    is the cosine similarity and ``U_y`` the mean of class y's cluster prototypes. The result is the
+    mean over the batch. As in the published code, a sample whose class has no prototype adds
+    nothing.
 
     Args:
         features: (B, d).
@@ -55,8 +57,8 @@ def fpl_loss(features: Tensor, labels: Tensor, prototypes: PerClass, temperature
     """
     same = labels[:, None] == prototypes.labels[None, :]
     known = same.any(dim=1, keepdim=True)
-    # With all prototypes for its own, a sample of an unknown class has a contrast of exactly 0.
-    # Choosing rows instead would make a GPU wait for the host.
+    # A sample of an unknown class gets all prototypes as its own, so its contrast is exactly 0.
+    # Selecting rows instead would make a GPU wait for the host.
     own = same | ~known
     unit = F.normalize(prototypes.values, dim=1)
     scores = F.normalize(features, dim=1) @ unit.T / temperature
@@ -68,13 +70,13 @@ def fpl_loss(features: Tensor, labels: Tensor, prototypes: PerClass, temperature
 
 
 def cluster(prototypes: PerClass) -> PerClass:
-    """Replace each class's prototypes by the means of their clusters: FINCH, coarsest partition.
+    """Replace each class's prototypes with the means of their clusters: FINCH, coarsest partition.
 
     Args:
         prototypes: the clients' rows (d,), any number per class.
 
     Returns:
-        one row per cluster, the plain mean of its members; their counts add up.
+        one row per cluster: the plain mean of its members, with the sum of their counts.
     """
     parts = []
     for label in prototypes.labels.unique():
@@ -86,12 +88,13 @@ def cluster(prototypes: PerClass) -> PerClass:
 
 
 def finch(points: Tensor) -> Tensor:
-    """Return the cluster of each row of ``points`` (n, d), as (n,) int64 from 0.
+    """Return the cluster of each row of ``points`` (n, d): (n,) int64, numbered from 0.
 
-    A point and its first neighbour by cosine belong together, which is the first partition. The
-    clusters' means are grouped by the same rule, again and again; the coarsest partition is the
-    last one before a single cluster would be left. Two or three points are always one cluster.
-    Cosines are taken in float64; the authors' float32 can choose another of two near neighbours.
+    In the first partition, every point is in the same cluster as its first neighbour by cosine. The
+    means of the clusters are then grouped by the same rule, and so on. The coarsest partition is
+    the last one before only a single cluster would be left. Two or three points are always one
+    cluster. Cosines are computed in float64; in the authors' float32, a different one of two close
+    neighbours can come first.
     """
     points = points.double()
     groups = _with_first_neighbours(points)
@@ -105,7 +108,7 @@ def finch(points: Tensor) -> Tensor:
 def _with_first_neighbours(points: Tensor) -> Tensor:
     n = len(points)
     unit = F.normalize(points, dim=1)
-    # A lone point is its own neighbour: argmax of one -inf.
+    # A single point is its own neighbour: the argmax of one -inf.
     first = (unit @ unit.T).fill_diagonal_(-torch.inf).argmax(dim=1).numpy()
     links = coo_array(([1] * n, (range(n), first)), shape=(n, n))
     return torch.from_numpy(connected_components(links, directed=False)[1]).long()
@@ -113,12 +116,12 @@ def _with_first_neighbours(points: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Fpl:
-    """Add FPL's term; upload class means of the last epoch; cluster them on the server."""
+    """Add FPL's term; upload the class means of the last epoch; cluster them on the server."""
 
     temperature: Annotated[
         float, Field(gt=0, description="temperature T; the released code's default is 0.1")
     ] = 0.02
-    weight: Annotated[float, Field(ge=0, description="factor of the term")] = 1.0
+    weight: Annotated[float, Field(ge=0, description="weight of the term")] = 1.0
 
     @hookimpl
     def broadcast(self, state: ServerState) -> Mapping[str, Value]:

@@ -1,4 +1,4 @@
-"""Metrics on the test data of one domain: class scores (N, C) and labels (N,) to a number."""
+"""Metrics for the test data of one domain, from class scores (N, C) and labels (N,)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Accuracy:
 
 @dataclass(frozen=True, eq=False)
 class Loss:
-    """The mean cross-entropy, taking the scores as logits."""
+    """The mean cross-entropy in nats, with the scores as logits; at least 0."""
 
     higher_is_better: ClassVar[bool] = False
     unit: ClassVar[Unit] = "plain"
@@ -37,13 +37,13 @@ class Loss:
 
 @dataclass(frozen=True, eq=False)
 class ClassAccuracy:
-    """The accuracy of each class; none for a class without a test example."""
+    """The accuracy of each class, in [0, 1]; none for a class without test examples."""
 
     higher_is_better: ClassVar[bool] = True
     unit: ClassVar[Unit] = "percent"
 
     def __call__(self, scores: Tensor, labels: Tensor) -> list[float | None]:
-        """Return C shares of correct predictions."""
+        """Return the share of correct predictions of each class, C numbers."""
         classes = scores.shape[1]
         total = labels.bincount(minlength=classes).tolist()
         right = labels[scores.argmax(1) == labels].bincount(minlength=classes).tolist()

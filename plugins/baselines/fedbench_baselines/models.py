@@ -1,4 +1,4 @@
-"""Models: a feature extractor with a linear classifier, both visible to methods."""
+"""Models: a feature extractor and a linear classifier, both accessible to methods."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from fedbench.errors import ConfigError
 def _image_shape(name: str, shape: tuple[int, ...], smallest: int) -> tuple[int, int, int]:
     if len(shape) != 3 or min(shape[1:]) < smallest:
         raise ConfigError(
-            f"model {name!r} takes images of at least {smallest} x {smallest} pixels "
-            f"(channels, height, width); this data set gives {shape}"
+            f"model {name!r} needs images of at least {smallest} x {smallest} pixels "
+            f"(channels, height, width); the inputs of this data set have shape {shape}"
         )
     channels, height, width = shape
     return channels, height, width
 
 
 class CnnModule(nn.Module):
-    """See `Cnn`."""
+    """The module that `Cnn` builds."""
 
     def __init__(self, shape: tuple[int, int, int], width: int, d: int, classes: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class CnnModule(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Map images (B, channels, height, width) to features (B, d)."""
-        # Pooling first gives the same numbers, and a quarter of them to rectify.
+        # Pooling first yields the same numbers, and leaves a quarter of them to rectify.
         x = F.relu(F.max_pool2d(self.conv1(x), 2), inplace=True)
         x = F.relu(F.max_pool2d(self.conv2(x), 2), inplace=True)
         return F.relu(self.hidden(x.flatten(1)), inplace=True)
@@ -50,7 +50,7 @@ class CnnModule(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Cnn:
-    """Two 5x5 convolutions with max-pooling, one hidden layer: small, for a CPU.
+    """Two 5x5 convolutions with max-pooling and one hidden layer; small enough for a CPU.
 
     With ``feature_size: 512`` on 28 x 28 grey images it is the CNN of McMahan et al., AISTATS 2017,
     with its 1,663,370 parameters.
@@ -87,7 +87,7 @@ class Block(nn.Module):
 
 
 class ResNet10Module(nn.Module):
-    """See `ResNet10`."""
+    """The module that `ResNet10` builds."""
 
     def __init__(self, channels: int, filters: int, classes: int) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class ResNet10Module(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class ResNet10:
-    """ResNet-10 with a 3x3 stem, as FPL and FedHPro use it: one block a stage, d = 8 x filters."""
+    """ResNet-10 with a 3x3 stem, as in FPL and FedHPro: one block per stage, d = 8 x filters."""
 
     filters: Annotated[int, Field(ge=1, description="filters of the stem")] = 32
 

@@ -1,9 +1,9 @@
-"""MOON: features drawn to the global model's and away from the client's own previous ones.
+"""MOON pulls features towards the global model's and away from the client's previous model's.
 
 Li, He, Song: Model-Contrastive Federated Learning, CVPR 2021, equation 3.
 
 As in the authors' code, the received and the previous model run in evaluation mode, and features
-are what the classifier takes (there, the output of a projection head that is part of the model).
+are the input of the classifier (there, the output of a projection head that is part of the model).
 """
 
 from __future__ import annotations
@@ -40,14 +40,16 @@ class Frozen(NamedTuple):
 def moon_loss(
     features: Tensor, global_features: Tensor, previous_features: Tensor, temperature: float
 ) -> Tensor:
-    """Return the model-contrastive loss, a scalar: the mean over the batch of
+    """Return the model-contrastive loss, a scalar.
 
-    ``-log( exp(s(z, z_glob)/T) / (exp(s(z, z_glob)/T) + exp(s(z, z_prev)/T)) )``, cosine ``s``.
+    It is the mean over the batch of
+    ``-log( exp(s(z, z_glob)/T) / (exp(s(z, z_glob)/T) + exp(s(z, z_prev)/T)) )``, where ``s`` is
+    the cosine similarity.
 
     Args:
-        features: (B, d), the model in training.
-        global_features: (B, d), the received model's.
-        previous_features: (B, d), the client's previous local model's.
+        features: (B, d), z, of the model in training.
+        global_features: (B, d), z_glob, of the received model.
+        previous_features: (B, d), z_prev, of the client's previous local model.
         temperature: T > 0.
     """
     near = F.cosine_similarity(features, global_features) / temperature
@@ -59,17 +61,18 @@ def moon_loss(
 class Moon:
     """Add ``mu`` times MOON's model-contrastive loss.
 
-    The previous model is the one that the client ended its last turn with, kept in its state
-    however many rounds it misses. In its first turn a client has none and the term is absent, as in
-    round 1 of the authors' code (which, in later rounds, gives a newcomer its random initial one).
+    The previous model is the client's model at the end of its last turn. It is kept in the client's
+    state, however many rounds the client misses. In its first turn a client has no previous model,
+    and the term is absent, as in round 1 of the authors' code (in later rounds, that code uses the
+    random initial model of a new client).
     """
 
     mu: Annotated[
         float,
         Field(
             ge=0,
-            description="weight; 1 is the authors' default, 5 their choice for CIFAR-10 and that "
-            "of FPL's authors for Digits and Office-Caltech",
+            description="weight of the term; 1 is the authors' default, 5 is their choice for "
+            "CIFAR-10 and that of FPL's authors for Digits and Office-Caltech",
         ),
     ] = 1.0
     temperature: Annotated[float, Field(gt=0, description="temperature T")] = 0.5

@@ -1,7 +1,7 @@
 """Local prototypes: a client's mean feature of each class, gathered in the last local epoch.
 
-As FedProto's and FPL's released codes take them: training-mode features of the training batches,
-each from before the optimiser's step on it, augmented as training is.
+They are computed as in the released code of FedProto and FPL: from the training batches, with
+training augmentation, in training mode, each batch before the optimiser's step on it.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ class Gathered(NamedTuple):
 
 
 def gather(ctx: ClientContext, batch: Batch, output: Output, key: str) -> None:
-    """Remember the features of the last epoch's batches under a scratch key."""
+    """Keep a batch of the last epoch in the scratch under ``key``; ignore other batches."""
     if batch.epoch == batch.epochs - 1:
         ctx.scratch.setdefault(key, []).append(Gathered(output.features.detach(), batch.labels))
 
 
 def local_prototypes(ctx: ClientContext, key: str) -> PerClass:
-    """Return the mean of the gathered features (d,) for each class, with example counts.
+    """Return the mean of the gathered features for each class, rows (d,) with example counts.
 
     Raises:
-        PluginError: when the trainer has given no batch of a last epoch to ``ctx.loss``.
+        PluginError: if the trainer passed no batch of a last epoch to ``ctx.loss``.
     """
     if key not in ctx.scratch:
         raise PluginError(
-            f"no features for {key!r} in {ctx.where}: prototypes come from the last epoch's "
-            "batches, and ctx.loss got none with batch.epoch == batch.epochs - 1"
+            f"no features for {key!r} in {ctx.where}: prototypes are computed from the batches of "
+            "the last epoch, but ctx.loss received none with batch.epoch == batch.epochs - 1"
         )
     batches: list[Gathered] = ctx.scratch[key]
     features = torch.cat([gathered.features for gathered in batches])

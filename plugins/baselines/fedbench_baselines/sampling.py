@@ -1,4 +1,4 @@
-"""Which clients take part in a round."""
+"""Client sampling: which clients take part in a round."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from fedbench.hookspecs import hookimpl
 
 @dataclass(frozen=True, eq=False)
 class Uniform:
-    """Draw a share of the clients uniformly, without repetition; 1.0 takes all of them."""
+    """Draw a share of the clients uniformly, without replacement; 1.0 selects all of them."""
 
-    fraction: Annotated[float, Field(gt=0, le=1, description="share of clients in a round")] = 1.0
+    fraction: Annotated[
+        float, Field(gt=0, le=1, description="share of the clients in each round")
+    ] = 1.0
 
     @hookimpl
     def select_clients(self, ctx: ServerContext) -> Sequence[int]:

@@ -25,12 +25,12 @@ class Sgd:
     lr: Annotated[float, Field(gt=0, description="learning rate")] = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1, description="momentum")] = 0.9
     weight_decay: Annotated[float, Field(ge=0, description="L2 penalty on all weights")] = 1e-5
-    epochs: Annotated[int, Field(ge=1, description="local epochs a round")] = 5
-    batch_size: Annotated[int, Field(ge=1, description="examples in a batch")] = 64
-    drop_last: Annotated[bool, Field(description="leave out a smaller last batch")] = False
+    epochs: Annotated[int, Field(ge=1, description="local epochs per round")] = 5
+    batch_size: Annotated[int, Field(ge=1, description="examples per batch")] = 64
+    drop_last: Annotated[bool, Field(description="leave out a last batch that is smaller")] = False
     schedule: Annotated[
         Literal["constant", "cosine"],
-        Field(description="learning rate over rounds; cosine falls to 0 after the last round"),
+        Field(description="learning rate over the rounds; cosine falls to 0 after the last round"),
     ] = "constant"
 
     @hookimpl
@@ -50,7 +50,7 @@ class Sgd:
         return True
 
     def learning_rate(self, round: int, rounds: int) -> float:
-        """Return the learning rate of a round, counted from 1."""
+        """Return the learning rate of ``round``, which counts from 1."""
         if self.schedule == "constant":
             return self.lr
         return self.lr * (1 + math.cos(math.pi * (round - 1) / rounds)) / 2
@@ -64,13 +64,14 @@ def step(
     momentum: float,
     weight_decay: float,
 ) -> None:
-    """Take one step of `torch.optim.SGD`, to the bit, changing weights and momenta in place.
+    """Take one step of `torch.optim.SGD`, bit for bit; change weights and momenta in place.
 
-    Its constructor loads PyTorch's compiler, which takes each worker over a second and 90 MB.
+    The optimiser's constructor would load PyTorch's compiler, which costs every worker more than a
+    second and 90 MB.
 
     Args:
-        weights: parameters; those without a gradient stay.
-        momenta: one of each weight's shape, ``None`` before its first step.
+        weights: parameters; those without a gradient are unchanged.
+        momenta: one per weight, of its shape, ``None`` before the weight's first step.
         lr: learning rate.
         momentum: factor of the momenta, 0 for none.
         weight_decay: L2 penalty.
@@ -94,10 +95,12 @@ def step(
 
 @dataclass(frozen=True, eq=False)
 class CrossEntropy:
-    """The mean cross-entropy of the classifier's logits."""
+    """Add the mean cross-entropy of the classifier's logits."""
 
-    weight: Annotated[float, Field(ge=0, description="factor of the term")] = 1.0
-    label_smoothing: Annotated[float, Field(ge=0, le=1, description="label smoothing")] = 0.0
+    weight: Annotated[float, Field(ge=0, description="weight of the term")] = 1.0
+    label_smoothing: Annotated[
+        float, Field(ge=0, le=1, description="share of the uniform distribution in the targets")
+    ] = 0.0
 
     @hookimpl
     def local_loss(self, batch: Batch, output: Output) -> Mapping[str, Tensor]:

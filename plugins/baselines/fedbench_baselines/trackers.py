@@ -1,4 +1,4 @@
-"""Experiment trackers: every round's numbers to TensorBoard or MLflow. Results do not change."""
+"""Experiment trackers: every round's numbers go to TensorBoard or MLflow; results do not change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedbench import ConfigError, RoundResult, hookimpl
 
 
 def scalars(result: RoundResult) -> Iterator[tuple[str, float]]:
-    """Yield every number of a round with a name such as ``classifier/accuracy/mean``."""
+    """Yield every number of a round after its name, such as ``classifier/accuracy/mean``."""
     for rule, metrics in result.scores.items():
         for metric, scores in metrics.items():
             if scores.mean is None or scores.worst is None:
@@ -64,7 +64,7 @@ class TensorBoard:
 
 @functools.cache
 def _writer(folder: Path) -> Any:
-    """Return the one writer of a folder in this process."""
+    """Return this process's only writer for a folder."""
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder))
@@ -77,8 +77,8 @@ class Mlflow:
     Without ``uri`` they go to a file store in the run's directory, under ``mlflow``.
     """
 
-    uri: Annotated[str | None, Field(description="tracking server or store")] = None
-    experiment: Annotated[str, Field(min_length=1, description="experiment's name")] = "fedbench"
+    uri: Annotated[str | None, Field(description="URI of the tracking server or store")] = None
+    experiment: Annotated[str, Field(min_length=1, description="experiment name")] = "fedbench"
 
     def __post_init__(self) -> None:
         _need("mlflow", "mlflow")
@@ -93,11 +93,11 @@ class Mlflow:
 
 @functools.cache
 def _mlflow_run(uri: str, experiment: str, folder: Path) -> tuple[Any, str]:
-    """Return a client and the id of this directory's run, made on first use.
+    """Return an MLflow client and the id of this directory's run, which it creates on first use.
 
-    A resumed run finds the one that it began.
+    A resumed run continues the MLflow run that it started.
     """
-    # MLflow keeps its file store for local use but wants to be asked for it.
+    # MLflow still has its file store for local use, but only if this variable is set.
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     from mlflow.tracking import MlflowClient
 
