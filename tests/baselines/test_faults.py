@@ -1,4 +1,4 @@
-"""Faults come by rate and seed, each does what its name says, and all executors agree on them."""
+"""Faults occur by rate and seed, each does what its name says, and all executors agree on them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fedbench.plugins.discovery import discover
 from fedbench.plugins.registry import Registry
 from fedbench.random import Streams
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the pool forks")
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the pool needs fork")
 SKIP = {"policy": "skip"}
 MIXED = {"drop": 0.2, "crash": 0.1, "delay": 0.1, "stale": 0.2, "nan": 0.1}
 WIDE = {"clients_per_domain": 5}
@@ -30,7 +30,7 @@ WIDE = {"clients_per_domain": 5}
 
 @pytest.fixture
 def faulty(registry: Registry) -> Callable[..., Run]:
-    """Run a method on the tiny data set with `Faults` as given, outermost."""
+    """Make runs of a method on the tiny data set with `Faults` as the outermost plugin."""
 
     def run(
         method: str = "fedavg",
@@ -88,7 +88,7 @@ def test_faults_come_at_their_rates_and_one_at_a_time() -> None:
     streams, n = Streams(3), 20_000
     found = Counter(draw(rates, streams.torch("faults/1", i // 100, i % 100)) for i in range(n))
     for index, rate in [*enumerate(rates), (None, 1 - sum(rates))]:
-        # four standard deviations of a binomial share
+        # Four standard deviations of a binomial share.
         assert abs(found[index] / n - rate) < 4 * (rate * (1 - rate) / n) ** 0.5
 
 

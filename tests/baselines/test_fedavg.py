@@ -1,4 +1,4 @@
-"""FedAvg: the mean of the clients' weights by examples, and who is asked to train."""
+"""FedAvg: the mean of the clients' weights, weighted by examples, and which clients train."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_average_weighs_by_examples(counts, seed):
     mean = weighted_mean([({"w": w}, n) for w, n in zip(models, counts, strict=True)])["w"]
     whole = sum(n * w for w, n in zip(models, counts, strict=True)) / sum(counts)
     torch.testing.assert_close(mean, whole)
-    # it lies within what the clients sent
+    # The mean is between the smallest and the largest value that the clients sent.
     assert (mean >= torch.stack(models).amin(0) - 1e-12).all()
     assert (mean <= torch.stack(models).amax(0) + 1e-12).all()
 
@@ -112,6 +112,6 @@ def test_every_client_is_drawn_equally_often():
     counts = torch.zeros(10)
     for r in range(1, 1001):
         counts[Uniform(0.3).select_clients(ctx=context(10, round=r))] += 1
-    # 300 expected each, with a standard deviation of 14.5
+    # 300 are expected of each, with a standard deviation of 14.5.
     assert counts.sum() == 3000
     assert (counts - 300).abs().max() < 60

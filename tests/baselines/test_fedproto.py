@@ -1,4 +1,4 @@
-"""FedProto on real rounds: what is uploaded, both inference rules, personal models."""
+"""FedProto in real rounds: what is uploaded, both inference rules, personal models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEY = "fedproto.prototypes"
 
 @dataclass(frozen=True, eq=False)
 class Eyes:
-    """Note every batch's features and labels, and every client's uploads."""
+    """Record every batch's features and labels, and every client's uploads."""
 
     seen = []  # noqa: RUF012
     sent = []  # noqa: RUF012
@@ -50,7 +50,7 @@ def eyes(add):
 
 @dataclass(frozen=True, eq=False)
 class OneClassEach:
-    """Client 0 holds class 0 only, client 1 holds class 1 only; nobody holds class 2."""
+    """Client 0 holds only class 0, client 1 only class 1; no client holds class 2."""
 
     @hookimpl
     def partition(self, data):
@@ -84,7 +84,7 @@ def test_uploads_are_the_class_means_of_the_last_epochs_training_features(method
 
 @pytest.mark.parametrize("average", ["plain", "by_count"])
 def test_a_round_recomputed_by_loops(average, registry, tiny_config, eyes):
-    """Prototypes of round 1 from its uploads, and round 2's term from those prototypes."""
+    """Recompute round 1's prototypes from its uploads, and round 2's term from the prototypes."""
     extra = {
         "sgd": {"epochs": 1, "batch_size": 1000},
         "fedproto": {"mu": 2.0, "average": average},
@@ -119,7 +119,7 @@ def test_a_round_recomputed_by_loops(average, registry, tiny_config, eyes):
 
 @pytest.mark.parametrize("method", ["fedproto", "fpl"])
 def test_a_client_with_none_of_the_known_classes(method, registry, tiny_config, add):
-    """One client a round, of one class each: right after a change, its class is unknown."""
+    """One client per round, each with one class: after a change of client, it is unknown."""
     run = with_one_class_each(
         registry, tiny_config, add, method, rounds=8, extra={"uniform": {"fraction": 0.5}}
     )
@@ -129,7 +129,7 @@ def test_a_client_with_none_of_the_known_classes(method, registry, tiny_config, 
         term = after.metrics[f"loss.{method}"]
         assert (term == 0) == (before.clients != after.clients)
         changes += before.clients != after.clients
-    assert 0 < changes < 7, "both cases must have come up"
+    assert 0 < changes < 7, "both cases must occur"
     labels = run.state.entries.per_class(f"{method}.prototypes").labels
     assert labels.tolist() == list(run.history[-1].clients)
 
@@ -199,7 +199,7 @@ def test_a_trainer_without_a_last_epoch_is_told(registry, tiny_config, add):
 
 
 def test_a_client_goes_on_from_its_own_model(registry, tiny_config, add):
-    """However many rounds it missed; in its first turn from the run's initial weights."""
+    """However many rounds it missed; its first turn starts from the run's initial weights."""
     starts = []
 
     @dataclass(frozen=True, eq=False)
@@ -220,12 +220,12 @@ def test_a_client_goes_on_from_its_own_model(registry, tiny_config, add):
         assert starts[-1][0] == client
         assert all(torch.equal(starts[-1][1][name], expected[name]) for name in expected)
         own[client] = copy.deepcopy(run._clients[client]["personal.weights"])
-    assert len(own) < 6, "some client must have had a second turn"
+    assert len(own) < 6, "some client must have a second turn"
 
 
 @pytest.mark.parametrize("limit", [256_000_000, 0], ids=["in memory", "on disk"])
 def test_a_domains_score_is_the_mean_over_its_clients_models(limit, registry, tiny_config):
-    """Each client's model as this round has left it, tested alone."""
+    """Test each client's model at the end of the round alone."""
     settings = tiny_config(registry, "fedproto-aaai", rounds=2)
     run = Run(settings, registry=registry)
     run._clients = ClientStates(limit=limit)

@@ -1,4 +1,4 @@
-"""FedProx on real rounds: steps by hand, and where the anchor is."""
+"""FedProx in real rounds: steps by hand, and which weights are the anchor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ONE_BATCH = {"batch_size": 1000, "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0
 
 @dataclass(frozen=True, eq=False)
 class Slope:
-    """A loss whose gradient is 1 + the client's number, for every parameter."""
+    """A loss whose gradient is 1 plus the client's id, for every parameter."""
 
     @hookimpl
     def local_loss(self, ctx):
@@ -40,7 +40,7 @@ def test_a_round_by_hand(run_tiny, add):
     for name in ("hidden.weight", "norm.bias", "classifier.weight"):
         moved = run.runtime.initial[name] - run.state.weights[name]
         torch.testing.assert_close(moved, torch.full_like(moved, mean))
-    # the mean over both steps of 1/2 |w - w_t|^2: nothing at first, then 0.1 g for each parameter
+    # The mean over both steps of 1/2 |w - w_t|^2: 0 at first, then w - w_t is 0.1 g.
     parameters = sum(p.numel() for p in run.runtime.model.parameters())
     terms = [parameters * (0.1 * (1 + client)) ** 2 / 2 / 2 for client in range(len(sizes))]
     expected = sum(n * t for n, t in zip(sizes, terms, strict=True)) / sum(sizes)
@@ -70,4 +70,4 @@ def test_frozen_parameters_are_left_out(run_tiny, add):
         assert torch.equal(start["hidden.weight"], end["hidden.weight"])
         assert run.history[-1].metrics["loss.fedprox"] > 0
     digests = {run.result()["weights_sha256"] for run in runs}
-    assert len(digests) == 1, "whoever freezes may come before or after"
+    assert len(digests) == 1, "the plugin that freezes may come before or after"

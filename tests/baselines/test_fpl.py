@@ -1,4 +1,4 @@
-"""FPL: properties of the clustering, the server by hand, and its term on real rounds."""
+"""FPL: properties of the clustering, the server by hand, and its term in real rounds."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_only_directions_count(n, seed):
     lengths = torch.arange(1, n + 1)[:, None] * 0.5
     first, again = finch(points), finch(3.0 * points)
     assert torch.equal(first, again)
-    # with other lengths the means move, but the first partition, of four pairs here, does not
+    # With other lengths the means move, but the first partition, here of four pairs, does not.
     pairs = torch.eye(4).repeat_interleave(2, 0) + 0.01 * draw(8, 4, seed)
     assert finch(pairs)[:2].unique().numel() == 1
     assert torch.isfinite(cluster(PerClass(torch.zeros(n).long(), points * lengths,
@@ -70,7 +70,7 @@ def report(client: int, rows: dict[int, list[float]]) -> Report:
 
 
 def test_the_server_by_hand():
-    """Class 0: two directions, two clients each. Class 2: one client. Class 1: nobody."""
+    """Class 0: two directions, two clients each. Class 2: one client. Class 1: no client."""
     reports = [
         report(0, {0: [1.0, 0.0]}),
         report(1, {0: [0.0, 2.0], 2: [5.0, 5.0]}),
@@ -83,7 +83,7 @@ def test_the_server_by_hand():
     torch.testing.assert_close(found.values, torch.tensor([[2.0, 0.05], [0.05, 2.0], [5.0, 5.0]]))
     assert found.counts.tolist() == [6, 6, 3]
     assert update.metrics == {"fpl.clusters": 3.0}
-    # that is what a client uses next: U_0 is the mean of the two, class 1 has no term
+    # Clients use these in the next round: U_0 is the mean of the two, class 1 has no term.
     z, y = torch.tensor([[1.025, 1.025], [9.0, 9.0]]), torch.tensor([0, 1])
     near = 1 / (1 + 0.5 * torch.exp(torch.tensor((1 - 2.05 / 4.0025**0.5 / 2**0.5) / 0.5)))
     loss = fpl_loss(z, y, found, 0.5)

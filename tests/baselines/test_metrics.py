@@ -1,4 +1,4 @@
-"""Metrics by hand, on four examples of three classes."""
+"""Metrics computed by hand, on four examples of three classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models: features of the promised size, a linear classifier on top, sizes that are known."""
+"""Models: features of the promised size, a linear classifier on top, known parameter counts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_features_and_logits(plugin, shape, d):
     assert torch.equal(output.logits, model(x))
     expected = output.features @ model.classifier.weight.T + model.classifier.bias
     torch.testing.assert_close(output.logits, expected)
-    # after a ReLU
+    # Features come after a ReLU.
     assert (output.features >= 0).all()
 
 
@@ -58,7 +58,7 @@ def test_the_cnn_of_mcmahan_et_al():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_convolutions_compute_in_channels_last(channels):
-    """Also with one channel, whose strides say nothing: pooling is many times slower otherwise."""
+    """Also with one channel, whose strides are ambiguous; else pooling is many times slower."""
     model = Cnn(feature_size=512).build((channels, 28, 28), 10)
     model = model.to(memory_format=torch.channels_last)
     strides = []
@@ -69,7 +69,7 @@ def test_convolutions_compute_in_channels_last(channels):
 
 
 def test_the_size_of_resnet10():
-    # He et al., CVPR 2016, one block a stage: 1.23 M with 32 filters, 4.9 M with ResNet's own 64.
+    # He et al., CVPR 2016, one block per stage: 1.23 M with 32 filters, 4.9 M with ResNet's own 64.
     def size(f: int) -> int:
         block = lambda a, b: 9 * a * b + 9 * b * b + 4 * b + (0 if a == b else a * b + 2 * b)  # noqa: E731
         stages = block(f, f) + block(f, 2 * f) + block(2 * f, 4 * f) + block(4 * f, 8 * f)

@@ -1,4 +1,4 @@
-"""MOON on real rounds: what the previous model is, and the term recomputed from it."""
+"""MOON in real rounds: which model is the previous one, and the term recomputed from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedbench_baselines.moon import moon_loss
 from fedbench import Run, hookimpl
 
 ALONE = {"uniform": {"fraction": 0.25}}
-"""One of the four clients in a round, so that the average is its model."""
+"""One of the four clients takes part in each round, so the average is its model."""
 
 
 def test_the_previous_model_is_what_the_client_ended_its_last_turn_with(registry, tiny_config):
@@ -22,14 +22,14 @@ def test_the_previous_model_is_what_the_client_ended_its_last_turn_with(registry
         (client,) = result.clients
         ended[client] = copy.deepcopy(run.state.weights)
         assert set(run._clients) == set(ended)
-        for other, weights in ended.items():  # those that missed this round keep theirs
+        for other, weights in ended.items():  # clients that missed this round keep theirs
             kept = run._clients[other]["moon.previous"]
             assert all(torch.equal(kept[name], weights[name]) for name in weights)
-    assert len(ended) < 6, "some client must have had a second turn"
+    assert len(ended) < 6, "some client must have a second turn"
 
 
 def test_the_term_recomputed_from_the_three_models(registry, tiny_config, add):
-    """One batch a turn, so the metric is the term at the received weights, before any step."""
+    """One batch per turn: the metric is the term at the received weights, before any step."""
     batches = []
 
     @dataclass(frozen=True, eq=False)
@@ -84,8 +84,8 @@ def test_mu_and_temperature_matter(run_tiny):
 def test_loss_at_its_ends_by_hand():
     z = torch.tensor([[2.0, 0.0]])
     opposite = -3 * z
-    # s = 1 and -1 at T = 0.5: -log(e^2 / (e^2 + e^-2)) = log(1 + e^-4), and the other way round
+    # s = 1 and -1 at T = 0.5: -log(e^2 / (e^2 + e^-2)) = log(1 + e^-4), and vice versa.
     assert float(moon_loss(z, z, opposite, 0.5)) == pytest.approx(0.0181499, rel=1e-4)
     assert float(moon_loss(z, opposite, z, 0.5)) == pytest.approx(4.0181499, rel=1e-5)
-    # a small temperature does not overflow
+    # A small temperature does not overflow.
     assert float(moon_loss(z, opposite, z, 1e-3)) == pytest.approx(2000)

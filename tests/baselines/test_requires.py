@@ -1,4 +1,4 @@
-"""Every bundled plugin's ``requires`` names the plugins whose values it reads, and no others."""
+"""The ``requires`` of each bundled plugin names exactly the plugins whose values it reads."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fedbench.plugins.rules import RUN_HOOKS
 from fedbench.types import Payload, Received
 
 CORE = ""
-"""Who is at work when no plugin is."""
+"""The reader or writer when no plugin is at work."""
 
 
 @dataclass
 class Ledger:
-    """Who wrote each value that plugins share, and who read a value of another plugin.
+    """Record who wrote each value that plugins share, and who read a value of another plugin.
 
-    Keys are kept apart by where they are: scratch, client state, broadcast, uploads, server state.
+    A key is told apart by its place: scratch, client state, broadcast, uploads or server state.
     """
 
     at_work: list[str] = field(default_factory=lambda: [CORE])
@@ -46,7 +46,7 @@ class Ledger:
 
 
 class Noted(dict[str, Any]):
-    """A client's scratch or state that enters reads and writes in a ledger."""
+    """A client's scratch or state that records its reads and writes in a ledger."""
 
     def __init__(self, ledger: Ledger, place: str, given: Mapping[str, Any]) -> None:
         super().__init__(given)
@@ -76,16 +76,16 @@ class Noted(dict[str, Any]):
 
 
 def place_of(payload: Payload) -> str:
-    """Return which kind of payload it is; "the uploads of client 3" count as one."""
+    """Return the place that a payload is; all clients' uploads are one place."""
     return payload._where.partition(" of ")[0]
 
 
 def watched(impl: Any, hook: str, ledger: Ledger) -> Callable[..., Any]:
-    """Return an implementation that enters in the ledger that its plugin is at work."""
+    """Return the implementation, with its plugin at work in the ledger while it runs."""
     function, plugin = impl.function, impl.plugin_name
 
     def by_core(items: Iterator[Any]) -> Iterator[Any]:
-        """Yield what the core makes on demand, such as clients' results."""
+        """Yield what the core computes on demand, such as the clients' results."""
         while True:
             with ledger.working(CORE):
                 item = next(items, ledger)

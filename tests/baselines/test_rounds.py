@@ -1,4 +1,4 @@
-"""The baselines on real rounds: hand-computed servers, client state, composition from YAML."""
+"""The baselines in real rounds: the server by hand, client state, composition from YAML."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_moons_previous_model_survives_rounds_that_a_client_misses(run_tiny: Run
     for client, result in zip(turns, run.history, strict=True):
         assert ("loss.moon" in result.metrics) == (client in seen)
         seen.add(client)
-    assert len(seen) < len(turns), "some client must have had a second turn"
+    assert len(seen) < len(turns), "some client must have a second turn"
 
 
 def test_client_state_is_no_traffic_and_lives_on_disk_when_it_is_much(
@@ -89,7 +89,7 @@ def prototypes_of(values: list[list[float]], counts: list[int], labels: list[int
 
 @pytest.mark.parametrize(("average", "expected"), [("plain", [2.0, 4.0]), ("by_count", [1.5, 3.0])])
 def test_fedproto_server_by_hand(average: str, expected: list[float], registry: Registry) -> None:
-    """Client 0 holds classes 0 and 1, client 1 holds class 0; nobody holds class 2."""
+    """Client 0 holds classes 0 and 1, client 1 holds class 0; no client holds class 2."""
     plugin = registry.get("plugin", "fedproto").value(average=average)
     first = prototypes_of([[1.0, 2.0], [7.0, 7.0]], [3, 5], [0, 1])
     second = prototypes_of([[3.0, 6.0]], [1], [0])
@@ -163,7 +163,7 @@ def test_edges(method: str, extra: dict[str, Any], run_tiny: RunTiny) -> None:
 
 @dataclass(frozen=True, eq=False)
 class OneClassEach:
-    """Client 0 holds class 0 only, client 1 holds class 1 only; nobody holds class 2."""
+    """Client 0 holds only class 0, client 1 only class 1; no client holds class 2."""
 
     @hookimpl
     def partition(self, data: Any) -> Any:

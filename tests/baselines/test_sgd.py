@@ -16,7 +16,7 @@ from fedbench.types import Batch, Output
 
 
 class Client:
-    """As much of a client as a trainer needs: one weight per input, fixed batches."""
+    """The parts of a client that a trainer needs: one weight, fixed batches of one input."""
 
     def __init__(self, inputs: list[float], w: float, round: int = 1, rounds: int = 10) -> None:
         self.round, self.rounds = round, rounds
@@ -81,7 +81,7 @@ def test_steps_are_those_of_torch_to_the_bit(momentum, weight_decay):
     for number in range(4):
         for a, b in zip(mine, theirs, strict=True):
             a.grad = torch.randn(a.shape, generator=generator)
-            # the second weight's momentum begins later, and rests for a step
+            # The second weight's momentum starts later and pauses for a step.
             a.grad = None if len(a) == 5 and number in (0, 2) else a.grad
             b.grad = a.grad
         step(mine, momenta, 0.1, momentum, weight_decay)

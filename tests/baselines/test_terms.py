@@ -145,8 +145,8 @@ def test_nearest_prototype_scores() -> None:
 
 
 def brute_force_finch(points: np.ndarray) -> list[set[int]]:
-    """FINCH as its paper states it: link i and j when one is the other's first neighbour, or both
-    have the same one; repeat on the clusters' means."""
+    """FINCH as its paper states it: link i and j if one is the other's first neighbour, or if both
+    have the same one; repeat with the clusters' means."""
 
     def groups_of(rows: np.ndarray) -> list[set[int]]:
         n = len(rows)

@@ -1,4 +1,4 @@
-"""What the trackers wrote is read back and compared with the rounds."""
+"""The trackers' files are read back and compared with the rounds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def test_scalars_name_every_number_of_a_round(run_tiny: RunTiny) -> None:
     } <= names
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="no tensorboard")
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed"
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_tensorboard_reads_back_the_rounds(run_tiny: RunTiny, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -53,7 +55,7 @@ def test_tensorboard_reads_back_the_rounds(run_tiny: RunTiny, tmp_path: Path) ->
     assert len(list((tmp_path / "r" / "tensorboard").iterdir())) == 1
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="no mlflow")
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="mlflow is not installed")
 @pytest.mark.filterwarnings("ignore")
 def test_mlflow_reads_back_the_rounds(run_tiny: RunTiny, tmp_path: Path) -> None:
     run = run_tiny("fedavg", tmp_path / "r", rounds=2, extra={"mlflow": {}})

@@ -1,4 +1,4 @@
-"""FedHPro on the tiny data set and on one small enough for paper, and ways to look inside."""
+"""FedHPro on the tiny data set and on one that fits on paper, and ways to look inside."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fedbench.types import Dataset, Examples, PerClass, Report, ServerState, Ser
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Small tensors on one thread, as in a run."""
+    """Run small tensors on one thread, as in a run."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -61,11 +61,11 @@ def run(registry, resolve) -> Callable[..., Run]:
 
 @pytest.fixture
 def look(registry, add) -> Callable[..., dict[str, Any]]:
-    """Register a plugin ``spy`` and return what turns it on: ``extra=look(client=..., ...)``.
+    """Register a plugin ``spy`` and return the options that add it: ``extra=look(client=...)``.
 
-    Runs are inline, so that it sees everything in this process. ``client(ctx)`` is called when all
-    other plugins have done their work before a client's training, ``server(state, reports)`` after
-    the round's other server updates.
+    Runs are inline, so the spy sees everything in this process. ``client(ctx)`` is called before a
+    client's training, after all other plugins have done their work before it, and
+    ``server(state, reports)`` after the round's other server updates.
     """
 
     def install(
@@ -96,8 +96,8 @@ def on_paper(registry, add, look) -> Callable[..., Run]:
     """Run FedHPro where every number can be computed on paper.
 
     Two clients, three classes, features (0, 0) for every example, so that all probabilities are
-    1/3. Client 0 holds classes 0, 0, 1; client 1 holds 1, 1; nobody holds class 2. One batch, one
-    epoch, plain SGD with lr 0.3. ``online`` says who takes part.
+    1/3. Client 0 holds classes 0, 0, 1; client 1 holds 1, 1; no client holds class 2. One batch,
+    one epoch, plain SGD with lr 0.3. ``online`` lists the clients that take part.
     """
 
     def finished(
@@ -169,7 +169,7 @@ def on_paper(registry, add, look) -> Callable[..., Run]:
 
 @pytest.fixture
 def rows() -> Callable[[dict[int, Tensor]], PerClass]:
-    """Make a `PerClass` of one row a class."""
+    """Make a `PerClass` with one row per class."""
 
     def made(values: dict[int, Tensor]) -> PerClass:
         labels = torch.tensor(list(values))

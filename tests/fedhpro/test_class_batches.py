@@ -1,4 +1,4 @@
-"""Class batches: what is drawn, how it is augmented, and what it must not touch."""
+"""Class batches: what is drawn, how it is augmented, and what must not change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STRATEGIES = dict(zip(NAMES, class_batches.STRATEGIES, strict=True))
 
 
 def draws(*values: float):
-    """Uniform numbers that a strategy shall get, one after the other, and no more."""
+    """Return a function that yields these uniform numbers to a strategy, and then no more."""
     left = list(values)
     return lambda: left.pop(0)
 
@@ -90,7 +90,7 @@ class TestStrategies:
         ("draw", "rows"), [(0.0, (0, 2)), (0.5, (2, 6)), (0.7, (4, 8)), (0.999, (6, 8))]
     )
     def test_cutout_blanks_a_square_of_half_the_side_that_may_overhang(self, draw, rows):
-        # Of 8 pixels, 4 are cut, centred on one of the 9 borders between pixels.
+        # Of 8 pixels, 4 are cut, centred on one of the 9 pixel edges.
         x = images() + 1
         expected = x.clone()
         expected[:, :, rows[0] : rows[1], 2:6] = 0
@@ -131,7 +131,7 @@ class TestStrategies:
 
     @pytest.mark.parametrize(("draw", "degrees"), [(0.0, -15), (1.0, 15), (0.75, 7.5)])
     def test_rotate_turns_about_the_centre_by_up_to_15_degrees(self, draw, degrees):
-        # Ramps along x and y, turned: their slopes make the matrix that samples the image.
+        # Ramps along x and y are rotated; their slopes form the matrix that samples the image.
         along_x = torch.linspace(-16, 16, 33).expand(33, 33)
         ramps = torch.stack([along_x, along_x.T])[None]
         out = STRATEGIES["rotate"](ramps, draws(draw))[0]
@@ -143,11 +143,11 @@ class TestStrategies:
 
 
 class TestClassBatches:
-    """In a real round of four clients with 18 examples each of the tiny data set."""
+    """Real rounds of four clients with 18 examples each, on the tiny data set."""
 
     @pytest.fixture
     def seen(self, run, look):
-        """Run FedAvg with class batches and return what ``client`` makes of each turn."""
+        """Run FedAvg with class batches and return the result of ``client`` for each turn."""
 
         def turns(client, rounds: int = 1, **options):
             found = []

@@ -21,7 +21,7 @@ def classifier() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def targets() -> dict[int, Tensor]:
-    """What clients report; nobody holds class 2."""
+    """The clients' mean gradients by class; no client holds class 2."""
     generator = torch.Generator().manual_seed(2)
     g = torch.randn(CLASSES, D, generator=generator, dtype=torch.float64) * 0.1
     return {c: g[c] for c in (3, 0, 1)}
@@ -56,7 +56,7 @@ class TestClassGradients:
 
 
 def distance_loop(a: Tensor, b: Tensor, kind: str) -> Tensor:
-    """One class's distance between gradients (d,), coordinate by coordinate."""
+    """Return one class's distance between gradients (d,), coordinate by coordinate."""
     pairs = list(zip(a, b, strict=True))
     if kind == "coordinate":
         return sum(1 - x * y / (x.abs() * y.abs() + 1e-6) for x, y in pairs)
@@ -97,7 +97,7 @@ def match_loop(
     lr: float,
     kind: str,
 ) -> tuple[Tensor, list[float]]:
-    """SGD on sum_c D(ghat_c, g_c) through the gradient of a gradient; also the loss per step."""
+    """Run SGD on sum_c D(ghat_c, g_c) with double backward; also return the loss per step."""
     s = s.clone().requires_grad_()
     optimizer = torch.optim.SGD([s], lr=lr)
     losses = []
@@ -157,7 +157,7 @@ class TestMatch:
 
     @pytest.mark.parametrize(("kind", "lr"), [("cosine", 1.0), ("mse", 20.0)])
     def test_brings_the_gradients_together(self, classifier, kind, lr):
-        # Gradients of real features, so that they can be reached.
+        # Gradients of real features, so that hyper-prototypes can match them.
         z = torch.randn(40, D, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
         real = class_gradients(z, torch.arange(40) % CLASSES, *classifier)
         path = [prototypes(5)]

@@ -13,7 +13,7 @@ CLASSES, D = 4, 6
 
 
 def example(batch: int = 5, per_class: int = 3) -> tuple[Tensor, Tensor, Tensor]:
-    """Features, labels and hyper-prototypes of very different lengths, in float64."""
+    """Return features, labels and hyper-prototypes of very different lengths, in float64."""
     generator = torch.Generator().manual_seed(batch + 10 * per_class)
     z = torch.randn(batch, D, generator=generator, dtype=torch.float64)
     s = torch.randn(CLASSES, per_class, D, generator=generator, dtype=torch.float64)

@@ -13,7 +13,7 @@ from fedbench.context import ClientContext
 
 
 class TestMargin:
-    """A client's 18 examples make 3 batches of at most 8; two local epochs, two rounds."""
+    """A client's 18 examples are 3 batches of at most 8; two local epochs, two rounds."""
 
     SETS = ("sgd.epochs=2",)
 
@@ -62,8 +62,8 @@ class TestMargin:
     def test_comes_from_the_class_means_under_the_current_local_model(
         self, run, look, margins, monkeypatch, margin
     ):
-        # One batch, so that the model is still the received one. Its forward pass comes first and
-        # would change the statistics of batch norm.
+        # There is one batch, so the model is still the received one. The batch's forward pass comes
+        # first and would change the statistics of batch norm.
         expected = []
 
         def client(ctx):

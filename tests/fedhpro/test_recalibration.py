@@ -20,7 +20,7 @@ def classifier() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def targets() -> dict[int, tuple[Tensor, Tensor]]:
-    """Clients' mean (dW, db) by class; nobody holds class 1."""
+    """The clients' mean (dW, db) by class; no client holds class 1."""
     generator = torch.Generator().manual_seed(2)
     dw = torch.randn(CLASSES, CLASSES, D, generator=generator, dtype=torch.float64)
     db = torch.randn(CLASSES, CLASSES, generator=generator, dtype=torch.float64)
@@ -33,7 +33,7 @@ def features(per_class: int, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def layer_gradients(z: Tensor, c: int, weight: Tensor, bias: Tensor) -> list[Tensor]:
-    """(dW, db) of the mean cross-entropy of features that all belong to class c."""
+    """Return (dW, db) of the mean cross-entropy of features that all belong to class c."""
     weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
     loss = F.cross_entropy(F.linear(z, weight, bias), torch.full((len(z),), c))
     return list(torch.autograd.grad(loss, [weight, bias], create_graph=True))

@@ -1,4 +1,4 @@
-"""FedHPro's plugins together, on real rounds: by hand on paper, and step by step on tiny data."""
+"""FedHPro's plugins together in real rounds: by hand on paper, and step by step on tiny data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def approx(rows: dict[int, list[float]]) -> dict[int, object]:
 
 
 def mean_over_clients(reports, key: str) -> PerClass:
-    """The plain mean over the clients that report a class, whatever their sizes."""
+    """Return the plain mean over the clients that report a class, whatever their sizes."""
     found: dict[int, list] = {}
     for report in reports:
         upload = report.uploads.per_class(key)
@@ -131,7 +131,7 @@ class TestClient:
 
 
 class TestServer:
-    """Three rounds on the tiny data, each server step recomputed from what went in."""
+    """Three rounds on the tiny data, each server step recomputed from its inputs."""
 
     @pytest.mark.parametrize("kind", ["coordinate", "cosine", "mse"])
     @pytest.mark.parametrize("without", [(), ("recalibration",)], ids=["whole", "no recalibration"])

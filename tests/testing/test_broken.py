@@ -1,6 +1,6 @@
-"""Plugins that break each rule, one by one, and the kit that catches them.
+"""Plugins that break the kit's rules, one rule at a time, and the kit that catches them.
 
-Over 400 lines, since every rule needs a plugin of its own that breaks it.
+The file has more than 400 lines because every rule needs a plugin that breaks it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The kit's rules, and what is ours: numbers worked out by hand."""
+"""The rules of the conformance kit, and numbers worked out by hand."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_conformance(rule):
 
 
 def turn(plugin, state, weight, trained):
-    """Play a turn of a model with the one weight ``weight`` that training moves to ``trained``."""
+    """Play a turn of a model whose only weight, ``weight``, training moves to ``trained``."""
     model = torch.nn.Linear(1, 1, bias=False)
     ctx = testing.client_context(model=model, state=state)
     torch.nn.init.constant_(model.weight, weight)

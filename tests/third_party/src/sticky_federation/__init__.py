@@ -1,4 +1,4 @@
-"""What this package brings: the method ``sticky``, the partition ``by_ink``, the metric ``mrr``."""
+"""A package with the method ``sticky``, the partition ``by_ink`` and the metric ``mrr``."""
 
 from fedbench import Recipe, hookimpl
 
@@ -11,7 +11,7 @@ fedbench_api = 1
 
 @hookimpl
 def register_plugins():
-    """Return the method's part and the partition."""
+    """Return the method's plugin and the partition."""
     return {"sticky": Sticky, "by_ink": ByInk}
 
 
@@ -28,6 +28,6 @@ def register_recipes():
         "sticky": Recipe(
             plugins={"fedavg": {}, "cross_entropy": {}, "sticky": {}},
             about="local weights stay near a mean of the client's own earlier ones",
-            source="an example; its term is FedProx's (Li et al., MLSys 2020) at another place",
+            source="an example; its term is FedProx's (Li et al., MLSys 2020) around another point",
         )
     }

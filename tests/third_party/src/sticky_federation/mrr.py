@@ -8,12 +8,12 @@ from fedbench import Unit
 
 @dataclass(frozen=True, eq=False)
 class MeanReciprocalRank:
-    """One over the place of the right class among all scores, averaged over the examples."""
+    """The mean over the examples of one over the rank of the right class, in (0, 1]."""
 
     higher_is_better: ClassVar[bool] = True
     unit: ClassVar[Unit] = "plain"
 
     def __call__(self, scores, labels):
-        """Return the mean over (N, C) scores and (N,) labels; classes with equal scores tie low."""
+        """Return it for scores (N, C) and labels (N,); of equal scores the right one ranks last."""
         right = scores.gather(1, labels[:, None])
         return float((1 / (scores >= right).sum(1).double()).mean())

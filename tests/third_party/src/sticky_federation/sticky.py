@@ -1,7 +1,7 @@
-"""Sticky: each client is drawn to a running mean of the weights that it ended its turns with.
+"""Sticky: each client is pulled towards a running mean of the weights at the end of its turns.
 
-The proximal term of FedProx (Li et al., MLSys 2020, equation 2) around a point of the client's own
-instead of the received weights. The mean lives in the client's state, so it never travels.
+Its term is FedProx's proximal term (Li et al., MLSys 2020, equation 2) around that mean instead of
+the received weights. The mean is kept in the client's state, so it never travels.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Sticky:
     """Add ``mu/2 * ||w - home||^2``; after a turn ``home`` moves towards ``w``."""
 
     mu: Annotated[float, Field(ge=0, description="weight of the term")] = 0.01
-    memory: Annotated[float, Field(ge=0, lt=1, description="share of home that stays")] = 0.5
+    memory: Annotated[float, Field(ge=0, lt=1, description="share of home that is kept")] = 0.5
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx):
