@@ -7,6 +7,7 @@ alone never run and may point upwards, but within a wing they make no circle eit
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -124,3 +125,12 @@ def f():
     found = {"store.digests", "types", "options", "errors", "engine.run"}
     assert set(imported(tree, "store")) == found
     assert set(imported(tree, "store", types=True)) == {*found, "cli"}
+
+
+def test_the_architecture_page_has_the_floors_in_this_order() -> None:
+    page = (ROOT.parent / "docs" / "architecture.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d+) \| (.+?) \|", page, re.MULTILINE)
+    shown: dict[int, set[str]] = {}
+    for floor, rooms in rows:
+        shown.setdefault(int(floor), set()).update(re.findall(r"`([a-z]+)/?`", rooms))
+    assert shown == {len(FLOORS) - 1 - n: set(places) for n, places in enumerate(FLOORS)}
