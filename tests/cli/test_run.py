@@ -123,6 +123,16 @@ class TestShow:
         done = fedbench("show", ".")
         assert (done.exit_code, done.stderr) == (1, "Error: . holds no run (no config.yaml)\n")
 
+    def test_a_metric_that_is_not_installed_has_no_unit_to_show_it_in(self, fedbench, few):
+        fedbench("run", "fedavg", *few, "--quiet", "--out", "here")
+        rounds = Path("here/rounds.jsonl")
+        rounds.write_text(rounds.read_text().replace('"loss": {', '"lost": {'))
+        done = fedbench("show", "here")
+        assert (done.exit_code, done.stderr) == (
+            1,
+            "Error: no metric 'lost' (did you mean 'loss'?)\n",
+        )
+
     def test_a_damaged_run(self, fedbench, few):
         fedbench("run", "fedavg", *few, "--quiet", "--out", "here")
         Path("here/rounds.jsonl").write_text('{"round": 1,')
