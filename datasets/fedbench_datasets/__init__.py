@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
 
+from fedbench.contracts import DataSource, ModelSource
 from fedbench.hookspecs import hookimpl
 
 from . import (
@@ -25,7 +26,7 @@ fedbench_api = 1
 
 
 @hookimpl
-def register_datasets() -> Mapping[str, type]:
+def register_datasets() -> Mapping[str, type[DataSource]]:
     """Return the bundled data sets."""
     classes = (
         embedded.Digits,
@@ -38,7 +39,7 @@ def register_datasets() -> Mapping[str, type]:
 
 
 @hookimpl
-def register_models() -> Mapping[str, type]:
+def register_models() -> Mapping[str, type[ModelSource]]:
     """Return the model for texts; the models for images are in the baselines package."""
     return {"text_embedding": public_text.TextEmbedding}
 

@@ -179,7 +179,7 @@ class TextEmbedding:
     ] = 20_000
     feature_size: Annotated[int, Field(ge=1, description="d, size of an embedding")] = 128
 
-    def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> TextEmbeddingModule:
         """Build the model for inputs (length,).
 
         Raises:

@@ -25,6 +25,8 @@ class Own:
         found = False
         for kept in clients:  # one at a time: there may be many
             found = True
-            yield kept[KEY]
+            weights = kept[KEY]
+            assert isinstance(weights, Mapping)
+            yield weights
         if not found:
             yield state.weights

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 
 from fedbench import Dataset, Examples, hookimpl
+from fedbench.contracts import DataSource
 
 fedbench_api = 1
 
@@ -33,5 +34,5 @@ class Clouds:
 
 
 @hookimpl
-def register_datasets() -> Mapping[str, type]:
+def register_datasets() -> Mapping[str, type[DataSource]]:
     return {"clouds": Clouds}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedbench import ClientResult, Value, hookimpl
+from fedbench.contracts import Executor
 
 fedbench_api = 1
 
@@ -35,5 +36,5 @@ class Backwards:
 
 
 @hookimpl
-def register_executors() -> Mapping[str, type]:
+def register_executors() -> Mapping[str, type[Executor]]:
     return {"backwards": Backwards}

@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from fedbench import Unit, hookimpl
+from fedbench.contracts import Metric
 
 fedbench_api = 1
 
@@ -25,5 +26,5 @@ class Balanced:
 
 
 @hookimpl
-def register_metrics() -> Mapping[str, type]:
+def register_metrics() -> Mapping[str, type[Metric]]:
     return {"balanced": Balanced}

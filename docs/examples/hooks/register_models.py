@@ -7,8 +7,10 @@ from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fedbench import hookimpl
+from fedbench.contracts import ModelSource
 
 fedbench_api = 1
 
@@ -23,7 +25,7 @@ class PerceptronModule(nn.Module):
 
     def features(self, inputs: Tensor) -> Tensor:
         """Map inputs (B, ...) to features (B, d)."""
-        return self.hidden(inputs.flatten(1)).relu()
+        return F.relu(self.hidden(inputs.flatten(1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +34,11 @@ class Perceptron:
 
     feature_size: Annotated[int, Field(ge=1, description="feature size d")] = 16
 
-    def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> PerceptronModule:
         """Return a freshly initialised model."""
         return PerceptronModule(math.prod(input_shape), self.feature_size, num_classes)
 
 
 @hookimpl
-def register_models() -> Mapping[str, type]:
+def register_models() -> Mapping[str, type[ModelSource]]:
     return {"perceptron": Perceptron}

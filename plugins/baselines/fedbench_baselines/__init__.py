@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fedbench.contracts import Metric
+from fedbench.contracts import Metric, ModelSource
 from fedbench.hookspecs import hookimpl
 from fedbench.types import Recipe
 
@@ -45,7 +45,7 @@ def register_plugins() -> Mapping[str, type]:
 
 
 @hookimpl
-def register_models() -> Mapping[str, type]:
+def register_models() -> Mapping[str, type[ModelSource]]:
     """Return the bundled models."""
     return {"cnn": models.Cnn, "resnet10": models.ResNet10}
 

@@ -59,7 +59,7 @@ class Cnn:
     width: Annotated[int, Field(ge=1, description="filters of the first convolution")] = 32
     feature_size: Annotated[int, Field(ge=1, description="feature size d")] = 256
 
-    def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> CnnModule:
         """Return a freshly initialised model for images of ``input_shape``."""
         shape = _image_shape("cnn", input_shape, 4)
         return CnnModule(shape, self.width, self.feature_size, num_classes)
@@ -114,7 +114,7 @@ class ResNet10:
 
     filters: Annotated[int, Field(ge=1, description="filters of the stem")] = 32
 
-    def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    def build(self, input_shape: tuple[int, ...], num_classes: int) -> ResNet10Module:
         """Return a freshly initialised model for images of ``input_shape``."""
         channels, _, _ = _image_shape("resnet10", input_shape, 8)
         return ResNet10Module(channels, self.filters, num_classes)
