@@ -21,6 +21,7 @@ from .pipeline import Pipeline, eval_batch
 from .plugins.hooks import RunPlugins
 from .plugins.registry import Registry
 from .random import Streams
+from .store.contents import Partition
 from .types import (
     BF16,
     Chunk,
@@ -241,12 +242,8 @@ class Runtime:
         return Output(output.features.cpu(), output.logits.cpu())
 
 
-def partition_table(runtime: Runtime) -> dict[str, Any]:
-    """Return how many examples each client holds, by domain and class.
-
-    ``counts`` maps a client's id to ``domain -> examples per class``; domains without examples are
-    left out.
-    """
+def partition_table(runtime: Runtime) -> Partition:
+    """Return how many examples each client holds, by domain and class."""
     data, counts = runtime.data, {}
     for client, part in enumerate(runtime.parts):
         labels, domains = data.train.labels[part], data.train.domains[part]
@@ -256,4 +253,4 @@ def partition_table(runtime: Runtime) -> dict[str, Any]:
             .tolist()
             for d in domains.unique()
         }
-    return {"classes": list(data.classes), "domains": list(data.domains), "counts": counts}
+    return Partition(list(data.classes), list(data.domains), counts)

@@ -280,7 +280,7 @@ class RoundResult:
     bytes_up: Mapping[str, int]
     bytes_down: Mapping[str, int]
     seconds: float
-    failures: Sequence[Failure] = ()
+    failures: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True)

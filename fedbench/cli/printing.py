@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from .. import options
 from ..config import yamlfile
@@ -15,7 +13,7 @@ from ..config.cards import load_card
 from ..config.model import RunConfig
 from ..errors import ConfigError, did_you_mean
 from ..plugins.registry import LIMIT, Registry
-from ..store import reading
+from ..store.contents import Partition, Result
 from ..store.directory import RunDirectory
 from ..text import Unit, duration, score, size
 from ..types import Dataset
@@ -25,40 +23,40 @@ MANY = 100
 """Rows of a table that are shown before it is cut."""
 
 
-def print_result(result: Mapping[str, Any], unit: Unit) -> None:
+def print_result(result: Result, unit: Unit) -> None:
     """Print a result table: accuracy with its rule, bytes, seconds, digests.
 
     Args:
-        result: what ``result.json`` holds.
+        result: the run's.
         unit: of the metric that it reports.
     """
     out = console()
-    accuracy = result["accuracy"]
-    head = title(result["method"], result["changes"], result["data"], result["seed"])
+    accuracy = result.accuracy
+    head = title(result.method, result.changes, result.data, result.seed)
     rows = [
-        ("mean over domains", score(accuracy["mean"], unit)),
-        ("worst domain", score(accuracy["worst"], unit)),
-        ("std over domains", score(accuracy["std"], unit)),
-        *((f"  {name}", score(value, unit)) for name, value in accuracy["domains"].items()),
+        ("mean over domains", score(accuracy.mean, unit)),
+        ("worst domain", score(accuracy.worst, unit)),
+        ("std over domains", score(accuracy.std, unit)),
+        *((f"  {name}", score(value, unit)) for name, value in accuracy.domains.items()),
     ]
-    if len(accuracy["domains"]) == 1:
-        rows = [("test data", score(accuracy["mean"], unit))]
+    if len(accuracy.domains) == 1:
+        rows = [("test data", score(accuracy.mean, unit))]
     out.print(head, style="bold", soft_wrap=True)
-    table = grid(f"{accuracy['metric']}, {accuracy['rule']}", "%" if unit == "percent" else "")
+    table = grid(f"{accuracy.metric}, {accuracy.rule}", "%" if unit == "percent" else "")
     for row in rows:
         table.add_row(*row)
     out.print(table)
     table = grid("bytes a round, all clients", "up", "down")
-    sent = result["bytes"]
-    for key in dict.fromkeys((*sent["down"], *sent["up"])):
-        table.add_row(key, *(size(sent[way][key]) if key in sent[way] else "-" for way in sent))
+    up, down = result.bytes.up, result.bytes.down
+    for key in dict.fromkeys((*down, *up)):
+        table.add_row(key, *(size(sent[key]) if key in sent else "-" for sent in (up, down)))
     out.print(table)
-    if failures := dict(result.get("failures") or {}):
+    if failures := dict(result.failures or {}):
         lost = failures.pop("lost", 0)
         counts = ", ".join(f"{kind} {number}" for kind, number in failures.items())
-        out.print(f"{lost} clients lost in {result['rounds']} rounds; happened: {counts}")
-    out.print(f"{result['rounds']} rounds in {duration(result['seconds'])}")
-    out.print(f"weights {result['weights_sha256'][:16]}  metrics {result['metrics_sha256'][:16]}")
+        out.print(f"{lost} clients lost in {result.rounds} rounds; happened: {counts}")
+    out.print(f"{result.rounds} rounds in {duration(result.seconds)}")
+    out.print(f"weights {result.weights_sha256[:16]}  metrics {result.metrics_sha256[:16]}")
 
 
 def print_run(registry: Registry, directory: Path) -> None:
@@ -68,25 +66,25 @@ def print_run(registry: Registry, directory: Path) -> None:
         ConfigError: when the directory holds no run, a file of it is damaged, or a metric of it is
             not installed.
     """
-    rounds, result = reading.progress(RunDirectory.open(directory).path)
+    rounds, result = RunDirectory.open(directory).read_progress()
     shown = [
-        (r["round"], rule, metric, scores)
+        (r.round, rule, metric, scores)
         for r in rounds
-        for rule, metrics in r["scores"].items()
+        for rule, metrics in r.scores.items()
         for metric, scores in metrics.items()
-        if scores.get("mean") is not None
+        if scores.mean is not None
     ]
     for rule, metric in dict.fromkeys((s[1], s[2]) for s in shown):
         chosen = [s for s in shown if s[1:3] == (rule, metric)]
-        domains = list(chosen[0][3]["domains"])
+        domains = list(chosen[0][3].domains)
         table = grid("round", "mean", *domains, title=f"{metric}, {rule} inference")
         unit = unit_of(registry, metric)
         for number, _, _, scores in chosen:
-            cells = (scores["mean"], *(scores["domains"][d] for d in domains))
+            cells = (scores.mean, *(scores.domains[d] for d in domains))
             table.add_row(str(number), *(score(cell, unit) for cell in cells))
         console().print(table)
     if result:
-        print_result(result, unit_of(registry, result["accuracy"]["metric"]))
+        print_result(result, unit_of(registry, result.accuracy.metric))
     else:
         print(f"{len(rounds)} rounds; the run is not finished")
 
@@ -185,13 +183,13 @@ def print_card(registry: Registry, name: str) -> None:
         console().print(table)
 
 
-def show_partition(config: RunConfig, table: Mapping[str, Any], out: Path | None) -> None:
-    """Print a ``partition.json``, client by client, and draw it as a PNG heat map.
+def show_partition(config: RunConfig, table: Partition, out: Path | None) -> None:
+    """Print a partition, client by client, and draw it as a PNG heat map.
 
     Raises:
         ConfigError: when the picture can't be written.
     """
-    classes, counts = table["classes"], table["counts"]
+    classes, counts = table.classes, table.counts
     shown = grid("client", "domain", "examples", *classes)
     shown.columns[1].justify = "left"
     for client, domains in list(counts.items())[:MANY]:

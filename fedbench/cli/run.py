@@ -119,7 +119,7 @@ def _execute(job: Any, show: Any, quiet: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(job.result(), indent=2))
     else:
-        terminal.print_result(job.result(), show.unit)
+        terminal.print_result(job.summary(), show.unit)
         click.echo(f"Kept in {out}")
 
 

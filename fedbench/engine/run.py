@@ -30,10 +30,11 @@ from ..plugins.registry import Registry
 from ..runtime import Runtime, partition_table
 from ..store import checkpoint, digests
 from ..store.client_states import ClientStates
+from ..store.contents import Reported, Result, Sent
 from ..store.directory import RunDirectory
 from ..store.environment import versions
 from ..store.files import default_data_root, json_ready
-from ..types import Failure, RoundResult, Scores, ServerState, sha256
+from ..types import RoundResult, Scores, ServerState, sha256
 from ..watching import UNWATCHED, Watch
 from .evaluation import accuracy_text, reported
 from .round import Progress, Rounds
@@ -128,7 +129,7 @@ class Run:
         else:
             self._clients = ClientStates(directory.clients_folder)
             self._clients.restore({}, {})
-        self.history = [round_from_json(data) for data in directory.cut_rounds(done)]
+        self.history = directory.cut_rounds(done)
         digests.cut(path, done)
         checkpoint.cut(path, done)
 
@@ -159,7 +160,7 @@ class Run:
                     self._checkpoint()
                 yield result
             if self.directory:
-                self.directory.finish(self.result(), state.weights)
+                self.directory.finish(self.summary(), state.weights)
         except BaseException:
             if self.state and self.state.round > self._saved[1]:
                 self._checkpoint()
@@ -265,61 +266,49 @@ class Run:
         scores = [r.scores[rule.inference][rule.metric] for r in self.history]
         return reported(rule, scores, self._metrics[rule.metric].higher_is_better)
 
-    def result(self) -> dict[str, Any]:
-        """Return what ``result.json`` holds, over the rounds so far; accuracies are fractions.
+    def summary(self) -> Result:
+        """The run's result over the rounds so far.
 
         Raises:
             FedbenchError: before the first round.
         """
         if self.state is None:
             raise FedbenchError(NO_ROUND)
-        config, rounds, accuracy = self.config, self.history, self.accuracy()
+        config, rounds, rule = self.config, self.history, self.config.accuracy
         lines = "\n".join(canonical_round(r) for r in rounds)
-        return {
-            "method": config.method,
-            "changes": describe_changes(self.registry, config),
-            "data": config.data_name,
-            "model": config.model["name"],
-            "seed": config.seed,
-            "rounds": len(rounds),
-            "accuracy": {
-                "rule": accuracy_text(config.accuracy, len(rounds)),
-                "metric": config.accuracy.metric,
-                "inference": config.accuracy.inference,
-                "mean": accuracy.mean,
-                "worst": accuracy.worst,
-                "std": accuracy.std,
-                "domains": dict(accuracy.domains),
-            },
-            "bytes": {
-                "up": _per_round([r.bytes_up for r in rounds]),
-                "down": _per_round([r.bytes_down for r in rounds]),
-            },
-            "failures": count_failures(rounds),
-            "seconds": sum(r.seconds for r in rounds),
-            "weights_sha256": sha256(dict(self.state.weights)),
-            "metrics_sha256": hashlib.sha256(lines.encode()).hexdigest(),
-            "card": {k.removeprefix("card_"): v for k, v in config.origin.items() if "card" in k},
-            "config_hash": config.hash,
-            "versions": versions(),
-        }
+        return Result(
+            method=config.method,
+            changes=describe_changes(self.registry, config),
+            data=config.data_name,
+            model=config.model["name"],
+            seed=config.seed,
+            rounds=len(rounds),
+            accuracy=Reported(
+                rule=accuracy_text(rule, len(rounds)),
+                metric=rule.metric,
+                inference=rule.inference,
+                **vars(self.accuracy()),
+            ),
+            bytes=Sent(
+                up=_per_round([r.bytes_up for r in rounds]),
+                down=_per_round([r.bytes_down for r in rounds]),
+            ),
+            failures=count_failures(rounds),
+            seconds=sum(r.seconds for r in rounds),
+            weights_sha256=sha256(dict(self.state.weights)),
+            metrics_sha256=hashlib.sha256(lines.encode()).hexdigest(),
+            card={k.removeprefix("card_"): v for k, v in config.origin.items() if "card" in k},
+            config_hash=config.hash,
+            versions=versions(),
+        )
 
+    def result(self) -> dict[str, Any]:
+        """Return `summary` as plain data: what ``result.json`` holds; accuracies are fractions.
 
-def round_from_json(data: Mapping[str, Any]) -> RoundResult:
-    """Return the round that a line of ``rounds.jsonl`` holds.
-
-    Raises:
-        ConfigError: when the line is no round.
-    """
-    try:
-        scores = {
-            rule: {name: Scores(**found) for name, found in metrics.items()}
-            for rule, metrics in data["scores"].items()
-        }
-        failures = tuple(Failure(**one) for one in data.get("failures", ()))
-        return RoundResult(**{**data, "scores": scores, "failures": failures})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"a damaged round: {error}") from error
+        Raises:
+            FedbenchError: before the first round.
+        """
+        return self.summary().to_dict()
 
 
 def canonical_round(result: RoundResult) -> str:

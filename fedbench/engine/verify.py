@@ -16,18 +16,18 @@ from ..config import yamlfile
 from ..config.resolve import resolve
 from ..errors import ConfigError
 from ..plugins.registry import Registry
-from ..store import checkpoint, digests, reading
+from ..store import checkpoint, digests
 from ..store.directory import RunDirectory
 from ..store.environment import environment
 from ..types import RoundResult, ServerState, sha256
 from .round import Progress
-from .run import Run, canonical_round, round_from_json
+from .run import Run, canonical_round
 
 REPEATED = (
     *("rounds", "accuracy", "bytes", "failures", "metrics_sha256", "weights_sha256"),
     *("method", "data", "model", "seed", "config_hash"),
 )
-"""Keys of ``result.json`` that a second run repeats."""
+"""Keys of ``result.json`` that a second run repeats; earlier versions did not write all of them."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +67,18 @@ class Kept:
         document = yamlfile.read(self.directory.config_file)
         flags = {"executor": dict(executor)} if executor else {}
         self.config = resolve(registry, file=document, flags=flags)
-        rounds, self.result = reading.progress(path)
-        self.rounds = [round_from_json(one) for one in rounds]
+        self.rounds, self.result = self.directory.read_progress()
         self._digests = digests.read(path)
         if not self.rounds:
             raise ConfigError(f"{path} holds no finished round to verify")
 
     def changed_environment(self) -> list[str]:
         """Return how this machine differs from the run's, a line each; empty when it does not."""
-        made = reading.optional(self.directory.environment_file) or {}
-        here = environment(self.config.device)
-        before, now = made.get("versions", {}), here["versions"]
+        made, here = self.directory.read_environment(), environment(self.config.device)
+        before, now = made.versions, here.versions
         found = [(n, before.get(n), now.get(n)) for n in dict.fromkeys((*before, *now))]
-        found += [(k, made.get(k), here[k]) for k in ("platform", "processor", "device_name")]
+        parts = ("platform", "processor", "device_name")
+        found += [(name, getattr(made, name), getattr(here, name)) for name in parts]
         return [f"{name}: {old} then, {new} here" for name, old, new in found if old != new]
 
     def verify(
@@ -125,11 +124,11 @@ class Kept:
                 if result.round == last:
                     break
         if self.result and last == self.config.rounds:
-            again = json.loads(json.dumps(job.result()))
+            then, now = self.result.to_dict(), job.result()
             for key in REPEATED:
-                if key in self.result and self.result[key] != again[key]:
+                if then[key] is not None and then[key] != now[key]:
                     where = f"{self.directory.result_file.name}, {key}"
-                    text = f"{where}: {_show(self.result[key], again[key])}"
+                    text = f"{where}: {_show(then[key], now[key])}"
                     return Verdict(last, text, tuple(notes), start)
         return Verdict(last, None, tuple(notes), start)
 
@@ -148,14 +147,14 @@ class Kept:
         config, model, result = (
             file.name for file in (files.config_file, files.model_file, files.result_file)
         )
-        if self.result.get("config_hash", self.config.hash) != self.config.hash:
+        if self.result.config_hash not in (None, self.config.hash):
             return f"{config} is not the config that {result} was made with"
         try:
             held = sha256(load_file(files.model_file))
         except (OSError, SafetensorError) as error:
             return f"{model} can't be read: {error}"
-        if held != self.result["weights_sha256"]:
-            named = self.result["weights_sha256"]
+        named = self.result.weights_sha256
+        if held != named:
             return f"{model} holds weights {held}, {result} names {named}"
         return None
 

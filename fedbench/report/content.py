@@ -6,7 +6,6 @@ for "not significantly different from the reference".
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -260,13 +259,14 @@ def unpaired_seeds(group: Group) -> list[str]:
     broken = []
     for seed in seeds(group):
         runs = [r for r in group.records if r.seed == seed]
-        if len({json.dumps(r.partition, sort_keys=True) for r in runs if r.partition}) > 1:
+        partitions = [r.partition for r in runs if r.partition]
+        if any(one != partitions[0] for one in partitions):
             broken.append(f"seed {seed}: different partitions")
-        sampled: dict[int, Any] = {}
+        sampled: dict[int, Sequence[int]] = {}
         same = True
         for run in runs:
             for one in run.rounds:
-                same &= sampled.setdefault(one["round"], one["clients"]) == one["clients"]
+                same &= sampled.setdefault(one.round, one.clients) == one.clients
         if not same:
             broken.append(f"seed {seed}: different clients in a round")
     return broken

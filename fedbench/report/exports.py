@@ -11,6 +11,7 @@ from typing import Any
 from ..store.files import json_ready, to_json
 from ..study.analysis import MEAN, Analysis, Group
 from ..study.records import Record
+from ..types import RoundResult
 from .content import PAIRED, unpaired_seeds
 from .series import class_names
 
@@ -43,28 +44,28 @@ def rounds_csv(analysis: Analysis) -> str:
             head = (group.label, record.variant, record.seed)
             for one in record.rounds:
                 for row in _round(one, classes):
-                    writer.writerow((*head, one["round"], *row))
+                    writer.writerow((*head, one.round, *row))
     return text.getvalue()
 
 
-def _round(one: Mapping[str, Any], classes: list[str]) -> Iterator[tuple[Any, ...]]:
-    for inference, metrics in one["scores"].items():
+def _round(one: RoundResult, classes: list[str]) -> Iterator[tuple[Any, ...]]:
+    for inference, metrics in one.scores.items():
         for metric, scores in metrics.items():
-            if scores["mean"] is not None:
-                yield inference, metric, MEAN, "", scores["mean"]
-            for domain, value in scores["domains"].items():
+            if scores.mean is not None:
+                yield inference, metric, MEAN, "", scores.mean
+            for domain, value in scores.domains.items():
                 if not isinstance(value, list):
                     yield inference, metric, domain, "", value
                     continue
                 for number, part in enumerate(value):
                     name = classes[number] if number < len(classes) else number
                     yield inference, metric, domain, name, part
-    for metric, value in one["metrics"].items():
+    for metric, value in one.metrics.items():
         yield "", metric, "", "", value
-    for way in ("bytes_up", "bytes_down"):
-        for key, value in one[way].items():
-            yield "", f"{way}.{key}", "", "", value
-    yield "", "seconds", "", "", one["seconds"]
+    for way, sent in (("bytes_up", one.bytes_up), ("bytes_down", one.bytes_down)):
+        for key, number_of_bytes in sent.items():
+            yield "", f"{way}.{key}", "", "", number_of_bytes
+    yield "", "seconds", "", "", one.seconds
 
 
 def summary_json(analysis: Analysis) -> bytes:
@@ -104,7 +105,6 @@ def _group(group: Group) -> dict[str, Any]:
 
 
 def _run(record: Record) -> dict[str, Any]:
-    result = dict(record.result or {})
     return {
         "path": str(record.path),
         "variant": record.variant,
@@ -113,8 +113,8 @@ def _run(record: Record) -> dict[str, Any]:
         "error": record.error,
         "rounds": len(record.rounds),
         "config_hash": record.config.hash,
-        "result": result or None,
-        "environment": record.environment,
+        "result": json_ready(record.result),
+        "environment": json_ready(record.environment),
     }
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..study.analysis import MEAN, Group
 from ..text import Unit
+from ..types import RoundResult
 from . import series, specs
 from .content import p_value, plural, sentence
 from .series import Rows
 from .specs import Look, Spec, tip
 
-Pick = tuple[Callable[[Mapping[str, Any]], float | None], Unit]
+Pick = tuple[Callable[[RoundResult], float | None], Unit]
 """What picks a number from a round, and its unit."""
 
 LONG = 18
@@ -325,16 +325,20 @@ def partition_figure(domains: Mapping[str, Rows], classes: Sequence[str], captio
 
 
 def _metrics(group: Group, name: str, title: str, names: Sequence[str]) -> Figure | None:
-    def pick(key: str) -> Callable[[Mapping[str, Any]], float | None]:
-        return lambda one: one["metrics"].get(key)
+    def pick(key: str) -> Callable[[RoundResult], float | None]:
+        return lambda one: one.metrics.get(key)
 
     caption = f"As the plugins report them, loss terms with their weights: {_mean_of(group)}."
     return _small(group, name, title, caption, {key: (pick(key), "plain") for key in names})
 
 
 def _other_scores(group: Group) -> Figure | None:
-    def pick(inference: str, key: str) -> Callable[[Mapping[str, Any]], float | None]:
-        return lambda one: one["scores"].get(inference, {}).get(key, {}).get("mean")
+    def pick(inference: str, key: str) -> Callable[[RoundResult], float | None]:
+        def mean(one: RoundResult) -> float | None:
+            found = one.scores.get(inference, {}).get(key)
+            return found.mean if found else None
+
+        return mean
 
     picks: dict[str, Pick] = {}
     for inference, key in series.other_scores(group):

@@ -17,8 +17,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from ..store.contents import Result
 from ..store.environment import versions
-from ..study.analysis import MEAN, Analysis, Group
+from ..store.files import json_ready
+from ..study.analysis import Analysis, Group
 from ..study.records import Record
 from ..text import duration, size
 from . import content, draw, series, specs
@@ -201,20 +203,25 @@ def _failed(record: Record) -> dict[str, Any]:
 
 def _costs(group: Group) -> dict[str, Any]:
     """Return bytes per round by key and direction, and seconds per run."""
-    finished = series.finished(group)
-    keys: dict[tuple[str, str], None] = {}
-    for runs in finished.values():
-        for run in runs:
-            for way in ("up", "down"):
-                keys |= dict.fromkeys((way, key) for key in (run.result or {})["bytes"][way])
+    results = {
+        variant: [run.result for run in runs if run.result]
+        for variant, runs in series.finished(group).items()
+    }
+    keys = dict.fromkeys(key for found in results.values() for one in found for key in _sent(one))
     rows = []
-    for variant, runs in finished.items():
-        sent = [(run.result or {})["bytes"] for run in runs]
-        each = [[one[way][key] for one in sent if key in one[way]] for way, key in keys]
+    for variant, found in results.items():
+        sent = list(map(_sent, found))
+        each = [[one[key] for one in sent if key in one] for key in keys]
         cells = [size(fmean(values)) if values else content.NONE for values in each]
-        seconds = fmean(float((run.result or {})["seconds"]) for run in runs)
+        seconds = fmean(one.seconds for one in found)
         rows.append((variant, [duration(seconds), *cells]))
     return {"columns": ["time a run", *(f"{way}: {key}" for way, key in keys)], "rows": rows}
+
+
+def _sent(result: Result) -> dict[tuple[str, str], float]:
+    """Return (direction, key) -> bytes per round."""
+    ways = (("up", result.bytes.up), ("down", result.bytes.down))
+    return {(way, key): number for way, sent in ways for key, number in sent.items()}
 
 
 def _configs(group: Group) -> list[dict[str, Any]]:
@@ -233,7 +240,8 @@ def _configs(group: Group) -> list[dict[str, Any]]:
 
 
 def _environment(record: Record) -> dict[str, Any]:
-    return {k: v for k, v in content.flatten(record.environment).items() if k != "config_hash"}
+    flat = content.flatten(json_ready(record.environment))
+    return {k: v for k, v in flat.items() if k != "config_hash"}
 
 
 def _differences(group: Group, values_of: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -283,15 +291,14 @@ def _by_seed(values: Mapping[int, str]) -> str:
 
 
 def _digest(group: Group, record: Record) -> dict[str, Any]:
-    result = record.result or {}
-    mean = result.get("accuracy", {}).get(MEAN)
+    result = record.result
     return {
         "variant": record.variant,
         "seed": record.seed,
         "status": record.status,
-        "mean": content.NONE if mean is None else content.number(mean, group),
+        "mean": content.number(result.accuracy.mean, group) if result else content.NONE,
         "config": record.config.hash,
-        "weights": result.get("weights_sha256", ""),
-        "metrics": result.get("metrics_sha256", ""),
+        "weights": result.weights_sha256 if result else "",
+        "metrics": result.metrics_sha256 if result else "",
         "path": str(record.path),
     }

@@ -12,12 +12,12 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ..engine.evaluation import counted
+from ..store.contents import Partition
 from ..study.analysis import MEAN, Group
 from ..study.records import Record
-from ..types import Scores
+from ..types import RoundResult, Scores
 
 Rows = list[dict[str, Any]]
-Round = Mapping[str, Any]
 
 
 def finished(group: Group) -> dict[str, list[Record]]:
@@ -30,20 +30,20 @@ def finished(group: Group) -> dict[str, list[Record]]:
     return found
 
 
-def reported_scores(group: Group) -> Callable[[Round], Mapping[str, Any]]:
+def reported_scores(group: Group) -> Callable[[RoundResult], Scores]:
     """Return what picks the reported metric's scores from a round."""
     rule = group.setting["accuracy"]
-    return lambda one: dict(one["scores"][rule["inference"]][rule["metric"]])
+    return lambda one: one.scores[rule["inference"]][rule["metric"]]
 
 
 def curves(group: Group) -> dict[str, Rows]:
     """Return column -> rows of the reported metric over rounds, with bytes and seconds so far."""
     scores = reported_scores(group)
 
-    def pick(column: str) -> Callable[[Round], float | None]:
+    def pick(column: str) -> Callable[[RoundResult], float | None]:
         if column == MEAN:
-            return lambda one: scores(one)["mean"]
-        return lambda one: scores(one)["domains"].get(column)
+            return lambda one: scores(one).mean
+        return lambda one: _number(scores(one).domains.get(column))
 
     found = {}
     for column in group.columns:
@@ -54,7 +54,7 @@ def curves(group: Group) -> dict[str, Rows]:
     return found
 
 
-def over_rounds(group: Group, pick: Callable[[Round], float | None]) -> Rows:
+def over_rounds(group: Group, pick: Callable[[RoundResult], float | None]) -> Rows:
     """Return mean and one standard deviation over seeds of a number of each round."""
     rows: Rows = []
     for variant, runs in finished(group).items():
@@ -67,7 +67,7 @@ def over_rounds(group: Group, pick: Callable[[Round], float | None]) -> Rows:
 
 def metric_names(group: Group) -> tuple[list[str], list[str]]:
     """Return the names of the rounds' numbers: loss terms, and all others."""
-    names = _names(runs_of(group), lambda one: one["metrics"])
+    names = _names(runs_of(group), lambda one: one.metrics)
     losses = [name for name in names if name.startswith("loss.")]
     return losses, [name for name in names if name not in losses]
 
@@ -79,9 +79,9 @@ def other_scores(group: Group) -> list[tuple[str, str]]:
         runs_of(group),
         lambda one: [
             (inference, metric)
-            for inference, metrics in one["scores"].items()
+            for inference, metrics in one.scores.items()
             for metric, scores in metrics.items()
-            if scores["mean"] is not None
+            if scores.mean is not None
         ],
     )
     return [name for name in names if name != (rule["inference"], rule["metric"])]
@@ -92,10 +92,9 @@ def runs_of(group: Group) -> list[Record]:
     return [run for runs in finished(group).values() for run in runs]
 
 
-def rounds_used(group: Group, run: Record) -> Sequence[Round]:
+def rounds_used(group: Group, run: Record) -> Sequence[RoundResult]:
     """Return the rounds that the accuracy rule counts."""
-    scores = reported_scores(group)
-    history = [Scores(**scores(one)) for one in run.rounds]
+    history = list(map(reported_scores(group), run.rounds))
     chosen = counted(run.config.accuracy, history, group.higher_is_better)
     return [run.rounds[n] for n in chosen]
 
@@ -109,9 +108,9 @@ def class_scores(group: Group) -> dict[tuple[str, str], dict[str, Rows]]:
         runs_of(group),
         lambda one: [
             (inference, metric)
-            for inference, metrics in one["scores"].items()
+            for inference, metrics in one.scores.items()
             for metric, scores in metrics.items()
-            if any(isinstance(v, list) for v in scores["domains"].values())
+            if any(isinstance(v, list) for v in scores.domains.values())
         ],
     )
     classes = class_names(group)
@@ -138,7 +137,7 @@ def class_names(group: Group) -> list[str]:
     """Return the names of the classes, as the partition tables give them."""
     for record in group.records:
         if record.partition:
-            return [str(name) for name in record.partition["classes"]]
+            return list(record.partition.classes)
     return []
 
 
@@ -151,17 +150,17 @@ def partition(group: Group, limit: int = 100) -> tuple[int, int, dict[str, Rows]
     if not runs or runs[0].partition is None:
         return None
     table = runs[0].partition
-    return runs[0].seed, len(table["counts"]), partition_rows(table, limit)
+    return runs[0].seed, len(table.counts), partition_rows(table, limit)
 
 
-def partition_rows(table: Mapping[str, Any], limit: int = 100) -> dict[str, Rows]:
-    """Return domain -> rows (client, class, examples) of a ``partition.json``."""
-    found: dict[str, Rows] = {str(domain): [] for domain in table["domains"]}
-    for client, domains in list(table["counts"].items())[:limit]:
+def partition_rows(table: Partition, limit: int = 100) -> dict[str, Rows]:
+    """Return domain -> rows (client, class, examples) of a partition."""
+    found: dict[str, Rows] = {domain: [] for domain in table.domains}
+    for client, domains in list(table.counts.items())[:limit]:
         for domain, counts in domains.items():
             found[domain] += [
-                {"k": int(client), "c": str(name), "m": count}
-                for name, count in zip(table["classes"], counts, strict=True)
+                {"k": client, "c": name, "m": count}
+                for name, count in zip(table.classes, counts, strict=True)
                 if count
             ]
     return {domain: rows for domain, rows in found.items() if rows}
@@ -183,11 +182,11 @@ def _band(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _by_round(runs: Sequence[Record]) -> Iterable[tuple[int, list[Round]]]:
-    rounds: dict[int, list[Round]] = {}
+def _by_round(runs: Sequence[Record]) -> Iterable[tuple[int, list[RoundResult]]]:
+    rounds: dict[int, list[RoundResult]] = {}
     for run in runs:
         for one in run.rounds:
-            rounds.setdefault(one["round"], []).append(one)
+            rounds.setdefault(one.round, []).append(one)
     return rounds.items()
 
 
@@ -196,7 +195,7 @@ def _add_costs(group: Group, rows: Rows) -> None:
     costs: dict[tuple[str, int], tuple[float, float]] = {}
     for variant, runs in finished(group).items():
         sent = [list(itertools.accumulate(map(total_bytes, run.rounds))) for run in runs]
-        spent = [list(itertools.accumulate(one["seconds"] for one in run.rounds)) for run in runs]
+        spent = [list(itertools.accumulate(one.seconds for one in run.rounds)) for run in runs]
         for number in range(min(map(len, sent))):
             costs[variant, number + 1] = (
                 fmean(one[number] for one in sent),
@@ -208,16 +207,20 @@ def _add_costs(group: Group, rows: Rows) -> None:
             row |= {"b": round(sent_so_far), "s": short(seconds)}
 
 
-def total_bytes(one: Round) -> int:
+def total_bytes(one: RoundResult) -> int:
     """Return the bytes that a round sent, up and down, all clients together."""
-    total: int = sum(one["bytes_up"].values()) + sum(one["bytes_down"].values())
-    return total
+    return sum(one.bytes_up.values()) + sum(one.bytes_down.values())
 
 
-def _scores(one: Round, inference: str, metric: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = one["scores"].get(inference, {}).get(metric, {}).get("domains", {})
-    return found
+def _number(value: object) -> float | None:
+    return value if isinstance(value, float) else None
 
 
-def _names(runs: Iterable[Record], pick: Callable[[Round], Iterable[Any]]) -> list[Any]:
+def _scores(one: RoundResult, inference: str, metric: str) -> Mapping[str, Any]:
+    """Return domain -> a metric's value; empty where the round does not have it."""
+    found = one.scores.get(inference, {}).get(metric)
+    return found.domains if found else {}
+
+
+def _names(runs: Iterable[Record], pick: Callable[[RoundResult], Iterable[Any]]) -> list[Any]:
     return list(dict.fromkeys(name for run in runs for one in run.rounds for name in pick(one)))

@@ -10,15 +10,17 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from ..errors import ConfigError
 from .client_states import ClientStates as ClientStates
+from .contents import Environment
 from .environment import environment
 from .files import TEMPORARY, json_ready, named, remove_temporary, to_json
 from .files import write_atomic as write_atomic
@@ -26,6 +28,7 @@ from .files import write_atomic as write_atomic
 if TYPE_CHECKING:
     from ..config.model import RunConfig
     from ..types import RoundResult, Weights
+    from .contents import Partition, Result
 
 
 CONFIG = "config.yaml"
@@ -79,7 +82,7 @@ class RunDirectory:
             # The config comes last: with it the folder is a run that can be gone on with.
             write_atomic(
                 directory.environment_file,
-                to_json({**environment(config.device), "config_hash": config.hash}),
+                to_json(replace(environment(config.device), config_hash=config.hash)),
             )
             write_atomic(directory.config_file, config.to_yaml().encode())
         except OSError as error:
@@ -135,9 +138,9 @@ class RunDirectory:
             remove_temporary(folder)
         return lock
 
-    def write_partition(self, table: Mapping[str, Any]) -> None:
+    def write_partition(self, partition: Partition) -> None:
         """Write ``partition.json``."""
-        write_atomic(self.partition_file, to_json(table))
+        write_atomic(self.partition_file, to_json(partition))
 
     def add_round(self, result: RoundResult) -> None:
         """Append the round to ``rounds.jsonl`` and flush it."""
@@ -150,22 +153,20 @@ class RunDirectory:
         except OSError as error:
             raise named(error, path) from error
 
-    def cut_rounds(self, upto: int) -> list[dict[str, Any]]:
+    def cut_rounds(self, upto: int) -> list[RoundResult]:
         """Return the first ``upto`` rounds of ``rounds.jsonl`` and cut the file there.
 
         Raises:
             ConfigError: when there are fewer, or a line is damaged.
         """
-        from . import reading  # heavy: pydantic and torch
-
-        path = self.rounds_file
-        found = reading.rounds(path, upto)
+        path, found = self.rounds_file, self.read_rounds(upto)
         if len(found) < upto:
             raise ConfigError(f"{path}: has {len(found)} rounds, the checkpoint {upto}")
-        write_atomic(path, "".join(json.dumps(one) + "\n" for one in found).encode())
+        lines = path.read_bytes().split(b"\n")[:upto] if found else []
+        write_atomic(path, b"".join(line + b"\n" for line in lines))
         return found
 
-    def finish(self, result: Mapping[str, Any], weights: Weights) -> None:
+    def finish(self, result: Result, weights: Weights) -> None:
         """Write ``model.safetensors`` and ``result.json``, then remove what only resuming needs."""
         from safetensors.torch import save
 
@@ -196,6 +197,50 @@ class RunDirectory:
             return self.rounds_file.read_bytes().count(b"\n")
         return 0
 
+    # Reading is done in functions: the modules that check files take a second to import.
+
+    def read_rounds(self, upto: int | None = None) -> list[RoundResult]:
+        """Return the rounds, or the first ``upto`` of them; half a last line is left out.
+
+        Raises:
+            ConfigError: when the file is damaged. The same holds for all that is read below.
+        """
+        from . import reading
+
+        return reading.rounds(self.rounds_file, upto)
+
+    def read_result(self) -> Result | None:
+        """Return the result; ``None`` for a run that is not finished."""
+        from . import reading
+
+        return reading.result(self.result_file)
+
+    def read_progress(self) -> tuple[list[RoundResult], Result | None]:
+        """Return the rounds and the result, which must belong together."""
+        rounds, result = self.read_rounds(), self.read_result()
+        if result and result.rounds != len(rounds):
+            what = f"{len(rounds)} rounds, the result has {result.rounds}"
+            raise ConfigError(f"{self.rounds_file}: damaged: {what}")
+        return rounds, result
+
+    def read_partition(self) -> Partition | None:
+        """Return the partition; ``None`` for a run without one."""
+        from . import reading
+
+        return reading.partition(self.partition_file)
+
+    def read_environment(self) -> Environment:
+        """Return what the result depends on besides the config; nothing is known without a file."""
+        from . import reading
+
+        return reading.environment(self.environment_file) or Environment()
+
+    def read_error(self) -> str | None:
+        """Return why the run failed; ``None`` when it did not."""
+        from . import reading
+
+        return reading.text(self.error_file).strip() if self.failed else None
+
 
 def _begun(path: Path) -> bool:
     """Whether a folder is empty, or holds only what `RunDirectory.create` was killed over."""
@@ -208,13 +253,10 @@ def unfinished(path: Path, config_hash: str) -> bool:
     directory = RunDirectory(path)
     if directory.finished or not directory.exists:
         return False
-    from . import reading
-
     try:
-        known = reading.json_object(directory.environment_file)
+        return directory.read_environment().config_hash == config_hash
     except ConfigError:
         return False
-    return known.get("config_hash") == config_hash
 
 
 def free_name(parent: Path, name: str, config_hash: str) -> Path:

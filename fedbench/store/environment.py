@@ -7,7 +7,8 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+
+from .contents import Environment, Git
 
 
 def versions() -> dict[str, str]:
@@ -22,21 +23,21 @@ def versions() -> dict[str, str]:
     return found
 
 
-def environment(device: str) -> dict[str, Any]:
+def environment(device: str) -> Environment:
     """Describe the machine and the working directory's git state, for ``environment.json``."""
     import torch
 
     accelerator = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
-    return {
-        "versions": versions(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "device": device,
-        "device_name": accelerator,
-        "threads_per_client": 1,
-        "git": _git(),
-    }
+    return Environment(
+        versions=versions(),
+        platform=platform.platform(),
+        processor=_processor(),
+        cores=os.cpu_count(),
+        device=device,
+        device_name=accelerator,
+        threads_per_client=1,
+        git=_git(),
+    )
 
 
 def _processor() -> str:
@@ -48,7 +49,7 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def _git() -> dict[str, Any] | None:
+def _git() -> Git | None:
     def ask(*words: str) -> str:
         done = subprocess.run(
             ["git", *words], capture_output=True, text=True, timeout=10, check=True
@@ -56,6 +57,6 @@ def _git() -> dict[str, Any] | None:
         return done.stdout.strip()
 
     try:
-        return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain"))}
+        return Git(ask("rev-parse", "HEAD"), changed=bool(ask("status", "--porcelain")))
     except (OSError, subprocess.SubprocessError):
         return None

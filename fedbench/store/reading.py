@@ -1,86 +1,28 @@
 """Files that a run left, read with suspicion: a damaged one is one clear line, never a traceback.
 
 Run directories travel between machines and are cut off by crashes, so nothing in them is believed
-before its form has been checked.
+before its form has been checked. What has been checked is a typed value, made once.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import ConfigError
 from ..types import RoundResult
+from .contents import Environment, Partition, Result
 
+T = TypeVar("T")
 
-@dataclass(frozen=True)
-class _Reported:
-    """The accuracy of a ``result.json``."""
-
-    rule: str
-    metric: str
-    inference: str
-    mean: float | None
-    worst: float | None
-    std: float | None
-    domains: dict[str, float]
-
-
-@dataclass(frozen=True)
-class _Sent:
-    """The bytes of a ``result.json``."""
-
-    up: dict[str, float]
-    down: dict[str, float]
-
-
-@dataclass(frozen=True)
-class _Result:
-    """What every ``result.json`` holds; more keys may follow."""
-
-    method: str
-    changes: list[str]
-    data: str
-    seed: int
-    rounds: int
-    accuracy: _Reported
-    bytes: _Sent
-    seconds: float
-    weights_sha256: str
-    metrics_sha256: str
-    model: str | None = None
-    card: dict[str, str] | None = None
-    failures: dict[str, int] | None = None
-
-
-@dataclass(frozen=True)
-class _Partition:
-    """What a ``partition.json`` holds: client -> domain -> examples per class."""
-
-    classes: list[str]
-    domains: list[str]
-    counts: dict[str, dict[str, list[int]]]
-
-
-@dataclass(frozen=True)
-class _Environment:
-    """What of an ``environment.json`` is read."""
-
-    config_hash: str | None = None
-    versions: dict[str, str] | None = None
-
-
-_FORMS: dict[str, TypeAdapter[Any]] = {
-    "result.json": TypeAdapter(_Result),
-    "partition.json": TypeAdapter(_Partition),
-    "environment.json": TypeAdapter(_Environment),
-}
-_ROUND: TypeAdapter[Any] = TypeAdapter(RoundResult)
+_ROUND = TypeAdapter(RoundResult)
+_RESULT = TypeAdapter(Result)
+_PARTITION = TypeAdapter(Partition)
+_ENVIRONMENT = TypeAdapter(Environment)
 
 
 def text(path: Path) -> str:
@@ -98,24 +40,34 @@ def text(path: Path) -> str:
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file; of a run's own files the form is checked as well.
+    """Return the JSON object in a file.
 
     Raises:
-        ConfigError: when it can't be read, is no JSON object or lacks what such a file holds.
+        ConfigError: when it can't be read or is no JSON object.
     """
-    data = _parse(text(path), str(path))
-    form = _FORMS.get(path.name)
-    if form:
-        check(form, data, str(path))
-    return data
+    return _parse(text(path), str(path))
 
 
-def optional(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object in a file, ``None`` when there is no such file."""
-    return json_object(path) if path.is_file() else None
+def result(path: Path) -> Result | None:
+    """Return what a ``result.json`` holds, ``None`` when there is no such file.
+
+    Raises:
+        ConfigError: when it is damaged. The same holds for `partition` and `environment`.
+    """
+    return _optional(_RESULT, path)
 
 
-def rounds(path: Path, upto: int | None = None) -> list[dict[str, Any]]:
+def partition(path: Path) -> Partition | None:
+    """Return what a ``partition.json`` holds, ``None`` when there is no such file."""
+    return _optional(_PARTITION, path)
+
+
+def environment(path: Path) -> Environment | None:
+    """Return what an ``environment.json`` holds, ``None`` when there is no such file."""
+    return _optional(_ENVIRONMENT, path)
+
+
+def rounds(path: Path, upto: int | None = None) -> list[RoundResult]:
     """Return the first ``upto`` rounds of a ``rounds.jsonl``, ``[]`` when there is no such file.
 
     A last line without its end is what a crash leaves, and is left out.
@@ -124,57 +76,45 @@ def rounds(path: Path, upto: int | None = None) -> list[dict[str, Any]]:
         ConfigError: for a line that is no round, or not the next one, with its number.
     """
     whole = text(path).split("\n")[:-1][:upto] if path.is_file() else []
-    found = []
+    found: list[RoundResult] = []
     for number, line in enumerate(whole, 1):
         at = f"{path}:{number}"
-        data = _parse(line, at)
-        check(_ROUND, data, at)
-        if data["round"] != number:
-            raise ConfigError(f"{at}: damaged: holds round {data['round']}, expected {number}")
-        found.append(data)
-        if _names(data) != _names(found[0]):
+        one = check(_ROUND, _parse(line, at), at)
+        if one.round != number:
+            raise ConfigError(f"{at}: damaged: holds round {one.round}, expected {number}")
+        found.append(one)
+        if _names(one) != _names(found[0]):
             raise ConfigError(f"{at}: damaged: its scores are not those of the first round")
     return found
 
 
-def _names(data: Mapping[str, Any]) -> dict[str, dict[str, tuple[set[str], bool]]]:
+def _names(one: RoundResult) -> dict[str, dict[str, tuple[set[str], bool]]]:
     """Return which domains each score of a round has, and whether it is summarised over them."""
     return {
         rule: {
-            name: (set(scores["domains"]), scores.get("mean") is not None)
-            for name, scores in metrics.items()
+            name: (set(scores.domains), scores.mean is not None) for name, scores in metrics.items()
         }
-        for rule, metrics in data["scores"].items()
+        for rule, metrics in one.scores.items()
     }
 
 
-def progress(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-    """Return a run directory's rounds and its result, ``None`` for a run that is not finished.
-
-    Raises:
-        ConfigError: when one of them is damaged, or they don't belong together.
-    """
-    done = rounds(path / "rounds.jsonl")
-    result = optional(path / "result.json")
-    if result and result["rounds"] != len(done):
-        file = path / "rounds.jsonl"
-        raise ConfigError(f"{file}: damaged: {len(done)} rounds, the result has {result['rounds']}")
-    return done, result
-
-
-def check(form: TypeAdapter[Any], data: Mapping[str, Any], where: str) -> None:
-    """Check that ``data`` has a form.
+def check(form: TypeAdapter[T], data: Mapping[str, Any], where: str) -> T:
+    """Return ``data`` as the type that ``form`` is of.
 
     Raises:
         ConfigError: naming the first key that does not fit.
     """
     try:
-        form.validate_python(data)
+        return form.validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         what = first["msg"][0].lower() + first["msg"][1:]
         raise ConfigError(f"{where}: damaged: {key}: {what}") from error
+
+
+def _optional(form: TypeAdapter[T], path: Path) -> T | None:
+    return check(form, json_object(path), str(path)) if path.is_file() else None
 
 
 def _parse(source: str, where: str) -> dict[str, Any]:

@@ -279,13 +279,13 @@ def _values(records: Sequence[Record]) -> dict[str, dict[int, float]]:
         if record.result is None:
             continue
         before = seen.setdefault(record.seed, record)
-        accuracy = record.result["accuracy"]
-        if before.result is not None and before.result["accuracy"] != accuracy:
+        accuracy = record.result.accuracy
+        if before.result is not None and before.result.accuracy != accuracy:
             raise ConfigError(
                 f"{before.path} and {record.path} are both {record.variant}, seed {record.seed}, "
                 "with different results; report one of them"
             )
-        for column, value in ((MEAN, accuracy["mean"]), *accuracy["domains"].items()):
+        for column, value in ((MEAN, accuracy.mean), *accuracy.domains.items()):
             values.setdefault(column, {})[record.seed] = value
     return values
 

@@ -17,8 +17,9 @@ from ..config.changes import describe_changes
 from ..config.model import RunConfig
 from ..config.resolve import load
 from ..plugins.registry import Registry
-from ..store import reading
+from ..store.contents import Environment, Partition, Result
 from ..store.directory import RunDirectory
+from ..types import RoundResult
 
 SETTING_HOOKS = ("prepare_data", "partition", "client_data", "select_clients")
 """Plugins that implement one of these belong to the setting, not to the method."""
@@ -35,22 +36,22 @@ class Record:
         config: the resolved config.
         setting: what it shares with comparable runs, as JSON-like data.
         variant: method and changes: ``fedhpro``, ``fedhpro:-hpal``.
-        rounds: the lines of ``rounds.jsonl``, see `fedbench.types.RoundResult`.
-        result: ``result.json``; ``None`` when the run is not finished.
+        rounds: the rounds that it has finished.
+        result: ``None`` when the run is not finished.
         error: why it failed; ``None`` when it did not.
-        environment: ``environment.json``.
-        partition: ``partition.json``; ``None`` for a run without one.
+        environment: what it ran on.
+        partition: ``None`` for a run without one.
     """
 
     path: Path
     config: RunConfig
     setting: Mapping[str, Any]
     variant: str
-    rounds: Sequence[Mapping[str, Any]]
-    result: Mapping[str, Any] | None
+    rounds: Sequence[RoundResult]
+    result: Result | None
     error: str | None
-    environment: Mapping[str, Any]
-    partition: Mapping[str, Any] | None
+    environment: Environment
+    partition: Partition | None
 
     @property
     def seed(self) -> int:
@@ -110,7 +111,7 @@ def read(registry: Registry, path: Path) -> Record:
     """
     directory = RunDirectory.open(path)
     config = load(registry, directory.config_file)
-    rounds, result = reading.progress(path)
+    rounds, result = directory.read_progress()
     return Record(
         path=path,
         config=config,
@@ -118,9 +119,9 @@ def read(registry: Registry, path: Path) -> Record:
         variant=variant_of(registry, config),
         rounds=rounds,
         result=result,
-        error=reading.text(directory.error_file).strip() if directory.failed else None,
-        environment=reading.optional(directory.environment_file) or {},
-        partition=reading.optional(directory.partition_file),
+        error=directory.read_error(),
+        environment=directory.read_environment(),
+        partition=directory.read_partition(),
     )
 
 

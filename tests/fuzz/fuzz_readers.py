@@ -100,7 +100,7 @@ def fuzz_rounds(data: bytes) -> None:
 def fuzz_result(data: bytes) -> None:
     path = FOLDER / "result.json"
     path.write_bytes(data)
-    one_line(lambda: reading.json_object(path))
+    one_line(lambda: reading.result(path))
 
 
 def fuzz_client(data: bytes) -> None:

@@ -16,8 +16,9 @@ from fedbench.config.model import RunConfig
 from fedbench.engine.evaluation import accuracy_text, over_domains, reported
 from fedbench.plugins.registry import Registry
 from fedbench.report import write
+from fedbench.store.contents import Partition, Reported, Result, Sent
 from fedbench.store.directory import RunDirectory, find
-from fedbench.store.files import json_ready, to_json
+from fedbench.store.files import json_ready, to_json, write_atomic
 from fedbench.study.analysis import Analysis, analyse
 from fedbench.study.records import read
 from fedbench.types import RoundResult, Scores
@@ -45,7 +46,7 @@ class Runs:
         domains: Sequence[str] = DOMAINS,
         classes: Sequence[str] = CLASSES,
         exact: Mapping[str, Sequence[float]] | None = None,
-        partition: Mapping[str, Any] | None = None,
+        partition: Partition | None = None,
         **given: Any,
     ) -> Path:
         """Write a run: finished unless ``done`` rounds were done or it failed with ``error``.
@@ -72,7 +73,7 @@ class Runs:
         if error is not None:
             directory.error_file.write_text(error)
         if finished:
-            directory.result_file.write_bytes(to_json(result_of(config, results)))
+            write_atomic(directory.result_file, to_json(result_of(config, results)))
         return path
 
     def grid(self, variants: Sequence[str] = VARIANTS, seeds: int = 5, **given: Any) -> None:
@@ -117,51 +118,49 @@ def one_round(
     return RoundResult(number, [0, 1, 2, 3], {"classifier": scores}, metrics, up, down, seconds)
 
 
-def two_a_domain(seed: int, domains: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
+def two_a_domain(seed: int, domains: Sequence[str], classes: Sequence[str]) -> Partition:
     """Return two clients a domain, with Dirichlet shares of the classes."""
     rng = np.random.default_rng([1, seed])
     counts = {
-        str(client): {
+        client: {
             domains[client // 2]: rng.multinomial(
                 500, rng.dirichlet(np.full(len(classes), 0.5))
             ).tolist()
         }
         for client in range(2 * len(domains))
     }
-    return {"classes": list(classes), "domains": list(domains), "counts": counts}
+    return Partition(list(classes), list(domains), counts)
 
 
-def result_of(config: RunConfig, rounds: Sequence[RoundResult]) -> dict[str, Any]:
-    """Return ``result.json`` as `fedbench.run.Run.result` builds it."""
+def result_of(config: RunConfig, rounds: Sequence[RoundResult]) -> Result:
+    """Return the result as `fedbench.engine.run.Run.summary` builds it."""
     rule = config.accuracy
     accuracy = reported(rule, [r.scores[rule.inference][rule.metric] for r in rounds], True)
 
     def mean(ways: Sequence[Mapping[str, int]]) -> dict[str, float]:
         return {key: sum(way[key] for way in ways) / len(ways) for key in ways[0]}
 
-    return {
-        "method": config.method,
-        "changes": [],
-        "data": config.data_name,
-        "model": config.model["name"],
-        "seed": config.seed,
-        "rounds": len(rounds),
-        "accuracy": {
-            "rule": accuracy_text(rule, len(rounds)),
-            "metric": rule.metric,
-            "inference": rule.inference,
-            **json_ready(accuracy),
-        },
-        "bytes": {
-            "up": mean([r.bytes_up for r in rounds]),
-            "down": mean([r.bytes_down for r in rounds]),
-        },
-        "seconds": sum(r.seconds for r in rounds),
-        "weights_sha256": f"{config.seed:064x}",
-        "metrics_sha256": f"{config.seed + 100:064x}",
-        "config_hash": config.hash,
-        "versions": {},
-    }
+    return Result(
+        method=config.method,
+        changes=[],
+        data=config.data_name,
+        model=config.model["name"],
+        seed=config.seed,
+        rounds=len(rounds),
+        accuracy=Reported(
+            rule=accuracy_text(rule, len(rounds)),
+            metric=rule.metric,
+            inference=rule.inference,
+            **vars(accuracy),
+        ),
+        bytes=Sent(mean([r.bytes_up for r in rounds]), mean([r.bytes_down for r in rounds])),
+        failures={},
+        seconds=sum(r.seconds for r in rounds),
+        weights_sha256=f"{config.seed:064x}",
+        metrics_sha256=f"{config.seed + 100:064x}",
+        config_hash=config.hash,
+        versions={},
+    )
 
 
 def make_runs(folder: Path, registry: Registry, tiny_config: Callable[..., RunConfig]) -> Runs:

@@ -38,7 +38,7 @@ def test_bytes_add_up_over_rounds_and_directions(by_hand: Analysis) -> None:
 
 def test_seconds_add_up_over_rounds(by_hand: Analysis) -> None:
     runs = [r for r in by_hand.groups[0].records if r.variant == "y"]
-    total = sum(one["seconds"] for r in runs for one in r.rounds) / 3
+    total = sum(one.seconds for r in runs for one in r.rounds) / 3
     rows = [r for r in by_name(by_hand)["seconds"].data["curves-0"] if r["v"] == "y"]
     assert rows[-1]["s"] == pytest.approx(total, rel=1e-5)
 
@@ -104,7 +104,7 @@ def test_classes_are_averaged_over_the_rounds_of_the_rule(
     runs.grid(("a",), seeds=2, rounds=4, accuracy={"rule": "last_k", "k": 2})
     analysis = analysed()
     lists = [
-        one["scores"]["classifier"]["class_accuracy"]["domains"]["usps"]
+        one.scores["classifier"]["class_accuracy"].domains["usps"]
         for record in analysis.groups[0].records
         for one in record.rounds[-2:]
     ]
@@ -120,11 +120,9 @@ def test_other_rules_read_one_round(
 ) -> None:
     runs.add("a", 0, exact={"d": (0.2, 0.9, 0.5)}, accuracy={"rule": rule})
     analysis = analysed()
-    scores = analysis.groups[0].records[0].rounds[place]["scores"]["classifier"]
+    scores = analysis.groups[0].records[0].rounds[place].scores["classifier"]
     rows = by_name(analysis)["classes"].data["classes-0-0"]
-    assert [r["m"] for r in rows] == pytest.approx(
-        scores["class_accuracy"]["domains"]["d"], rel=1e-5
-    )
+    assert [r["m"] for r in rows] == pytest.approx(scores["class_accuracy"].domains["d"], rel=1e-5)
 
 
 def test_partition_has_every_client_class_and_domain(big: Analysis) -> None:
@@ -135,7 +133,7 @@ def test_partition_has_every_client_class_and_domain(big: Analysis) -> None:
     assert sum(row["m"] for row in rows) == 8 * 500
     assert {row["k"] for row in rows} == set(range(8))
     assert all(row["m"] > 0 for row in rows)
-    assert [panel.title for panel in found.panels] == table["domains"]
+    assert [panel.title for panel in found.panels] == table.domains
 
 
 def test_diagnostics_and_losses_need_no_names(big: Analysis) -> None:

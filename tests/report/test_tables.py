@@ -15,6 +15,7 @@ from rich.console import Console
 from fedbench.report import print_analysis
 from fedbench.report.content import PAIRED, headline, table
 from fedbench.report.tables import latex, markdown, md, tex
+from fedbench.store.contents import Partition
 from fedbench.study.analysis import Analysis
 
 HOSTILE = '<script>alert("1")</script> & a|b_c%$#{}\\~^ -- [bold]x[/] 中 é'
@@ -185,7 +186,7 @@ def test_runs_that_do_not_share_what_they_should_raise_a_warning(
     runs: Any, analysed: Callable[..., Analysis]
 ) -> None:
     runs.grid(("a", "b"), seeds=2, rounds=2)
-    other = {"classes": ["0"], "domains": ["mnist"], "counts": {"0": {"mnist": [9]}}}
+    other = Partition(["0"], ["mnist"], {0: {"mnist": [9]}})
     runs.add("c", 1, rounds=2, partition=other)
     assert "WARNING: not paired in seed 1: different partitions" in printed(
         analysed(), width=10_000

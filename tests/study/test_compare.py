@@ -150,9 +150,7 @@ def test_the_analysis_takes_differences_seed_by_seed(
     assert group.variants == ("fedavg", "fedhpro")
     assert group.columns == (MEAN, "mnist", "optdigits", "mnistm", "syn")
     values = {
-        (r.config.method, r.seed): r.result["accuracy"]["mean"]
-        for r in found
-        if r.result is not None
+        (r.config.method, r.seed): r.result.accuracy.mean for r in found if r.result is not None
     }
     cell = group.cells["fedavg"][MEAN]
     assert cell.paired is not None

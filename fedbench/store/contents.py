@@ -1,0 +1,138 @@
+"""What the files of a run directory hold, as types; `fedbench.store.reading` makes them of files.
+
+Rounds are `fedbench.types.RoundResult`. Keys that this version does not know, as a newer one may
+write them, are ignored; what earlier versions did not write has a default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .files import json_ready
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A run's accuracy, made of its rounds by its rule.
+
+    Args:
+        rule: which rounds count, in words.
+        metric: the name of the metric.
+        inference: the name of the inference rule.
+        mean: the unweighted mean over domains.
+        worst: the worst domain.
+        std: the population standard deviation over domains.
+        domains: the value of each domain.
+    """
+
+    rule: str
+    metric: str
+    inference: str
+    mean: float
+    worst: float
+    std: float
+    domains: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Bytes per round of all clients together, by key: the mean over rounds."""
+
+    up: Mapping[str, float]
+    down: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What ``result.json`` holds, in its order; accuracies are fractions.
+
+    Args:
+        method: the method's name.
+        changes: what differs from the method, as `fedbench.config.changes` describes it.
+        data: the data set's name.
+        model: the model's name.
+        seed: the run's seed.
+        rounds: how many rounds were run.
+        accuracy: by the run's rule.
+        bytes: what was sent.
+        failures: how often each kind of failure happened, and ``lost``; empty when nothing failed.
+        seconds: wall-clock time of all rounds.
+        weights_sha256: of the final weights.
+        metrics_sha256: of all rounds, without their times.
+        card: the protocol card's name and hash; empty without one.
+        config_hash: of the resolved config.
+        versions: of what the result depends on.
+    """
+
+    method: str
+    changes: Sequence[str]
+    data: str
+    model: str | None = None
+    seed: int
+    rounds: int
+    accuracy: Reported
+    bytes: Sent
+    failures: Mapping[str, int] | None = None
+    seconds: float
+    weights_sha256: str
+    metrics_sha256: str
+    card: Mapping[str, str] | None = None
+    config_hash: str | None = None
+    versions: Mapping[str, str] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as the plain data that the file holds."""
+        plain: dict[str, Any] = json_ready(self)
+        return plain
+
+
+@dataclass(frozen=True)
+class Partition:
+    """What ``partition.json`` holds: which examples each client has.
+
+    Args:
+        classes: the names of the data set's classes.
+        domains: the names of its domains.
+        counts: client -> domain -> examples per class; domains without examples are left out.
+    """
+
+    classes: Sequence[str]
+    domains: Sequence[str]
+    counts: Mapping[int, Mapping[str, Sequence[int]]]
+
+
+@dataclass(frozen=True)
+class Git:
+    """The git state of the working directory: its commit, and whether files differ from it."""
+
+    commit: str
+    changed: bool
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What ``environment.json`` holds: what a result depends on besides its config.
+
+    Args:
+        versions: of Python and the packages.
+        platform: the operating system.
+        processor: its name.
+        cores: how many of them.
+        device: where the run computed.
+        device_name: the accelerator's name; ``None`` on the CPU.
+        threads_per_client: torch's threads in a client's turn.
+        git: ``None`` outside a repository.
+        config_hash: of the resolved config.
+    """
+
+    versions: Mapping[str, str] = field(default_factory=dict)
+    platform: str | None = None
+    processor: str | None = None
+    cores: int | None = None
+    device: str | None = None
+    device_name: str | None = None
+    threads_per_client: int | None = None
+    git: Git | None = None
+    config_hash: str | None = None
