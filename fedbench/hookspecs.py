@@ -240,7 +240,8 @@ class DiscoveryHooks:
 
         When: at discovery.
         Returns: name -> frozen dataclass with ``load(root) -> Dataset``; the class may name its
-        default ``card``, and its ``size`` and ``licence`` for the list.
+        default ``card``, and for `fedbench data` its ``size``, ``licence``, ``source``,
+        ``classes`` and ``domains``.
         """
 
     @hookspec

@@ -8,6 +8,7 @@ Test modules reach it all through fixtures (`--import-mode=importlib` makes no m
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,9 @@ from fedbench.testing import TinyData, TinyModel
 # The same examples on every machine; a busy one is slow now and then.
 settings.register_profile("fedbench", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("fedbench")
+
+# Tables off a terminal are 120 wide, unless this says otherwise; test runners set it.
+os.environ.pop("COLUMNS", None)
 
 
 @hookimpl

@@ -29,6 +29,8 @@ class Digits:
     embedded: ClassVar[bool] = True
     licence: ClassVar[str] = "CC BY-SA 3.0 and 4.0, CC BY 4.0, Apache-2.0 by domain"
     source: ClassVar[str] = "MNIST, UCI optdigits, free photographs and fonts"
+    domains: ClassVar[tuple[str, ...]] = digits.DOMAINS
+    classes: ClassVar[tuple[str, ...]] = digits.CLASSES
 
     def load(self, root: Path) -> Dataset:
         """Compose the images from the packs in the wheel; ``root`` is not used.
@@ -42,7 +44,7 @@ class Digits:
             raise ConfigError(str(error)) from error
 
         def split(name: str) -> Examples:
-            parts = [arrays[domain][name] for domain in digits.DOMAINS]
+            parts = [arrays[domain][name] for domain in self.domains]
             sizes = torch.tensor([len(labels) for _, labels in parts])
             return Examples(
                 torch.cat([torch.from_numpy(images) for images, _ in parts]),
@@ -50,4 +52,4 @@ class Digits:
                 torch.arange(len(parts)).repeat_interleave(sizes),
             )
 
-        return Dataset(digits.CLASSES, digits.DOMAINS, split("train"), split("test"))
+        return Dataset(self.classes, self.domains, split("train"), split("test"))

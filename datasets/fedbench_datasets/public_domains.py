@@ -30,10 +30,11 @@ class DigitsFull(Public):
     Files in ``ROOT/digits-full/``: ``MNIST/`` (or the data set ``mnist``'s folder) with four IDX
     files; ``USPS/usps.bz2`` and ``usps.t.bz2``; ``SVHN/train_32x32.mat`` and ``test_32x32.mat``;
     ``SYN/train/<0..9>/`` and ``SYN/test/<0..9>/`` (or ``val``) with images.
+    MNIST has 70,000 images, USPS 9,298 and SVHN 99,289.
     """
 
     name: ClassVar[str] = "digits-full"
-    size: ClassVar[str] = "MNIST 70,000, USPS 9,298, SVHN 99,289 images; SYN as found"
+    size: ClassVar[str] = "178,587 images without SYN"
     card: ClassVar[str] = "digits-fpl"
     licence: ClassVar[str] = "MNIST CC BY-SA 3.0; SVHN non-commercial; USPS and SYN none stated"
     source: ClassVar[str] = "MNIST, USPS, SVHN, and SYN (Ganin & Lempitsky, ICML 2015)"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..errors import did_you_mean
 from .base import Command, Listing
 from .flags import config_flags, data_root_flag, resolve_config
 
@@ -106,14 +108,38 @@ def partition(target: str | None, png: Path | None, data_root: Path | None, **gi
     terminal.show_partition(config, partition_table(runtime), png)
 
 
-@click.group(cls=Listing)
+class DataSets(Listing):
+    """Lists data sets, or prints one: a word that is not a command is the name of a data set."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the first word names, or one that prints this data set."""
+        name, *more = args
+        if name in self.commands:
+            return super().resolve_command(ctx, args)
+        if more and not more[0].startswith("-"):
+            ctx.fail(f"no command {name!r}{did_you_mean(name, self.commands)}")
+        about = "Print what the data set says of itself, and its options."
+        return name, Command(name, callback=partial(_print_dataset, ctx, name), help=about), more
+
+
+def _print_dataset(ctx: click.Context, name: str) -> None:
+    from ..plugins.discovery import discover
+    from .datasets import print_dataset
+
+    print_dataset(discover(), name, ctx.obj)
+
+
+@click.group(cls=DataSets, subcommand_metavar="[NAME | COMMAND [ARGS]...]")
 @data_root_flag
 @click.pass_context
 def data(ctx: click.Context, data_root: Path | None) -> None:
-    """List data sets: embedded or not, size, licence, where they look for files.
+    """List data sets, or print what is known of NAME without loading it.
 
     \b
     fedbench data
+    fedbench data digits                            card, licence, classes, options
     fedbench data show digits --out sheets          counts and a PNG of each domain
     fedbench data fetch mnist                       download its files
     """
@@ -122,9 +148,9 @@ def data(ctx: click.Context, data_root: Path | None) -> None:
     ctx.obj = data_root or default_data_root()
     if ctx.invoked_subcommand is None:
         from ..plugins.discovery import discover
-        from . import printing as terminal
+        from .datasets import print_datasets
 
-        terminal.print_datasets(discover(), ctx.obj)
+        print_datasets(discover(), ctx.obj)
 
 
 @data.command("show")

@@ -142,14 +142,18 @@ def print_plugin(registry: Registry, name: str) -> None:
         out.print(inspect.getdoc(entry.value) or "")
         if entry.hooks:
             out.print(f"\nhooks: {', '.join(entry.hooks)}")
-        found = options.describe(entry.value)
-        if found:
-            table = grid("option", "type", "default", "bounds", "about", title="options")
-            for column in table.columns:
-                column.justify = "left"
-            for o in found:
-                table.add_row(o.name, o.type, o.default, o.bounds, o.about)
-            out.print(table)
+        print_options(entry.value)
+
+
+def print_options(cls: type) -> None:
+    """Print a table of the options of a registered class, if it has any."""
+    if found := options.describe(cls):
+        table = grid("option", "type", "default", "bounds", "about", title="options")
+        for column in table.columns:
+            column.justify = "left"
+        for o in found:
+            table.add_row(o.name, o.type, o.default, o.bounds, o.about)
+        console().print(table)
 
 
 def print_cards(registry: Registry) -> None:
@@ -212,19 +216,6 @@ def show_partition(config: RunConfig, table: Partition, out: Path | None) -> Non
         except OSError as error:
             raise ConfigError(f"{out} can't be written: {error.strerror or error}") from error
         print(f"wrote {out}")
-
-
-def print_datasets(registry: Registry, root: Path) -> None:
-    """Print the data sets and where they look for files."""
-    table = grid("name", "size", "files", "card", "licence", "about")
-    for column in table.columns:
-        column.justify = "left"
-    for entry in registry.all("dataset"):
-        cls = entry.value
-        files = "embedded" if getattr(cls, "embedded", False) else str(root / entry.name)
-        size, card, licence = (str(getattr(cls, k, "-")) for k in ("size", "card", "licence"))
-        table.add_row(entry.name, size, files, card, licence, entry.about)
-    console().print(table)
 
 
 def show_dataset(registry: Registry, name: str, root: Path, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -20,8 +21,8 @@ from ..types import RoundResult
 
 
 def console() -> Console:
-    """Return a console for standard output, wide enough for tables off a terminal."""
-    width = None if sys.stdout.isatty() else 120
+    """Return a console for standard output: as wide as the terminal or COLUMNS, else 120."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
     # No markup: a type like dict[str, int] or an error's text is printed as it is.
     return Console(width=width, highlight=False, markup=False, emoji=False)
 

@@ -32,6 +32,8 @@ class DatasetFacts:
         size: how much data there is, in words.
         licence: of the data.
         source: where files come from that have to be brought by hand.
+        classes: names of the classes, where they are known without the files.
+        domains: names of the domains, where they are known without the files.
     """
 
     card: str | None = None
@@ -40,6 +42,8 @@ class DatasetFacts:
     size: str = "-"
     licence: str = "-"
     source: str = "files of your own"
+    classes: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import json
 import re
 import subprocess
@@ -116,12 +118,138 @@ def register_cards():
 """
 
 
+SHAPES = """
+from dataclasses import dataclass
+from fedbench import hookimpl
+fedbench_api = 1
+
+@dataclass(frozen=True, eq=False)
+class Shapes:
+    '''Shapes of ours, with a very long line of text that does not fit into eighty columns.
+
+    Files::
+
+        ROOT/shapes/one.npz    as they are
+    '''
+
+    def load(self, root):
+        raise AssertionError("nothing is loaded")
+
+@hookimpl
+def register_datasets():
+    return {"my-shapes": Shapes, "show": Shapes}
+"""
+
+
+def cells(lines: list[str], columns: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return the rows of a printed table, the lines of a cell joined by a space."""
+    head = next(n for n, line in enumerate(lines) if tuple(line.split()) == columns)
+    starts = [lines[head].index(name) for name in columns]
+    rows: list[list[list[str]]] = []
+    for line in lines[head + 2 :]:
+        if not line.strip():
+            break
+        parts = [line[a:b].strip() for a, b in itertools.pairwise([*starts, len(line)])]
+        if parts[0]:
+            rows.append([[] for _ in columns])
+        for cell, part in zip(rows[-1], parts, strict=True):
+            cell.extend([part] if part else [])
+    return [tuple(" ".join(cell) for cell in row) for row in rows]
+
+
 class TestData:
-    def test_data_sets_are_listed_with_place_and_licence(self, fedbench):
-        done = fedbench("data", "--data-root", "/some/where")
+    @pytest.mark.parametrize("width", [80, 120])
+    def test_the_list_fits_the_terminal_and_breaks_no_word(
+        self, fedbench, installed, tmp_path, monkeypatch, width
+    ):
+        monkeypatch.setenv("COLUMNS", str(width))
+        (tmp_path / "root" / "mnist").mkdir(parents=True)
+        done = fedbench("data", "--data-root", tmp_path / "root")
         assert done.exit_code == 0
-        row = next(line for line in done.stdout.splitlines() if line.split()[:1] == ["digits"])
-        assert "embedded" in row
+        *table, where, _ = done.stdout.splitlines()
+        assert max(map(len, table)) <= width
+        places = {"digits": "embedded", "mnist": "on disk", "image-folder": "-"}
+        assert cells(table, ("name", "size", "where", "about")) == [
+            (e.name, e.value.size, places.get(e.name, "to fetch"), e.about)
+            for e in installed.all("dataset")
+            if e.package != "tests"
+        ]
+        assert where == f"Files are read from {tmp_path}/root/NAME."
+
+    def test_a_name_prints_what_the_data_set_says_of_itself(self, fedbench):
+        done = fedbench("data", "digits")
+        assert done.exit_code == 0
+        assert done.stdout.startswith("digits: data set of fedbench-toolkit ")
+        assert done.stdout.splitlines()[-8:-1] == [
+            "size     16,797 images in 4.5 MB",
+            "files    inside the package",
+            "card     digits",
+            "licence  CC BY-SA 3.0 and 4.0, CC BY 4.0, Apache-2.0 by domain",
+            "source   MNIST, UCI optdigits, free photographs and fonts",
+            "domains  4: mnist, optdigits, mnistm, syn",
+            "classes  10: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+        ]
+
+    @pytest.mark.parametrize("width", [80, 120])
+    def test_every_data_set_is_printed_without_a_broken_word(
+        self, fedbench, installed, monkeypatch, width
+    ):
+        monkeypatch.setenv("COLUMNS", str(width))
+        for entry in installed.all("dataset"):
+            if entry.package == "tests":
+                continue
+            done = fedbench("data", "--data-root", "/r", entry.name)
+            assert done.exit_code == 0
+            assert all(len(line) <= width for line in done.stdout.splitlines())
+            text = flat(done.stdout)
+            assert flat(inspect.getdoc(entry.value)) in text
+            card = getattr(entry.value, "card", None) or "none"
+            assert f" card {card} licence {entry.value.licence} source {entry.value.source}" in text
+            for option in options.describe(entry.value):
+                assert set(option.about.split()) <= set(text.split())
+
+    def test_files_are_named_with_how_to_fetch_them(self, fedbench, tmp_path):
+        def files() -> str:
+            lines = fedbench("data", "--data-root", tmp_path, "mnist").stdout.splitlines()
+            return next(line for line in lines if line.startswith("files"))
+
+        assert files() == f"files    {tmp_path}/mnist (fedbench data fetch mnist)"
+        (tmp_path / "mnist").mkdir()
+        assert files() == f"files    {tmp_path}/mnist (on disk)"
+
+    def test_a_data_set_that_says_nothing_of_itself(self, fedbench, install):
+        install("other", SHAPES)
+        done = fedbench("data", "--data-root", "/r", "my-shapes")
+        assert done.stdout.splitlines() == [
+            "my-shapes: data set of other 1.0",
+            "",
+            "Shapes of ours, with a very long line of text that does not fit into eighty columns.",
+            "",
+            "Files::",
+            "",
+            "    ROOT/shapes/one.npz    as they are",
+            "",
+            "size     -",
+            "files    /r/my-shapes",
+            "card     none",
+            "licence  -",
+            "source   files of your own",
+            "",
+        ]
+
+    def test_a_command_comes_before_a_data_set_of_its_name(self, fedbench, install):
+        install("other", SHAPES)
+        done = fedbench("data", "show")
+        assert done.exit_code == 2
+        assert "Missing argument 'NAME'" in done.stderr
+
+    def test_a_word_that_is_neither(self, fedbench):
+        done = fedbench("data", "fech", "mnist")
+        assert done.exit_code == 2
+        assert done.stderr.endswith("Error: no command 'fech' (did you mean 'fetch'?)\n")
+        done = fedbench("data", "mnits")
+        assert done.exit_code == 1
+        assert done.stderr == "Error: no data set 'mnits' (did you mean 'mnist'?)\n"
 
     def test_show_prints_counts_and_writes_a_readable_sheet_of_each_domain(
         self, fedbench, tmp_path

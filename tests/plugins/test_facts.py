@@ -45,6 +45,7 @@ def register(registry: Registry, **datasets: type) -> None:
 
 def test_what_is_not_said_has_a_default_and_an_option_is_no_fact() -> None:
     assert facts(DatasetFacts, Plain) == DatasetFacts()
+    assert facts(DatasetFacts, TinyData).classes == (), "there `classes` is a number, an option"
 
 
 def test_a_class_that_says_default_false_is_not_the_default(registry: Registry) -> None:
