@@ -37,11 +37,11 @@ from torch.nn import functional as F
 from workloads import W1
 
 from fedbench import hookimpl
+from fedbench.ambient import settled
 from fedbench.config import resolve as configs
 from fedbench.config.build import build
 from fedbench.config.model import RunConfig
 from fedbench.context import ClientContext
-from fedbench.device import one_thread
 from fedbench.plugins.discovery import discover
 from fedbench.plugins.registry import Registry
 from fedbench.runtime import Runtime
@@ -215,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     load = os.getloadavg()[0]
     found = registry()
-    with one_thread():
+    with settled():
         gradients = class_gradients(found, given.runs)
         local = terms(found, given.runs)
         steps = matching(given.runs)

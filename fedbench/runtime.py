@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .ambient import settled
 from .config.build import build, build_plugins
 from .config.model import RunConfig
 from .context import ClientContext
-from .device import keep_freed_memory, one_thread, open_device
+from .device import keep_freed_memory, open_device
 from .errors import ConfigError, PluginError
 from .failures import ClientFailure, ends_the_run, failure
 from .pipeline import Pipeline, eval_batch
@@ -188,7 +189,7 @@ class Runtime:
         self, job: ClientJob, payload: Mapping[str, Value], attempt: int, empty: Empty | None
     ) -> ClientResult:
         received = Received(payload, self.device)
-        with one_thread(), self.streams.scope("client", job.round, job.client):
+        with settled(), self.streams.scope("client", job.round, job.client):
             weights: Any = payload.get("weights", self.initial)
             self.model.load_state_dict(weights)
             for parameter, trainable in zip(self.model.parameters(), self._trainable, strict=True):
@@ -235,7 +236,7 @@ class Runtime:
             self.device,
             lambda name: self.streams.torch(f"{name}/{where}", chunk.round),
         )
-        with one_thread(), self.streams.scope(where, chunk.round), torch.no_grad():
+        with settled(), self.streams.scope(where, chunk.round), torch.no_grad():
             self.model.load_state_dict(weights)
             self.model.eval()
             output = forward(self.model, pipeline(inputs, False))

@@ -18,12 +18,13 @@ from typing import Any
 
 from filelock import FileLock
 
+from ..ambient import settled
 from ..config.build import build
 from ..config.changes import describe_changes
 from ..config.model import RunConfig
 from ..config.resolve import load
 from ..contracts import Metric, Workers
-from ..device import one_thread, open_device
+from ..device import open_device
 from ..errors import ConfigError, FedbenchError
 from ..plugins.discovery import discover
 from ..plugins.registry import Registry
@@ -171,7 +172,7 @@ class Run:
     def _open(self) -> Rounds:
         """Load data, partition and model, and start the workers."""
         config = self.config
-        with one_thread():
+        with settled():
             runtime = self.runtime = Runtime(
                 config, self.registry, self.data_root, watch=self.watch
             )
@@ -184,7 +185,7 @@ class Run:
         return Rounds(runtime, self._workers, self._clients, self._owners, metrics, self.progress)
 
     def _initial_state(self, rounds: Rounds) -> ServerState:
-        with one_thread(), self.runtime.streams.scope("server", 0):
+        with settled(), self.runtime.streams.scope("server", 0):
             return rounds.initial_state()
 
     def _play(
@@ -192,7 +193,7 @@ class Run:
     ) -> tuple[ServerState, RoundResult]:
         """Play one round; return the state after it and its result, timed."""
         started = time.perf_counter()
-        with one_thread(), self.runtime.streams.scope("server", number):
+        with settled(), self.runtime.streams.scope("server", number):
             # A copy: a plugin that writes into it must not change the state that is kept.
             state, result = rounds.play(state.copy(), number)
         return state, replace(result, seconds=time.perf_counter() - started)

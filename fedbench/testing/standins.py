@@ -35,9 +35,9 @@ import torch
 from torch import nn
 
 from .. import options
+from ..ambient import settled
 from ..config.build import dotted
 from ..context import ClientContext, ServerContext
-from ..device import one_thread
 from ..plugins.discovery import discover
 from ..plugins.hooks import RunPlugins
 from ..plugins.rules import check_marker, check_plugin_class, marked
@@ -170,7 +170,7 @@ def run_turn(ctx: ClientContext) -> ClientResult:
     >>> sorted(result.uploads), sorted(result.metrics)
     (['weights'], ['loss.kit_loss'])
     """
-    with one_thread(), ctx._streams.scope("client", ctx.round, ctx.client):
+    with settled(), ctx._streams.scope("client", ctx.round, ctx.client):
         ctx._plugins.hook.client_update(ctx=ctx)
         return ctx.result(0.0)
 

@@ -22,7 +22,7 @@ from fedbench.types import Dataset, Examples, PerClass, Report, ServerState, Ser
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def settled() -> Iterator[None]:
     """Run small tensors on one thread, as in a run."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -32,7 +32,7 @@ FLOORS = (
     ("contracts",),
     ("failures", "pipeline"),
     ("types",),
-    ("values", "device", "options", "random", "text", "watching"),
+    ("ambient", "values", "device", "options", "random", "text", "watching"),
     ("errors",),
 )
 """From the top down. Modules of one floor do not import each other, files of one wing may."""

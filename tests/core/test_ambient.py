@@ -1,0 +1,113 @@
+"""What the process has switched on outside a run changes no bit of it, and stays as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytest
+import torch
+
+from fedbench import Run
+from fedbench.ambient import SWITCHES, Switch, settled
+from fedbench.plugins.registry import Registry
+
+
+@contextmanager
+def switched(put: Callable[[Any], object], value: Any, back: Any) -> Iterator[None]:
+    put(value)
+    try:
+        yield
+    finally:
+        put(back)
+
+
+@contextmanager
+def newer_precision(holder: Any) -> Iterator[None]:
+    before = holder.fp32_precision
+    holder.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        holder.fp32_precision = before
+
+
+def forced_determinism() -> AbstractContextManager[None]:
+    return switched(torch.use_deterministic_algorithms, True, False)
+
+
+AMBIENT: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "no gradients": torch.no_grad,
+    "inference mode": torch.inference_mode,
+    "float64 by default": lambda: switched(torch.set_default_dtype, torch.float64, torch.float32),
+    "meta device by default": lambda: torch.device("meta"),
+    "medium matmul precision": lambda: switched(
+        torch.set_float32_matmul_precision, "medium", "highest"
+    ),
+    "no oneDNN": lambda: switched(torch._C._set_mkldnn_enabled, False, True),
+    "deterministic algorithms": forced_determinism,
+    "flushed denormals": lambda: switched(torch.set_flush_denormal, True, False),
+    "two threads": lambda: switched(torch.set_num_threads, 2, torch.get_num_threads()),
+}
+if hasattr(torch.backends.mkldnn, "matmul"):
+    for part in ("matmul", "conv"):
+        holder = getattr(torch.backends.mkldnn, part)
+        AMBIENT[f"bf16 {part}"] = lambda holder=holder: newer_precision(holder)
+
+
+@pytest.fixture
+def digests(tiny_config: Callable[..., Any], registry: Registry) -> Callable[..., tuple[str, str]]:
+    def run(precision: str = "fp32") -> tuple[str, str]:
+        config = tiny_config(registry, rounds=2, precision=precision)
+        result = Run(config, registry=registry).run()
+        return result["weights_sha256"], result["metrics_sha256"]
+
+    return run
+
+
+def state() -> dict[str, Any]:
+    return {switch.name: switch.get() for switch in SWITCHES}
+
+
+@pytest.mark.parametrize("name", AMBIENT)
+def test_a_run_has_the_same_bits_and_leaves_everything_as_it_was(
+    name: str, digests: Callable[..., tuple[str, str]]
+) -> None:
+    plain = digests()
+    with AMBIENT[name]():
+        before = state()
+        assert digests() == plain
+        assert state() == before
+
+
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="needs bfloat16 arithmetic"
+)
+def test_bf16_has_the_same_bits_under_a_callers_autocast(
+    digests: Callable[..., tuple[str, str]],
+) -> None:
+    """A cache of cast weights that outlives an optimiser's step would change them."""
+    plain = digests("bf16")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert digests("bf16") == plain
+
+
+OTHER: dict[type, Any] = {int: 2, torch.dtype: torch.float64, tuple: (True, True)}
+
+
+@pytest.mark.parametrize("switch", SWITCHES, ids=lambda switch: switch.name)
+def test_a_switch_that_is_changed_inside_is_put_back(switch: Switch) -> None:
+    if isinstance(switch.wanted, bool):
+        other = not switch.wanted
+    elif isinstance(switch.wanted, str):
+        other = "medium" if switch.wanted == "highest" else "bf16"
+    else:
+        other = OTHER[type(switch.wanted)]
+    before = switch.get()
+    with settled():
+        assert switch.get() == switch.wanted
+        switch.set(other)
+        assert switch.get() == other
+    assert switch.get() == before
