@@ -7,6 +7,8 @@ import shutil
 
 import pytest
 
+from fedbench.store.digests import DIGITS
+
 
 @pytest.fixture
 def kept(fedbench, few, tmp_path):
@@ -42,12 +44,13 @@ def test_a_difference_has_status_one(fedbench, kept):
     first = json.loads(lines[0])
     name, client = first["names"][0], next(iter(first["clients"]))
     packed = first["clients"][client]
-    first["clients"][client] = "00000000" + packed[8:]
+    first["clients"][client] = "0" * DIGITS + packed[DIGITS:]
     (kept / "digests.jsonl").write_text("\n".join([json.dumps(first), *lines[1:], ""]))
     done = fedbench("verify", str(kept), "--quiet")
     assert done.exit_code == 1
     assert done.stdout == (
-        f"differs: round 1: client {client}, upload {name}: 00000000 then, {packed[:8]} now\n"
+        f"differs: round 1: client {client}, upload {name}: {'0' * DIGITS} then, "
+        f"{packed[:DIGITS]} now\n"
     )
 
 
