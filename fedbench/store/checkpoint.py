@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 from safetensors import SafetensorError
@@ -88,33 +88,33 @@ def write(
     data = to_bytes(tensors)
     name = f"state-{state.round}.safetensors"
     write_atomic(folder / name, data)
-    pointer = {
-        "format": FORMAT,
-        "round": state.round,
-        "config_hash": config_hash,
-        "versions": versions(),
-        "owners": dict(owners),
-        "file": name,
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "clients": {str(client): file for client, file in on_disk.items()},
-    }
+    pointer = _Pointer(
+        format=FORMAT,
+        round=state.round,
+        config_hash=config_hash,
+        versions=versions(),
+        owners=dict(owners),
+        file=name,
+        sha256=hashlib.sha256(data).hexdigest(),
+        clients=dict(on_disk),
+    )
     write_atomic(folder / POINTER, to_json(pointer))
     if keep:
-        _keep(RunDirectory(run), state.round, name, list(on_disk.values()), to_json(pointer))
+        _keep(RunDirectory(run), pointer)
     clients.forget_old()
     for old in folder.glob("state-*.safetensors"):
         if old.name != name:
             old.unlink()
 
 
-def _keep(run: RunDirectory, round: int, state: str, clients: list[str], pointer: bytes) -> None:
+def _keep(run: RunDirectory, pointer: _Pointer) -> None:
     """Keep the checkpoint that was just written; its pointer comes last and makes it whole."""
-    folder = run.kept_folder / f"round-{round:06d}"
+    folder = run.kept_folder / f"round-{pointer.round:06d}"
     (folder / CLIENTS).mkdir(parents=True, exist_ok=True)
-    _link(run.checkpoint_folder / state, folder / state)
-    for name in clients:
+    _link(run.checkpoint_folder / pointer.file, folder / pointer.file)
+    for name in pointer.clients.values():
         _link(run.clients_folder / name, folder / CLIENTS / name)
-    write_atomic(folder / POINTER, pointer)
+    write_atomic(folder / POINTER, to_json(pointer))
 
 
 def _link(source: Path, target: Path) -> None:
@@ -168,17 +168,17 @@ def read(run: Path, config: RunConfig) -> Restored:
     """
     directory = RunDirectory(run)
     path = directory.checkpoint_folder / POINTER
-    data = _pointer(path, config)
+    pointer = _pointer(path, config)
     here = versions()
     for name in ("torch", "fedbench-toolkit"):
-        made = data["versions"].get(name, "an unknown version")
+        made = pointer.versions.get(name, "an unknown version")
         if made != here[name]:
             raise ConfigError(
                 f"{path}: made with {name} {made}, installed is {here[name]}; results "
                 "could differ, so install that version or start anew"
             )
     clients = directory.clients_folder
-    return _restored(directory.checkpoint_folder, data, clients, ClientStates(clients))
+    return _restored(directory.checkpoint_folder, pointer, clients, ClientStates(clients))
 
 
 def read_kept(folder: Path, round: int, config: RunConfig) -> Restored:
@@ -189,44 +189,43 @@ def read_kept(folder: Path, round: int, config: RunConfig) -> Restored:
     Raises:
         ConfigError: when it is damaged, is not of that round, or belongs to another config.
     """
-    data = _pointer(folder / POINTER, config)
-    if data["round"] != round:
-        raise ConfigError(f"{folder / POINTER}: damaged: round {data['round']}, not {round}")
-    return _restored(folder, data, folder / CLIENTS, ClientStates(), copy=True)
+    pointer = _pointer(folder / POINTER, config)
+    if pointer.round != round:
+        raise ConfigError(f"{folder / POINTER}: damaged: round {pointer.round}, not {round}")
+    return _restored(folder, pointer, folder / CLIENTS, ClientStates(), copy=True)
 
 
-def _pointer(path: Path, config: RunConfig) -> dict[str, Any]:
+def _pointer(path: Path, config: RunConfig) -> _Pointer:
     """Return what a ``checkpoint.json`` holds, its form and its config checked."""
     data = reading.json_object(path)
     if data.get("format") != FORMAT:
         raise ConfigError(f"{path}: format {data.get('format')!r}; this version reads {FORMAT}")
-    reading.check(_POINTER, data, str(path))
-    if data["config_hash"] != config.hash:
+    pointer = reading.check(_POINTER, data, str(path))
+    if pointer.config_hash != config.hash:
         raise ConfigError(f"{path}: made by another config than the run's {CONFIG}")
-    if data["round"] > config.rounds:
-        raise ConfigError(f"{path}: damaged: round {data['round']} of {config.rounds}")
-    return data
+    if pointer.round > config.rounds:
+        raise ConfigError(f"{path}: damaged: round {pointer.round} of {config.rounds}")
+    return pointer
 
 
 def _restored(
-    folder: Path, data: Mapping[str, Any], source: Path, clients: ClientStates, copy: bool = False
+    folder: Path, pointer: _Pointer, source: Path, clients: ClientStates, copy: bool = False
 ) -> Restored:
     """Return what a checkpoint in ``folder`` holds; ``source`` has its files of client states."""
-    file = folder / data["file"]
-    files = {int(client): name for client, name in data["clients"].items()}
+    file = folder / pointer.file
     try:
-        state, in_memory = _tensors(file, data["round"], data["sha256"])
+        state, in_memory = _tensors(file, pointer.round, pointer.sha256)
         if copy:
-            clients.copy(in_memory, source, files)
+            clients.copy(in_memory, source, pointer.clients)
         else:
-            clients.restore(in_memory, files)
+            clients.restore(in_memory, pointer.clients)
     except FileNotFoundError as error:
         raise ConfigError(
             f"{error.filename}: no such file; the run can't go on from here"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ConfigError(f"{file}: damaged: {type(error).__name__}: {error}") from error
-    return Restored(state, dict(data["owners"]), clients)
+    return Restored(state, pointer.owners, clients)
 
 
 def _tensors(
