@@ -1,4 +1,8 @@
-"""Every hook of fedbench. One round, as pseudocode::
+"""Every hook of fedbench: the places in a run where plugin code is called.
+
+In federated learning, a server and clients train one model together. In each round the server sends
+the weights to some clients, each of them trains on its own data, and the server aggregates what
+they send back. As pseudocode, with the hooks by name::
 
     data  = prepare_data(data)                               once, before round 1; chained
     parts = partition(data)                                  once; exactly one
@@ -17,10 +21,11 @@
     round_end(result, directory)                             observers
 
 Single hooks (``partition``, ``select_clients``, ``client_update``, ``aggregate``) have exactly one
-base implementation in a run; others may wrap it with ``@hookimpl(wrapper=True)``, the first in YAML
-order outermost. All other run hooks are called plugin by plugin in YAML order. An implementation
-takes any subset of a hook's arguments, by name, and none with a default. Plugins are frozen
-dataclasses that hold options only: what lasts is in the server's or the client's state.
+base implementation in a run; other plugins may wrap it with ``@hookimpl(wrapper=True)``, the first
+in YAML order outermost. All other run hooks are called plugin by plugin in YAML order; in a chained
+one, each plugin gets what the one before it returned. An implementation takes any subset of a
+hook's arguments, by name and without defaults. Plugins are frozen dataclasses that hold options
+only: what lasts belongs in the server's or the client's state.
 """
 
 # mypy: disable-error-code="empty-body"
@@ -57,10 +62,10 @@ hookspec = pluggy.HookspecMarker("fedbench")
 hookimpl = pluggy.HookimplMarker("fedbench")
 
 HOOK_API = 1
-"""The version of the hooks below. The module that a package's entry point names states the one that
-it was written for, as a plain number: ``fedbench_api = 1``. It goes up when a package that worked
-could break: a hook or an argument is renamed or taken away, means something else, or has to return
-something else. A new hook, a new argument or a new kind of thing to register is no new version.
+"""The version of the hooks below. A package states the version that it was written for as a plain
+number, ``fedbench_api = 1``, in the module that its entry point names. The version goes up when a
+package that worked could break: a hook or an argument is renamed or removed, or its meaning or what
+it has to return changes. New hooks, arguments and kinds of things to register do not raise it.
 """
 
 SINGLE = frozenset({"partition", "select_clients", "client_update", "aggregate"})
@@ -80,8 +85,8 @@ class RunHooks:
     def prepare_data(self, data: Dataset, rng: np.random.Generator) -> Dataset:
         """Change the whole data set before it is partitioned (long tail, subsets); chained.
 
-        When: once, before ``partition``; again when a run is resumed. Workers get its result.
-        Returns: the `Dataset` to go on with; the next plugin gets it.
+        When: once, before ``partition``; again when a run is resumed. Workers use its result.
+        Returns: the changed `Dataset`.
         """
 
     @hookspec(firstresult=True)
@@ -89,8 +94,8 @@ class RunHooks:
         """Give each client its training examples.
 
         When: once, after ``prepare_data``.
-        Returns: for each client, by id, an (n_k,) index tensor into ``data.train``; n_k >= 1.
-        Indices may be left out; that none is given twice is the partitioner's duty.
+        Returns: one (n_k,) index tensor into ``data.train`` per client, by client id; n_k >= 1.
+        Examples may be left out. None may be given out twice; core does not check that.
         """
 
     @hookspec
@@ -104,23 +109,23 @@ class RunHooks:
     ) -> Examples:
         """Change what one client trains on (label noise, feature noise); chained.
 
-        When: at the start of every turn of the client. ``rng`` starts at the same place every
-        round, so the change is the same every round.
-        Returns: the `Examples` to train on, as many as it got.
+        When: at the start of every turn of the client. ``rng`` starts at the same place in every
+        round, so the change is the same in every round.
+        Returns: the `Examples` to train on, as many as ``data`` has.
         """
 
     @hookspec
     def init_server(self, ctx: ServerContext, weights: Weights) -> Mapping[str, Value]:
         """Set up what this plugin keeps on the server.
 
-        When: once, before round 1, with the initial weights; a resumed run has its state already.
+        When: once, before round 1, with the initial weights; not again when a run is resumed.
         Returns: state entries by key: a tensor, a `PerClass`, or tensors by name; ``{}`` for none.
         A key belongs to the plugin that wrote it first.
         """
 
     @hookspec(firstresult=True)
     def select_clients(self, ctx: ServerContext, state: ServerState) -> Sequence[int]:
-        """Choose who takes part.
+        """Choose the clients that take part in a round.
 
         When: on the server, at the start of every round.
         Returns: distinct client ids, at least one, in any order; they are sorted afterwards.
@@ -128,29 +133,29 @@ class RunHooks:
 
     @hookspec
     def broadcast(self, ctx: ServerContext, state: ServerState) -> Mapping[str, Value]:
-        """Say what every client of this round gets.
+        """Send values to every client of the round.
 
         When: on the server, after ``select_clients``.
-        Returns: values by key; ``{}`` for none. Two plugins can't send one key. ``"weights"`` is
-        what clients load into the model; without it they start from the initial weights.
+        Returns: values by key; ``{}`` for none. Two plugins cannot send the same key. Clients load
+        ``"weights"`` into the model; without it they start from the initial weights.
         """
 
     @hookspec
     def transform(self, inputs: Tensor, train: bool, rng: Generator) -> Tensor:
-        """Transform a batch (B, ...) of float inputs; chained. Draw from ``rng`` per sample.
+        """Transform a batch (B, ...) of float inputs; chained. Draw from ``rng`` for each sample.
 
-        When: on every batch, of training (``train``), test data and ``ctx.embed`` (not ``train``).
-        Returns: the (B, ...) inputs for the next transform or the model.
+        When: on every batch: in training with ``train``, for test data and ``ctx.embed`` without.
+        Returns: the transformed inputs (B, ...).
         """
 
     @hookspec(firstresult=True)
     def client_update(self, ctx: ClientContext) -> object:
         """Train ``ctx.model`` on the client's data: one client's turn.
 
-        When: once for each selected client and round, in any process and any order. Wrappers run
-        code before and after the base: ``ctx.upload(key, value)``, ``ctx.metric(name, value)``,
-        ``ctx.state[key] = value``.
-        Returns: ``True`` from the base; a wrapper hands on what its ``yield`` gave it.
+        When: once per selected client and round, in any process and any order. Wrappers run code
+        before and after the base implementation: ``ctx.upload(key, value)``,
+        ``ctx.metric(name, value)``, ``ctx.state[key] = value``.
+        Returns: ``True`` from the base; a wrapper returns what its ``yield`` returned.
         """
 
     @hookspec
@@ -158,12 +163,12 @@ class RunHooks:
         """Add terms to the loss of one batch; core sums the terms of all plugins.
 
         When: in every training step, after the forward pass.
-        Returns: floating scalar tensors by name, already weighted; ``{}`` for none.
+        Returns: floating-point scalar tensors by name, already weighted; ``{}`` for none.
         """
 
     @hookspec
     def after_backward(self, ctx: ClientContext, batch: Batch) -> None:
-        """Act on the gradients, which are in ``ctx.model``'s parameters.
+        """Read or change the gradients of ``ctx.model``'s parameters.
 
         When: in every training step, between the backward pass and the optimiser's step.
         Returns: nothing.
@@ -173,21 +178,21 @@ class RunHooks:
     def aggregate(
         self, ctx: ServerContext, state: ServerState, results: Iterator[ClientResult]
     ) -> Weights:
-        """Make the new global weights from the clients' results.
+        """Compute the new global weights from the clients' results.
 
-        When: on the server, once a round. ``results`` is read once, in client-id order, as clients
-        finish; keep no more of it than you need.
-        Returns: parameters and buffers by name, as in ``state.weights``; finite.
+        When: on the server, once per round. ``results`` can be read once, in client-id order, while
+        clients are still running; keep no more of it than you need.
+        Returns: parameters and buffers by name, as in ``state.weights``; all finite.
         """
 
     @hookspec
     def server_update(
         self, ctx: ServerContext, state: ServerState, reports: Sequence[Report]
     ) -> ServerUpdate:
-        """Change the server after aggregation.
+        """Change the server's state or weights after aggregation.
 
-        When: once a round, after ``aggregate``; ``state`` has the new weights, and what plugins
-        before this one in YAML order changed.
+        When: once per round, after ``aggregate``; ``state`` has the new weights and the changes of
+        the plugins before this one in YAML order.
         Returns: a `ServerUpdate`: state entries and weights to replace, numbers to report.
         """
 
@@ -195,42 +200,42 @@ class RunHooks:
     def inference(
         self, ctx: ServerContext, state: ServerState
     ) -> Mapping[str, Callable[[Output], Tensor]]:
-        """Offer other ways to predict than the model's classifier.
+        """Offer ways to predict other than with the model's classifier.
 
         When: at the end of every round, before the test data are scored.
-        Returns: rules by name, each from an `Output` to class scores (B, C); ``{}`` for none. All
-        are scored; the config's ``accuracy.inference`` says which one is the run's accuracy.
+        Returns: functions by name from an `Output` to class scores (B, C); ``{}`` for none. All are
+        scored; ``accuracy.inference`` in the config names the one that is the run's accuracy.
         """
 
     @hookspec
     def personal_models(
         self, state: ServerState, clients: Iterator[Mapping[str, Value]]
     ) -> Iterator[Weights]:
-        """Give the models to test on a domain instead of the global one; at most one plugin.
+        """Yield the models to test on a domain instead of the global one; at most one plugin.
 
-        When: at the end of every round, for each domain with test data. ``clients`` are the kept
-        states of the clients that train on the domain; one that had no turn yet is not among them.
-        Returns: an iterator of weights, at least one; the domain's scores are the mean over them.
+        When: at the end of every round, for each domain with test data. ``clients`` yields what the
+        clients that train on the domain keep; clients that have not had a turn yet are left out.
+        Returns: an iterator of weights, at least one; a domain's scores are the means over them.
         """
 
     @hookspec
     def round_end(self, result: RoundResult, directory: Path | None) -> None:
         """Observe a finished round.
 
-        When: after the round's result is written; ``directory`` is the run's, ``None`` when nothing
-        is kept.
-        Returns: nothing; the result can't be changed.
+        When: after the round's result is written; ``directory`` is the run directory, or ``None``
+        when nothing is saved.
+        Returns: nothing; the result cannot be changed.
         """
 
 
 class DiscoveryHooks:
-    """Hooks that a plugin package implements at module level, once per kind of thing."""
+    """Hooks that a plugin package implements at module level, one per kind of thing it offers."""
 
     @hookspec
     def register_plugins(self) -> Mapping[str, type]:
         """Register run plugins.
 
-        When: at discovery, once for each installed package, like all hooks of this class.
+        When: at discovery, once per installed package, like all hooks of this class.
         Returns: name -> frozen dataclass that implements run hooks.
         """
 
@@ -239,8 +244,8 @@ class DiscoveryHooks:
         """Register data sets.
 
         When: at discovery.
-        Returns: name -> frozen dataclass with ``load(root) -> Dataset``; the class may name its
-        default ``card``, and for `fedbench data` its ``size``, ``licence``, ``source``,
+        Returns: name -> frozen dataclass with ``load(root) -> Dataset``. The class may state its
+        default ``card``, and for ``fedbench data`` its ``size``, ``licence``, ``source``,
         ``classes`` and ``domains``.
         """
 
@@ -259,9 +264,10 @@ class DiscoveryHooks:
         """Register metrics.
 
         When: at discovery.
-        Returns: name -> frozen dataclass, a `fedbench.contracts.Metric`: with ``higher_is_better``
-        and ``unit``, called with class scores (N, C) and labels (N,) of one domain; it returns a
-        float, or a list of C floats with ``None`` for a class that has none.
+        Returns: name -> frozen dataclass that is a `fedbench.contracts.Metric`: it states
+        ``higher_is_better`` and ``unit``, is called with the class scores (N, C) and labels (N,) of
+        one domain, and returns a float, or a list of C floats with ``None`` for a class that has no
+        value.
         """
 
     @hookspec
@@ -269,9 +275,8 @@ class DiscoveryHooks:
         """Register executors.
 
         When: at discovery.
-        Returns: name -> frozen dataclass with ``open(runtime)``, which gives workers:
-        ``run(payload, jobs)`` yields results in client-id order, ``close()`` releases what they
-        hold.
+        Returns: name -> frozen dataclass with ``open(runtime)``, which returns workers:
+        ``run(payload, jobs)`` yields results in client-id order, ``close()`` releases resources.
         """
 
     @hookspec
@@ -287,5 +292,5 @@ class DiscoveryHooks:
         """Register protocol cards.
 
         When: at discovery.
-        Returns: name -> path of a YAML file (`pathlib.Path` or a resource).
+        Returns: name -> path of a YAML file (a `pathlib.Path` or a package resource).
         """
