@@ -1,7 +1,8 @@
-"""Where clients run. Executors are plugins; this module registers the bundled ones.
+"""Executors decide where clients run: one after the other, in processes, or on a cluster.
 
-What an executor and its workers must offer is in `fedbench.contracts`: `Executor`, `Workers` and
-`EvaluatingWorkers`. Retries happen inside `Runtime.run_client`, failure policies in the round.
+Executors are plugins; this module registers the bundled ones. What an executor and its workers must
+offer is in `fedbench.contracts`: `Executor`, `Workers` and `EvaluatingWorkers`. Retries happen
+inside `Runtime.run_client`; the failure policy is applied in the round.
 """
 
 from __future__ import annotations

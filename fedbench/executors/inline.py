@@ -1,4 +1,4 @@
-"""The plainest executor: clients run one after the other in this process."""
+"""The simplest executor: clients run one after the other in this process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Inline:
 
 
 class InlineWorkers:
-    """See `Inline`."""
+    """The workers of `Inline`: this process."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -30,12 +30,12 @@ class InlineWorkers:
     def run(
         self, payload: Mapping[str, Value], jobs: Sequence[ClientJob]
     ) -> Iterator[ClientResult | ClientFailure]:
-        """Yield the answers in client-id order, each computed when it is asked for."""
+        """Yield the answers in client-id order, each computed when it is requested."""
         for job in sorted(jobs, key=lambda j: j.client):
             yield self._runtime.run_client(job, payload)
 
     def test(self, weights: Weights, chunks: Sequence[Chunk]) -> Iterator[Output]:
-        """Yield what a model makes of parts of the test data, in their order."""
+        """Yield a model's outputs for parts of the test data, in order."""
         for chunk in chunks:
             yield self._runtime.run_chunk(chunk, weights)
 

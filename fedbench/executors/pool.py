@@ -1,9 +1,9 @@
-"""Clients in parallel processes on this machine, with the same bits as one after the other.
+"""Run clients in parallel processes on this machine, with the same bits as one after the other.
 
-Workers are forked once the data is loaded, so data and plugins are shared without a copy and no
+Workers are forked after the data is loaded, so data and plugins are shared without a copy and no
 plugin is pickled. Tensors travel through memory that was mapped before the fork: uploads are sealed
-there, large ones are averaged there, and a pipe carries only their places. A worker that dies is
-replaced and its client runs again; one that loses its parent ends.
+into it, large ones are averaged in place, and a pipe carries only their positions. A worker that
+dies is replaced and its client runs again. A worker whose parent dies ends.
 """
 
 from __future__ import annotations
@@ -48,24 +48,27 @@ ATTEMPTS = 3
 """How often a job may lose its worker before the run ends."""
 
 WAITING = 32 << 20
-"""Bytes of weights that may wait for an earlier client: the more, the evener is work shared.
+"""Bytes of results that may wait for an earlier client; more of them balance the load better.
 
-At least 3 results a worker, though, and at most 16, beyond which nothing is gained.
+In any case at least 3 results per worker, and at most 16, beyond which nothing is gained.
 """
 
 
 SERVER = -1
-"""The client of an answer about no client's job."""
+"""The client id of a failure that is not a client's."""
 
 Job: TypeAlias = ClientJob | Chunk
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Run clients in parallel processes, one thread each; on one core or a GPU, in turn."""
+    """Run clients in parallel processes on this machine, one thread each.
+
+    On a GPU, on one core, or without Linux, clients run one after the other in this process.
+    """
 
     workers: Annotated[
-        Annotated[int, Field(ge=1)] | None, Field(description="processes; default one a core")
+        Annotated[int, Field(ge=1)] | None, Field(description="processes; default one per core")
     ] = None
 
     def open(self, runtime: Runtime) -> PoolWorkers | InlineWorkers:
@@ -78,11 +81,11 @@ class Pool:
 
 
 class WorkerDied(FedbenchError):
-    """A worker process ended without an answer, several times for one client."""
+    """A worker process ended without an answer, repeatedly for the same client."""
 
 
 class Shared:
-    """What parent and workers share: the broadcast, and a slot for each client's result."""
+    """Memory that parent and workers share: the broadcast, and slots for results."""
 
     def __init__(self, slots: int, size: int) -> None:
         copies = Copies()
@@ -110,7 +113,7 @@ class Worker:
         child.close()
 
     def give(self, number: int, job: Job, payload: Sequence[Any], slot: int) -> None:
-        """Hand the worker a job, which is its caller's ``number``, and a slot for its result."""
+        """Send the worker a job, the caller's ``number``, and a slot for its result."""
         self.job, self.slot = number, slot
         state: list[Any] = []
         if isinstance(job, ClientJob) and job.state:
@@ -131,10 +134,10 @@ class Worker:
 
 
 def _serve(runtime: Runtime, shared: Shared, pipe: Connection, parent: int) -> NoReturn:
-    """Answer jobs until the parent is gone. Runs in the child and never returns."""
+    """Answer jobs until the parent is gone; runs in the child and never returns."""
     status = 1
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _die_with(parent)
         torch.set_num_threads(1)
@@ -160,14 +163,14 @@ def _serve(runtime: Runtime, shared: Shared, pipe: Connection, parent: int) -> N
 
 
 def _die_with(parent: int) -> None:
-    """Ask Linux to end this process when its parent ends, whatever ends it."""
+    """Tell Linux to end this process when its parent ends for whatever reason."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
 
 
 def _packed(answer: ClientResult | Output, buffer: Buffer) -> Any:
-    """Put an answer's tensors into the shared memory; return the rest and their places."""
+    """Put an answer's tensors into the shared memory; return the rest and the tensors' places."""
     if isinstance(answer, Output):
         return None, buffer.put({"features": answer.features, "logits": answer.logits})
     values = {f"u{key}": value for key, value in answer.uploads.items()}
@@ -183,13 +186,13 @@ def _tested(runtime: Runtime, chunk: Chunk, payload: Mapping[str, Any]) -> Outpu
 
 
 class PoolWorkers:
-    """See `Pool`."""
+    """The workers of `Pool`: forked processes with shared memory."""
 
     def __init__(self, runtime: Runtime, count: int) -> None:
         self._runtime = runtime
         weights = nbytes(runtime.initial)
         self._window = min(max(3 * count, WAITING // max(1, weights)), 16 * count)
-        # For those that wait, if they stay there, and for a few that an aggregator holds.
+        # For the results that wait, if they stay in the slots, and a few that an aggregator holds.
         slots = 2 * count + (self._window if weights >= Copies.LARGE else 0)
         self._shared = Shared(slots, max(16 << 20, 4 * weights))
         self._free = list(range(len(self._shared.slots)))
@@ -207,7 +210,7 @@ class PoolWorkers:
         return worker
 
     def _replace(self, worker: Worker) -> None:
-        """Put a new worker in the place of one that has died with a slot of its own."""
+        """Start a new worker in place of one that died, and free the slot that it had."""
         self._workers.remove(worker)
         worker.end()
         self._free.append(worker.slot)
@@ -218,14 +221,14 @@ class PoolWorkers:
     ) -> Iterator[ClientResult | ClientFailure]:
         """Yield the answers in client-id order, with few of them waiting at any time.
 
-        Within a window of the next clients, larger ones start first.
+        Within a window of the next clients, those with more examples start first.
         """
         ordered = sorted(jobs, key=lambda job: job.client)
         sizes = [len(self._runtime.parts[job.client]) for job in ordered]
         return self._work(payload, ordered, sizes)
 
     def test(self, weights: Weights, chunks: Sequence[Chunk]) -> Iterator[Output]:
-        """Yield what a model makes of parts of the test data, in their order."""
+        """Yield a model's outputs for parts of the test data, in order."""
         for answer in self._work({"weights": weights}, chunks, [1] * len(chunks)):
             if isinstance(answer, ClientFailure):
                 raise answer.error
@@ -234,7 +237,11 @@ class PoolWorkers:
     def _work(
         self, payload: Mapping[str, Value], jobs: Sequence[Job], sizes: Sequence[int]
     ) -> Iterator[Any]:
-        """Yield the jobs' answers in their order."""
+        """Yield the jobs' answers in the order of the jobs.
+
+        Raises:
+            WorkerDied: when a job has lost its worker `ATTEMPTS` times.
+        """
         self._shared.payload.clear()
         places = self._shared.payload.put(payload, channels_last=True)
         waiting = list(range(len(jobs)))
@@ -250,10 +257,10 @@ class PoolWorkers:
                 waiting.remove(number)
                 try:
                     worker.give(number, jobs[number], places, self._free.pop())
-                except OSError:  # it died while it had nothing to do
+                except OSError:  # it died while idle
                     self._replace(worker)
                     insort(waiting, number)
-            while delivered in ready:  # what its reader does, workers do not wait for
+            while delivered in ready:  # workers compute on while the consumer uses the answer
                 yield ready.pop(delivered)
                 delivered += 1
             for number in self._collect(ready):
@@ -286,7 +293,7 @@ class PoolWorkers:
     def _unpacked(
         self, answer: ClientFailure | tuple[ClientResult | None, Any], slot: int
     ) -> ClientResult | Output | ClientFailure:
-        """Return an answer with its tensors: large ones in the slot, the rest copied out of it."""
+        """Return an answer with its tensors: large ones still in the slot, the rest copied."""
         memory = self._shared.slots[slot].lend(partial(self._free.append, slot))
         if isinstance(answer, ClientFailure):
             return answer
@@ -295,7 +302,7 @@ class PoolWorkers:
         short = len(self._free) < sum(worker.job is None for worker in self._workers)
 
         def copied(key: str, size: int) -> bool:
-            # What a client keeps, and small values, may be needed long after the weights.
+            # A client's state and small values may be needed long after the weights.
             return short or size < Copies.LARGE or key[0] == "s"
 
         values = self._shared.slots[slot].get(places, copied, memory)

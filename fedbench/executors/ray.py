@@ -1,9 +1,9 @@
-"""Clients on a Ray cluster, or in Ray's processes on this machine, with the same bits as inline.
+"""Run clients on a Ray cluster, or in Ray's processes on this machine; same bits as inline.
 
-Each worker is an actor: a process on some node with a runtime of its own. The data and the
-partition go into the object store once; a node's workers read one copy of them, in place. A round's
-payload goes the same way. Plugins travel as names: a node must have the same packages. A worker
-that is lost with its process or node is replaced and its client runs again.
+Each worker is an actor: a process on some node with its own runtime. The data and the partition are
+put into Ray's object store once, and a node's workers read one copy of them in place; so is each
+round's payload. Plugins travel as names, so every node must have the same packages. A worker that
+is lost with its process or node is replaced, and its client runs again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ..failures import ClientFailure
 
 PATIENCE = 300.0
-"""Seconds to wait for a first worker while no node has room for one."""
+"""How many seconds to wait while no worker runs and no node has room for one."""
 
 Packed = Mapping[str, tuple[str, list[int], Any]]
 """Tensors as Ray moves them without a copy: name -> dtype, shape, bytes as a numpy array."""
@@ -52,25 +52,26 @@ class Ray:
 
     address: Annotated[
         str | None,
-        Field(description="of a running cluster, host:port or auto; default start one here"),
+        Field(description="of a running cluster: host:port or auto; by default one is started"),
     ] = None
     workers: Annotated[
         Annotated[int, Field(ge=1)] | None,
         Field(description="clients at a time; default as many as the cluster has room for"),
     ] = None
     cpus_per_client: Annotated[
-        float, Field(gt=0, description="CPUs to reserve for a client; it computes on one thread")
+        float, Field(gt=0, description="CPUs to reserve per client, which computes on one thread")
     ] = 1.0
     gpus_per_client: Annotated[
         Annotated[float, Field(ge=0, le=1)] | None,
-        Field(description="GPU to reserve for a client, 0.25: four share one; default 1 on cuda"),
+        Field(description="GPUs to reserve per client; 0.25: four share one; default 1 on cuda"),
     ] = None
 
     def open(self, runtime: Runtime) -> RayWorkers:
-        """Connect to the cluster, or start one, and ask it for the workers of a run.
+        """Connect to the cluster, or start one, and request the workers of a run from it.
 
         Raises:
-            ConfigError: without Ray, without a cluster at the address, or one without room.
+            ConfigError: when Ray is not installed, there is no cluster at the address, or the
+                cluster has no room.
         """
         return RayWorkers(runtime, self)
 
@@ -94,7 +95,7 @@ def _pack(flat: Mapping[str, Tensor]) -> Packed:
 
 
 def _unpack(packed: Packed, copy: bool) -> dict[str, Tensor]:
-    """Return the tensors; without ``copy`` they lie in the object store and must only be read."""
+    """Return the tensors; without ``copy`` they are in the object store and must only be read."""
     flat = {}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
@@ -126,15 +127,15 @@ def _unpack_data(packed: tuple[Any, ...]) -> tuple[Dataset, list[Tensor]]:
 
 
 class Worker:
-    """A worker's process on its node; Ray makes an actor of this class."""
+    """A worker's process on its node; Ray turns this class into an actor."""
 
     def start(
         self, config: dict[str, Any], key: str, needs: dict[str, str], entries: bytes, data: Any
     ) -> str:
-        """Build the runtime around the node's copy of the data; return what computes here.
+        """Build the runtime around the node's copy of the data; return what `_computes` says here.
 
         Raises:
-            ConfigError: when the node's packages are not those of the main process.
+            ConfigError: when the node's packages differ from the main process's.
         """
         ray = _import_ray()
         torch.set_num_threads(1)
@@ -142,26 +143,27 @@ class Worker:
         for name, wanted in needs.items():
             found = versions().get(name)
             if found != wanted:
-                raise ConfigError(f"{where} has {name} {found}, the main process {wanted}")
+                raise ConfigError(f"{where} has {name} {found}, the main process has {wanted}")
         try:
             registry = Registry(ray.cloudpickle.loads(entries))
         except (ImportError, AttributeError) as error:
             raise ConfigError(
-                f"{where} lacks a plugin of this run ({error}); install the same packages on all"
+                f"{where} lacks a plugin of this run ({error}); install the same packages on all "
+                "nodes"
             ) from error
         resolved = resolve(registry, file=Document(config, where))
         if resolved.hash != key:
             raise ConfigError(
                 f"{where} reads this config differently (hash {resolved.hash[:12]}, here "
-                f"{key[:12]}); install the same packages on all"
+                f"{key[:12]}); install the same packages on all nodes"
             )
-        # Ray shows a process only the GPU that it may use, as number 0.
+        # Ray shows a process only the GPU that it may use, and always as number 0.
         resolved = replace(resolved, device=resolved.device.split(":")[0])
         self._runtime = Runtime(resolved, registry, Path(), _unpack_data(data))
         return _computes(resolved)
 
     def turn(self, number: int, client: int, state: Packed, payload: Packed) -> Any:
-        """Run one client; return the answer, and apart the tensors of its uploads and state."""
+        """Run one client; return the answer, and separately its uploads' and state's tensors."""
         job = ClientJob(number, client, unflatten(_unpack(state, copy=True)))
         answer = self._runtime.run_client(job, unflatten(_unpack(payload, copy=False)))
         if not isinstance(answer, ClientResult):
@@ -171,7 +173,7 @@ class Worker:
 
 
 def _computes(config: RunConfig) -> str:
-    """Name what the bits depend on beside the versions: the kind of GPU or of CPU."""
+    """Return what the bits depend on besides versions: the GPU's name or the CPU's capability."""
     device = open_device(config.device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -179,7 +181,7 @@ def _computes(config: RunConfig) -> str:
 
 
 class RayWorkers:
-    """See `Ray`."""
+    """The workers of `Ray`: actors on the nodes of a cluster."""
 
     def __init__(self, runtime: Runtime, options: Ray) -> None:
         self._ray = _import_ray()
@@ -215,11 +217,11 @@ class RayWorkers:
                 why = str(error).strip().split("\n")[0]
                 raise ConfigError(f"executor.address {options.address!r}: {why}") from error
             return
-        # A folder and a cluster of this run's own: other runs on the machine never meet it. Sockets
-        # lie in it, and their paths may have 107 characters.
+        # This run's own folder and cluster, which other runs on the machine never see. The folder
+        # holds sockets, whose paths can have at most 107 characters.
         parent = tempfile.gettempdir()
         folder = tempfile.mkdtemp(prefix="fb-", dir=parent if len(parent) < 24 else "/tmp")
-        # A session of its own, so that Ctrl-C does not end the guard before this process.
+        # It has a process session of its own, so that Ctrl-C does not end it before this process.
         script = str(Path(__file__).with_name("ray_guard.py"))
         command = [sys.executable, "-IS", script, folder, str(os.getpid())]
         self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
@@ -229,27 +231,30 @@ class RayWorkers:
         self._ray.init(num_cpus=cpus, **local, **quiet)
 
     def _size(self, options: Ray, clients: int) -> int:
-        """Return how many workers to ask for.
+        """Return how many workers to request.
 
-        A running cluster may grow, so there more than fit now may be asked for; they join later.
+        A running cluster may grow, so more can be requested from it than fit now; they join later.
+
+        Raises:
+            ConfigError: when there is no room for a worker, or too little on this machine.
         """
         room = sum(self._room(node["Resources"]) for node in self._ray.nodes() if node["Alive"])
         count = min(options.workers or room, clients)
         if not count or (self._guard and count > room):
             raise ConfigError(
-                f"executor 'ray': no room for {count or 1} workers of {self._cpus:g} CPU and "
-                f"{self._gpus:g} GPU each, only for {room}; `ray status` shows what there is"
+                f"executor 'ray': there is room for {room} of {count or 1} workers of "
+                f"{self._cpus:g} CPU and {self._gpus:g} GPU each; `ray status` shows what there is"
             )
         return count
 
     def _room(self, has: Mapping[str, float]) -> int:
         slots = int(has.get("CPU", 0) / self._cpus + 1e-9)
-        if self._gpus:  # a worker's share lies on one GPU
+        if self._gpus:  # a worker's share is on one GPU
             slots = min(slots, int(has.get("GPU", 0)) * int(1 / self._gpus + 1e-9))
         return slots
 
     def _place(self, runtime: Runtime) -> tuple[Any, ...]:
-        """Put into the object store what workers start from; return `Worker.start`'s arguments."""
+        """Put the data into the object store; return the arguments of `Worker.start`."""
         config = runtime.config
         kinds = [(kind, str(getattr(config, key)["name"])) for key, kind in CHOICES.items()]
         kinds += [("plugin", name) for name in config.plugins]
@@ -276,7 +281,7 @@ class RayWorkers:
     ) -> Iterator[ClientResult | ClientFailure]:
         """Yield the answers in client-id order, with few of them waiting at any time.
 
-        Within a window of the next clients, larger ones start first.
+        Within a window of the next clients, those with more examples start first.
         """
         shared = self._ray.put(_pack(flatten(payload)))
         sizes = {job.client: len(self._runtime.parts[job.client]) for job in jobs}
@@ -305,7 +310,11 @@ class RayWorkers:
         waiting: list[ClientJob],
         attempts: dict[int, int],
     ) -> None:
-        """Wait until a worker has started, answers or is lost; take its answer or job back."""
+        """Wait until a worker has started, answered or been lost; collect its answer or its job.
+
+        Raises:
+            WorkerDied: when a job or the start has lost too many workers, or none has room.
+        """
         patience = None if self._busy else PATIENCE
         found, _ = self._ray.wait([*self._busy, *self._starting], num_returns=1, timeout=patience)
         if not found:
@@ -322,7 +331,7 @@ class RayWorkers:
         try:
             answer = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
-            cause = getattr(error, "cause", error)  # what was raised in the worker, if it lives
+            cause = getattr(error, "cause", error)  # what the worker raised, if it still lives
             if not isinstance(cause, self._ray.exceptions.RayError):
                 raise cause from None
             self._replace(worker, job, attempts, str(error))
@@ -341,7 +350,7 @@ class RayWorkers:
         if computes != here:
             warnings.warn(
                 f"a node computes on {computes}, this machine on {here}: results may differ in "
-                "their last bits from run to run",
+                "the last bits from run to run",
                 stacklevel=2,
             )
 
@@ -368,7 +377,7 @@ class RayWorkers:
             self._ray.kill(worker)
 
     def close(self) -> None:
-        """Stop every worker, and Ray too unless the caller's program had started it."""
+        """Stop every worker, and Ray too unless the caller's program started it."""
         busy = [worker for worker, _ in self._busy.values()]
         for worker in [*self._starting.values(), *busy, *self._idle]:
             self._end(worker)
@@ -379,12 +388,12 @@ class RayWorkers:
                 self._ray.shutdown()
         finally:
             if self._guard:
-                self._guard.communicate()  # closes its pipe; it ends what is left and itself
+                self._guard.communicate()  # closes its pipe, upon which it ends what is left of Ray
                 self._guard = None
 
 
 def _answer(light: Any, uploads: Packed, state: Packed) -> Any:
-    """Put an answer of `Worker.turn` together again, in memory of its own."""
+    """Reassemble an answer of `Worker.turn`, in memory of its own."""
     if not isinstance(light, ClientResult):
         return light
     sent = Payload(unflatten(_unpack(uploads, copy=True)), f"the uploads of client {light.client}")

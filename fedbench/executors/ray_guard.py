@@ -1,7 +1,8 @@
-"""Outlives a run that started Ray here, and ends all that is left of that Ray.
+"""Outlive a run that started Ray on this machine, and end whatever is left of that Ray.
 
-Ray's own processes notice only after a minute that the run was killed. This one waits at a pipe
-that breaks with the run, whatever ends it. It is run as a script and imports nothing of fedbench.
+Ray's own processes take a minute to notice that a run was killed. This process waits on a pipe that
+closes when the run ends for whatever reason. It is run as a script and imports nothing from
+fedbench.
 """
 
 from __future__ import annotations
@@ -15,17 +16,27 @@ from pathlib import Path
 
 
 def belongs(process: Path, folder: str) -> bool:
-    """Whether a process, a folder of ``/proc``, was started for, or has a file in, ``folder``."""
+    """Return whether a process was started with ``folder`` or has a file in it open.
+
+    Args:
+        process: the process's folder in ``/proc``.
+        folder: the path that names the cluster.
+    """
     try:
         if folder.encode() in (process / "cmdline").read_bytes():
             return True
         return any(os.readlink(fd).startswith(f"{folder}/") for fd in (process / "fd").iterdir())
-    except OSError:  # another user's, or just ended
+    except OSError:  # another user's process, or one that has just ended
         return False
 
 
 def end(folder: str, spared: set[int]) -> None:
-    """Kill the processes that belong to ``folder`` until there are none, then remove it."""
+    """Kill processes that belong to ``folder`` until none is left, then remove it; 60 s at most.
+
+    Args:
+        folder: the path that names the cluster.
+        spared: ids of processes not to kill.
+    """
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         found = [p for p in Path("/proc").glob("[0-9]*") if int(p.name) not in spared]

@@ -1,4 +1,4 @@
-"""Memory that a parent and its forked workers share, and tensors laid out in it without a copy."""
+"""Memory that a parent and its forked workers share, and tensors that use it without a copy."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from torch import Tensor
 from ..values import Value, assembled, kind_of, tensors
 
 ALIGN = 64
-"""Bytes; tensors start at multiples of it, as PyTorch's own do."""
+"""Bytes; tensors start at multiples of it, as PyTorch's own tensors do."""
 
 
 class Block:
-    """Tensors that lie in some memory, without a copy."""
+    """Makes tensors that use given memory, without a copy."""
 
     def __init__(self, memory: Any) -> None:
         self._memory = memory
         self._whole: dict[torch.dtype, Tensor] = {}
 
     def tensor(self, dtype: torch.dtype, shape: tuple[int, ...], offset: int) -> Tensor:
-        """Return the contiguous tensor that lies so many bytes into the memory."""
+        """Return the contiguous tensor that starts ``offset`` bytes into the memory."""
         if dtype not in self._whole:
             self._whole[dtype] = torch.frombuffer(self._memory, dtype=dtype)
         whole = self._whole[dtype]
@@ -45,7 +45,7 @@ def _aligned(size: int) -> int:
 
 
 class Buffer:
-    """Memory that parent and children share, since it is mapped before the fork."""
+    """Memory that parent and children share because it is mapped before the fork."""
 
     def __init__(self, size: int, copies: Copies | None = None) -> None:
         size = _aligned(size)
@@ -56,11 +56,11 @@ class Buffer:
         self._copies = copies or Copies()
 
     def clear(self) -> None:
-        """Let new values take the place of the old ones."""
+        """Let new values overwrite the old ones."""
         self._used = 0
 
     def empty(self, like: Tensor) -> Tensor:
-        """Return an unset, contiguous CPU tensor like another one; here, while there is room."""
+        """Return an uninitialised, contiguous CPU tensor like another; here if there is room."""
         size, offset = like.nbytes, self._used
         if size == 0 or offset + size > self._size:
             return torch.empty_like(like, device="cpu", memory_format=torch.contiguous_format)
@@ -68,9 +68,10 @@ class Buffer:
         return self._block.tensor(like.dtype, tuple(like.shape), offset)
 
     def put(self, values: Mapping[str, Value], channels_last: bool = False) -> list[Any]:
-        """Write what is not here already and return what `get` needs; the rest goes in line.
+        """Write the values that are not here already and return what `get` needs to read them.
 
-        With ``channels_last`` a tensor of four dimensions is laid out as convolutions use it.
+        Tensors for which there is no room are returned as bytes. With ``channels_last``, tensors
+        with four dimensions are laid out as convolutions use them.
         """
         places: list[Any] = []
         for key, value in values.items():
@@ -102,7 +103,8 @@ class Buffer:
 
         Args:
             places: what `put` returned.
-            copied: whether to copy a key's value of so many bytes; others lie in the shared memory.
+            copied: called with a key and its number of bytes; returns whether to copy the value.
+                Other values stay in the shared memory.
             memory: what `lend` returned.
         """
         values = {}
@@ -126,7 +128,7 @@ class Buffer:
         return values
 
     def lend(self, back: Callable[[], object]) -> npt.NDArray[np.uint8]:
-        """Return all bytes; ``back`` is called once nothing, and no tensor, lies in them."""
+        """Return all bytes; ``back`` is called once nothing, no tensor either, uses them."""
         array = np.frombuffer(self._map, dtype=np.uint8)
         weakref.finalize(array, back).atexit = False
         return array
@@ -136,20 +138,20 @@ class Buffer:
 
 
 class Copies:
-    """Memory for copies of what clients sent, used again once no tensor lies in it any more.
+    """Memory for copies of what clients sent, reused once no tensor uses it any more.
 
-    Large copies from the heap would leave gaps between longer-lived values, and memory would creep
-    up with the clients of a round.
+    Large copies on the heap would leave gaps between longer-lived values, and memory use would grow
+    with the clients of a round.
     """
 
     LARGE = 1 << 20
-    """Bytes from which on a copy is one; its memory is taken in multiples of it."""
+    """Bytes from which a copy counts as large; large memory is allocated in multiples of this."""
 
     def __init__(self) -> None:
         self._free: dict[int, list[mmap.mmap]] = {}
 
     def take(self, size: int) -> npt.NDArray[np.uint8]:
-        """Return ``size`` bytes or a little more, in use as long as a tensor on the array lives."""
+        """Return at least ``size`` bytes, which are in use as long as the array or a view lives."""
         if size < self.LARGE:
             return torch.empty(_aligned(size), dtype=torch.uint8).numpy()
         whole = math.ceil(size / self.LARGE) * self.LARGE
