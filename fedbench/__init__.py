@@ -1,8 +1,12 @@
 """fedbench: a plugin-based benchmark toolkit for federated learning.
 
-from fedbench import Run
-for result in Run("config.yaml").rounds():
-    print(result.round, result.scores["classifier"]["accuracy"].mean)
+Federated learning (FL) trains one model on the data of many clients without collecting the data.
+fedbench runs FL methods under the same protocol and compares them::
+
+    from fedbench import Run
+
+    for result in Run("config.yaml").rounds():
+        print(result.round, result.scores["classifier"]["accuracy"].mean)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What hooks are given: the server's and a client's view of the run."""
+"""The context that hooks get as ``ctx``: the run as the server sees it, or one client's turn."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class ServerContext:
     """The run as the server's hooks see it.
 
     Args:
-        round: the round under way, from 1; 0 in ``init_server``.
+        round: the current round, from 1; 0 in ``init_server``.
         rounds: how many rounds the run has.
         num_classes: C.
-        client_sizes: training examples of each client, by id.
+        client_sizes: how many training examples each client holds, by client id.
         streams: the run's random streams.
     """
 
@@ -57,11 +57,11 @@ class ServerContext:
 
     @property
     def num_clients(self) -> int:
-        """How many clients are registered."""
+        """How many clients there are, selected or not."""
         return len(self.client_sizes)
 
     def rng(self, purpose: str) -> torch.Generator:
-        """Return a fresh generator for this round and purpose; prefix it with your plugin."""
+        """Return a fresh generator for this round; begin ``purpose`` with your plugin's name."""
         return self.streams.torch(purpose, self.round)
 
 
@@ -69,17 +69,17 @@ class ClientContext:
     """One client's turn in one round, as the client's hooks see it.
 
     Attributes:
-        round, rounds: the round under way, from 1, and how many there are.
+        round, rounds: the current round, from 1, and how many rounds the run has.
         client: the client's id.
-        attempt: 1, more when the turn failed and runs again (``failures.policy: retry``). Random
-            streams do not depend on it unless their purpose names it.
+        attempt: 1, or more when the turn failed and is tried again (``failures.policy: retry``).
+            Random streams do not depend on it unless their purpose names it.
         num_classes: C.
         device: where the model is.
         model: the model, loaded with the received weights; train it in place.
-        payload: what the server sent, by key. A wrapper of ``client_update`` may put another
-            `fedbench.types.Received` in its place for the turn; nobody writes into its tensors.
-        state: what this client kept from its last turn; write to it what it shall keep.
-        scratch: values that plugins share within this turn; gone after it.
+        payload: what the server sent, by key. A wrapper of ``client_update`` may replace it with
+            another `fedbench.types.Received` for the turn; do not write to its tensors.
+        state: what this client kept from its last turn; write to it what the client should keep.
+        scratch: values that plugins share within this turn; discarded afterwards.
         data: the client's raw examples, on the CPU.
     """
 
@@ -119,7 +119,10 @@ class ClientContext:
         self._seen = 0
 
     def rng(self, purpose: str) -> torch.Generator:
-        """Return a fresh generator for this client, round and purpose; prefix your plugin."""
+        """Return a fresh generator for this client and round.
+
+        Begin ``purpose`` with your plugin's name.
+        """
         return self._streams.torch(purpose, self.round, self.client)
 
     @property
@@ -128,15 +131,15 @@ class ClientContext:
         return f"round {self.round}, client {self.client}"
 
     def prepare(self, inputs: Tensor, train: bool = False) -> Tensor:
-        """Turn raw inputs (B, ...) into model inputs on the device, transforms applied."""
+        """Return the model inputs for raw inputs (B, ...): on the device and transformed."""
         with self.phase("data"):
             return self._pipeline(inputs, train)
 
     def batches(self, batch_size: int, epochs: int, drop_last: bool = False) -> Iterator[Batch]:
-        """Yield shuffled, transformed batches, ``epochs`` times over the client's data.
+        """Yield shuffled, transformed batches in ``epochs`` passes over the client's data.
 
-        The order depends on seed, round and client alone. With ``drop_last`` a smaller last batch
-        is left out, unless it is the only one.
+        The order depends only on seed, round and client. With ``drop_last``, a last batch that is
+        smaller is left out unless it is the only one.
         """
         return each(self._watch, "data", self._batches(batch_size, epochs, drop_last))
 
@@ -159,7 +162,8 @@ class ClientContext:
         """Run the model and return the sum of all plugins' loss terms, in YAML order.
 
         Raises:
-            PluginError: for a term that is no floating scalar, or one name given twice.
+            PluginError: for a term that is not a floating-point scalar, or when two plugins return
+                a term of the same name.
             NonFiniteError: for a NaN or infinite term; both name plugin, term, round and client.
         """
         with self.phase("forward"):
@@ -176,7 +180,7 @@ class ClientContext:
                 self._record(plugin, name, term, len(batch.labels))
                 total = term if total is None else total + term
         if total is None:
-            raise PluginError(f"no plugin gave a loss term in {self.where}")
+            raise PluginError(f"no plugin returned a loss term in {self.where}")
         self._seen += len(batch.labels)
         return total
 
@@ -184,15 +188,15 @@ class ClientContext:
         if not isinstance(term, Tensor) or term.ndim != 0 or not term.is_floating_point():
             shape = f"shape {tuple(term.shape)}" if isinstance(term, Tensor) else repr(term)
             raise PluginError(
-                f"plugin {plugin!r}: loss term {name!r} must be a floating scalar tensor, got "
-                f"{shape} in {self.where}"
+                f"plugin {plugin!r}: loss term {name!r} must be a floating-point scalar tensor, "
+                f"got {shape} in {self.where}"
             )
         if self._owners.setdefault(name, plugin) != plugin:
             raise PluginError(
-                f"plugins {self._owners[name]!r} and {plugin!r} both give loss term {name!r}"
+                f"plugins {self._owners[name]!r} and {plugin!r} both return loss term {name!r}"
             )
         value = term.detach()
-        # Reading a value waits for a GPU, so there the sum is checked once, after training.
+        # Reading a value has to wait for a GPU, so there only the sum is checked, after training.
         if self.device.type == "cpu" and not math.isfinite(float(value)):
             self._not_finite(plugin, name, float(value))
         self._terms[name] = self._terms.get(name, 0) + value.double() * size
@@ -204,16 +208,16 @@ class ClientContext:
         )
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """Return a context that names a step of the training for ``fedbench profile``.
+        """Return a context manager that names a step of the training for ``fedbench profile``.
 
-        Trainers say ``with ctx.phase("backward"): loss.backward()`` and ``with
-        ctx.phase("optimiser"): optimizer.step()``; `loss` says ``"forward"`` itself. What a plugin
-        does outside of a phase is shown under the plugin's name.
+        Trainers write ``with ctx.phase("backward"): loss.backward()`` and ``with
+        ctx.phase("optimiser"): optimizer.step()``; `loss` enters ``"forward"`` itself. What a
+        plugin does outside any phase is listed under the plugin's name.
         """
         return self._watch.phase(name)
 
     def after_backward(self, batch: Batch) -> None:
-        """Let plugins act on the gradients; trainers call it before the optimiser's step."""
+        """Call the plugins' ``after_backward``; trainers do so before the optimiser's step."""
         for _, call in self._after:
             call(ctx=self, batch=batch)
 
@@ -222,7 +226,7 @@ class ClientContext:
         """Run the current model over the client's examples in evaluation mode.
 
         Args:
-            index: (n,) which examples; default all.
+            index: (n,) int64, which examples; default all.
 
         Returns:
             the `Output` with features (n, d) and logits (n, C), and the labels (n,), on the device.
@@ -240,17 +244,18 @@ class ClientContext:
 
     @property
     def uploads(self) -> Mapping[str, Value]:
-        """What this turn sends so far, by key; read it only."""
+        """What this turn has uploaded so far, by key; read-only."""
         return MappingProxyType(self._uploads)
 
     def upload(self, key: str, value: Value, replace: bool = False) -> None:
         """Send ``value`` to the server under ``key``: a sealed copy, its bytes counted.
 
-        With ``replace`` it takes the place of what another plugin sends under that key (noise,
-        compression, faults); such a plugin comes before the other one in YAML order.
+        With ``replace`` it replaces what another plugin sends under that key (noise, compression,
+        faults); the plugin that replaces comes before the other one in YAML order.
 
         Raises:
-            PluginError: when the key was already used in this turn, or the type is wrong.
+            PluginError: when the key was already used in this turn and ``replace`` is not given, or
+                when ``value`` has the wrong type.
         """
         if key in self._uploads and not replace:
             raise PluginError(f"two plugins upload {key!r} in {self.where}")
@@ -258,7 +263,12 @@ class ClientContext:
             self._uploads[key] = seal(value, f"upload {key!r}", self._empty)
 
     def metric(self, name: str, value: float | Tensor) -> None:
-        """Report a number; the round shows its mean over clients, weighted by examples."""
+        """Report a number; the round's value is the mean over clients, weighted by examples.
+
+        Raises:
+            PluginError: when the name was already used in this turn.
+            NonFiniteError: for NaN or infinity.
+        """
         if name in self._metrics:
             raise PluginError(f"metric {name!r} is reported twice in {self.where}")
         number = float(value.detach() if isinstance(value, Tensor) else value)
@@ -267,16 +277,22 @@ class ClientContext:
         self._metrics[name] = number
 
     def fault(self, kind: str, reason: str) -> None:
-        """Count something that went wrong in this turn although its result is used."""
+        """Record that something went wrong in this turn although its result is used.
+
+        Args:
+            kind: what it is counted as, one word.
+            reason: one line for the user.
+        """
         self._failures.append(Failure(self.client, self.attempt, kind, reason, lost=False))
 
     def result(self, seconds: float) -> ClientResult:
         """Close the turn and return what travels and what the client keeps, sealed.
 
         Raises:
-            NonFiniteError: for an upload that is not finite, naming tensor, round and client. Like
-                the checksums not left to the server, because clients run in parallel.
+            NonFiniteError: for a loss term or an upload that is not finite, naming it, the round
+                and the client.
         """
+        # Checked and hashed here rather than on the server, because clients run in parallel.
         for name, total in self._terms.items():
             mean = float(total) / self._seen
             if not math.isfinite(mean):

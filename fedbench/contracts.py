@@ -1,9 +1,10 @@
-"""What plugins bring: protocols that mypy checks, with shapes and units.
+"""What registered classes must offer: one protocol per kind, with shapes and units.
 
-Core calls a plugin's classes only through these. A class need not inherit from its protocol; it
-needs the attributes and methods. ``register_models() -> Mapping[str, type[ModelSource]]`` lets mypy
-check what a package registers. What a class may say of itself in class attributes (a data set's
-card, a plugin's requirements) is in `fedbench.plugins.facts`.
+Core uses registered data sets, models, metrics and executors only through these protocols. A class
+need not inherit from its protocol; it needs the attributes and methods. The return type in
+``register_models() -> Mapping[str, type[ModelSource]]`` lets mypy check what a package registers.
+What a class may state in class attributes (a data set's card, a plugin's requirements) is in
+`fedbench.plugins.facts`.
 """
 
 from __future__ import annotations
@@ -22,30 +23,30 @@ if TYPE_CHECKING:
     from .runtime import Runtime
 
 FetchReport = Callable[[str, int, int | None], None]
-"""Called with (what, done, total) while files arrive, in bytes or files; ``None`` for no total."""
+"""Called with (what, done, total) as files arrive, in bytes or files; ``None``: total unknown."""
 
 
 class DataSource(Protocol):
     """A registered data set: a frozen dataclass of options that loads a `Dataset`."""
 
     def load(self, root: Path) -> Dataset:
-        """Return the data; ``root`` is the folder in which data sets look for their files.
+        """Return the data; ``root`` is the folder where data sets look for their files.
 
         Raises:
-            ConfigError: when files are missing or damaged, in one line that says what to do.
+            ConfigError: when files are missing or damaged; its one line says what to do.
         """
         ...
 
 
 @runtime_checkable
 class FetchedSource(DataSource, Protocol):
-    """A data set that can bring its files: ``fedbench data fetch NAME`` calls it."""
+    """A data set that can download its files: ``fedbench data fetch NAME`` calls `fetch`."""
 
     def fetch(self, root: Path, report: FetchReport) -> None:
         """Download the files into ``root`` and report the progress.
 
         Raises:
-            ConfigError: when that fails, or when files have to be brought by hand, saying how.
+            ConfigError: when that fails, or when files have to be obtained by hand, saying how.
         """
         ...
 
@@ -67,10 +68,11 @@ class ModelSource(Protocol):
 
 
 class Metric(Protocol):
-    """A number, or one number per class, from class scores and labels.
+    """A registered metric: a number, or one number per class, from class scores and labels.
 
     The class states ``higher_is_better``, which decides the worst domain and the best round, and
-    its ``unit``: ``percent`` for a fraction of 1 that is shown as a percentage, else ``plain``.
+    its ``unit``: ``percent`` for a fraction of 1 that is shown as a percentage, ``plain`` for any
+    other number.
     """
 
     higher_is_better: ClassVar[bool]
@@ -86,30 +88,30 @@ class Metric(Protocol):
 
 
 class Workers(Protocol):
-    """Where the clients of one run compute; an `Executor` makes it."""
+    """The workers that run the clients of one run; an `Executor` opens them."""
 
     def run(
         self, payload: Mapping[str, Value], jobs: Sequence[ClientJob]
     ) -> Iterator[ClientResult | ClientFailure]:
-        """Yield one answer for each job, in client-id order, with few of them waiting at any time.
+        """Yield one answer per job, in client-id order, with few of them waiting at any time.
 
-        Answers come from `Runtime.run_client` and are passed on as they are, computed anywhere and
-        in any order. A client that fails is an answer too. What this raises itself (a lost worker)
-        ends the run under every policy, because it says something about the machine.
+        Answers come from `Runtime.run_client`, computed anywhere and in any order, and are passed
+        on unchanged. The failure of a client is an answer too. An error that this method raises
+        itself (a lost worker) ends the run under every policy, because its cause is the machine.
         """
         ...
 
     def close(self) -> None:
-        """Release what the workers hold; called once, also after an error."""
+        """Stop the workers and release what they hold; called once, also after an error."""
         ...
 
 
 @runtime_checkable
 class EvaluatingWorkers(Workers, Protocol):
-    """Workers that also run models on test data; without this the server's process does it."""
+    """Workers that also run models on test data; otherwise the server's process does that."""
 
     def test(self, weights: Weights, chunks: Sequence[Chunk]) -> Iterator[Output]:
-        """Yield `Runtime.run_chunk` of each part of the test data, in their order."""
+        """Yield what `Runtime.run_chunk` returns for each part of the test data, in order."""
         ...
 
 
@@ -117,5 +119,5 @@ class Executor(Protocol):
     """A registered executor: a frozen dataclass of options that opens workers."""
 
     def open(self, runtime: Runtime) -> Workers:
-        """Start the workers of a run."""
+        """Start the workers of a run and return them."""
         ...

@@ -1,4 +1,4 @@
-"""Errors that a user can act on: one line that says what, where, and the nearest right thing."""
+"""Errors that a user can act on: one line that says what is wrong, where, and what is valid."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 NO_MEMORY = ("can't allocate memory", "CUDA out of memory", "Cannot allocate memory")
-"""What torch says when memory runs out; it has no class of its own for that on the CPU."""
+"""What torch says when memory runs out; on the CPU it has no exception class for that."""
 
 
 class FedbenchError(Exception):
@@ -14,11 +14,11 @@ class FedbenchError(Exception):
 
 
 class ConfigError(FedbenchError):
-    """A config, flag or option that can't be used."""
+    """A config, flag or option cannot be used."""
 
 
 class PluginError(FedbenchError):
-    """A plugin that can't be found or loaded, or that broke a rule of its hook."""
+    """A plugin cannot be found or loaded, or it broke a rule of its hook."""
 
 
 class NonFiniteError(FedbenchError):
@@ -28,14 +28,14 @@ class NonFiniteError(FedbenchError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` for the nearest known name, else the known names.
+    """Return `` (did you mean 'x'?)`` for the nearest known name, or else all known names.
 
     Args:
         name: what the user wrote.
-        known: every name that would have been right.
+        known: every valid name.
     """
     options = sorted(known)
     near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     if near:
         return f" (did you mean {near[0]!r}?)"
-    return f" (known: {', '.join(options)})" if options else " (none is known)"
+    return f" (known: {', '.join(options)})" if options else " (there are none)"

@@ -1,9 +1,10 @@
-"""Clients that fail: what a turn without a result is, and how it travels to the server.
+"""Clients that fail: what is recorded of a failed turn, and which errors end the run instead.
 
-Any exception in a client's turn is the client's failure, a loss or upload that is not finite
-included; ``failures.policy`` decides what follows. Two kinds are never the client's and end the run
-under every policy: a rule that a plugin or config breaks (`PluginError`, `ConfigError`), since it
-would only be hidden, and a lack of memory, since the result would depend on the machine.
+Any exception in a client's turn is that client's failure, including a loss or upload that is not
+finite; ``failures.policy`` decides what happens next. Two kinds of error are never the client's and
+end the run under every policy: a plugin or config that breaks a rule (`PluginError`,
+`ConfigError`), because continuing would only hide it, and a lack of memory, because the result
+would depend on the machine.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ NOT_THE_CLIENTS = (PluginError, ConfigError, MemoryError, torch.OutOfMemoryError
 """Errors that end the run under every policy."""
 
 LONGEST = 300
-"""Characters of a reason that are kept."""
+"""How many characters of a reason are kept."""
 
 
 class ClientFailed(FedbenchError):
-    """Raised in a client's turn to fail it on purpose.
+    """Raised in a client's turn to make it fail on purpose.
 
     Args:
-        kind: what it is counted as, one word: ``dropped``.
+        kind: what it is counted as, one word such as ``dropped``.
         reason: one line for the user.
     """
 
@@ -42,19 +43,19 @@ class ClientFailed(FedbenchError):
 
 
 class TooFewClients(FedbenchError):
-    """Fewer clients of a round are left than ``failures.min_clients``."""
+    """A round has fewer clients left than ``failures.min_clients``."""
 
 
 @dataclass(frozen=True, eq=False)
 class ClientFailure:
-    """A client's turn that gave no result, an answer of an executor beside `ClientResult`.
+    """A client's turn without a result: what an executor yields instead of a `ClientResult`.
 
-    It can be pickled whatever the exception is: one that can't be rebuilt becomes a `RuntimeError`
-    with its text.
+    It can always be pickled: an exception that cannot be rebuilt becomes a `RuntimeError` with its
+    text.
 
     Args:
         client: its id.
-        failures: one for each attempt, the last one with ``lost``.
+        failures: one per attempt, the last one with ``lost``.
         error: the last attempt's exception, with its notes.
         seconds: wall-clock time of all attempts.
     """
@@ -74,25 +75,25 @@ class ClientFailure:
 
 
 def ends_the_run(error: Exception) -> bool:
-    """Whether ``error`` is not the client's failure; see the module's docstring."""
+    """Return whether ``error`` ends the run under every policy; see the module's docstring."""
     text = str(error) if isinstance(error, RuntimeError) else ""
     return isinstance(error, NOT_THE_CLIENTS) or any(words in text for words in NO_MEMORY)
 
 
 def failure(client: int, attempt: int, error: Exception, lost: bool) -> Failure:
-    """Describe a failed attempt."""
+    """Return the record of a failed attempt; ``lost`` says whether it was the last."""
     kind = getattr(error, "kind", None) or type(error).__name__
     text = str(error) if isinstance(error, FedbenchError) else f"{type(error).__name__}: {error}"
     return Failure(client, attempt, str(kind), " ".join(text.split())[:LONGEST], lost)
 
 
 def _portable(error: Exception) -> tuple[bytes | None, str, list[str]]:
-    """Return an exception as bytes when it can be rebuilt, else as text, and its notes."""
+    """Return an exception's bytes, ``None`` if it cannot be rebuilt, its text and its notes."""
     notes = list(getattr(error, "__notes__", []))
     try:
         data = pickle.dumps(error)
         pickle.loads(data)
-    except Exception:  # an exception class that can't be rebuilt is reported by its text
+    except Exception:  # an exception that cannot be rebuilt is reported by its text
         return None, f"{type(error).__name__}: {error}", notes
     return data, str(error), notes
 

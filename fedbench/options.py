@@ -16,7 +16,7 @@ from .errors import ConfigError, did_you_mean
 T = TypeVar("T")
 
 Where = Callable[[tuple[str, ...]], str]
-"""Turns a key path into what an error begins with: ``file:line: key``."""
+"""A function from a key path to the beginning of an error text: ``file:line: key``."""
 
 
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {}
@@ -30,9 +30,10 @@ def adapter(cls: type) -> TypeAdapter[Any]:
 
 
 def build(cls: type[T], options: Mapping[str, Any], where: Where) -> T:
-    """Make ``cls`` from ``options``.
+    """Return an instance of ``cls`` with the given options.
 
-    Validation is strict (``lr: true`` is no number) on JSON-like data, so lists become tuples.
+    Validation is strict (``lr: true`` is not a number) and takes JSON-like data, so lists become
+    tuples. ``where`` tells errors where an option was given.
 
     Raises:
         ConfigError: for an unknown or missing key, a wrong type or a value out of bounds.
@@ -45,7 +46,7 @@ def build(cls: type[T], options: Mapping[str, Any], where: Where) -> T:
         found = [
             (_path(one["loc"], options, one["type"] == "missing"), one) for one in error.errors()
         ]
-        # Every member of a union reports; the one that got furthest is the one that was meant.
+        # Every member of a union reports an error; the one that got furthest was meant.
         outer = found[0][0]
         path, first = max(
             ((p, one) for p, one in found if p[: len(outer)] == outer),
@@ -74,7 +75,7 @@ def _refuse_unknown(
 
 
 def _path(loc: Sequence[str | int], options: Mapping[str, Any], missing: bool) -> tuple[str, ...]:
-    """Return pydantic's place of an error without the names of union members and the like."""
+    """Return the key path of a pydantic error, without the names of union members and the like."""
     path: list[str] = []
     at: Any = options
     for part in loc:

@@ -1,4 +1,4 @@
-"""Raw inputs to model inputs: what every batch passes through, in training and in the test."""
+"""From raw inputs to model inputs: the steps that every batch goes through, to train or to test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .plugins.hooks import RunPlugins
 
 EVAL_BATCH = 100
-"""Examples per forward pass outside training on a CPU: more are no faster and need much memory."""
+"""Examples per forward pass outside training on a CPU; more are no faster and need much memory."""
 
 
 def eval_batch(device: torch.device) -> int:
@@ -21,20 +21,20 @@ def eval_batch(device: torch.device) -> int:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return ``tensor`` on ``device``; to a GPU through pinned memory, without waiting for it."""
+    """Return ``tensor`` on ``device``; a copy to a GPU uses pinned memory and does not block."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 class Pipeline:
-    """Raw inputs to model inputs: to the device, to float in [0, 1], through the transforms."""
+    """Turns raw inputs into model inputs: on the device, float in [0, 1], transformed."""
 
     def __init__(
         self, plugins: RunPlugins, device: torch.device, rng: Callable[[str], torch.Generator]
     ) -> None:
         self._device = device
-        # Streams of their own, so that looking at data never shifts what training draws.
+        # Separate streams, so that evaluating data never changes what training draws.
         self._steps = [
             (
                 call,
@@ -44,12 +44,12 @@ class Pipeline:
         ]
 
     def __call__(self, inputs: Tensor, train: bool) -> Tensor:
-        """Return (B, ...) model inputs; uint8 becomes float in [0, 1], other types stay."""
+        """Return model inputs (B, ...); uint8 becomes float in [0, 1], other types are kept."""
         x = send(inputs, self._device)
         if x.dtype == torch.uint8:
             x = x.float().div_(255)
         elif x is inputs and self._steps:
-            x = x.clone()  # a transform may write into what it gets
+            x = x.clone()  # a transform may change its input in place
         for call, streams in self._steps:
             x = call(inputs=x, train=train, rng=streams[train])
         return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x

@@ -1,6 +1,6 @@
 """Named random streams: every number depends on (seed, round, client, purpose) and nothing else.
 
-A stream's purpose is a name, so adding a plugin, a client or a round never shifts another stream:
+A stream's purpose is a name, so adding a plugin, a client or a round never changes another stream:
 ablations and compared methods share partitions, initial weights, client sampling and batch order.
 """
 
@@ -29,7 +29,7 @@ class Streams:
     seed: int
 
     def key(self, purpose: str, round: int = ANY, client: int = ANY) -> int:
-        """Return the stream's 128-bit key, the head of a SHA-256 over its four coordinates."""
+        """Return the stream's 128-bit key, the start of a SHA-256 over the seed and arguments."""
         name = f"{self.seed}/{round}/{client}/{purpose}".encode()
         return int.from_bytes(hashlib.sha256(name).digest()[:16], "little")
 
@@ -40,7 +40,7 @@ class Streams:
     def torch(self, purpose: str, round: int = ANY, client: int = ANY) -> torch.Generator:
         """Return a fresh CPU torch generator at the start of the named stream.
 
-        Always on the CPU, so that a run draws the same numbers whatever its device.
+        It is on the CPU so that a run draws the same numbers on every device.
         """
         generator = torch.Generator()
         generator.manual_seed(self.key(purpose, round, client) % 2**63)
@@ -48,13 +48,13 @@ class Streams:
 
     @contextmanager
     def scope(self, purpose: str, round: int = ANY, client: int = ANY) -> Iterator[None]:
-        """Seed torch's global generators for a block and put them back after it.
+        """Seed torch's global generators within a block and restore them after it.
 
-        For code that takes no generator: weight initialisation, dropout.
+        This is for code that does not accept a generator: weight initialisation, dropout.
         """
         devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
         with torch.random.fork_rng(devices=devices):
-            # The same numbers; torch.manual_seed formats stack traces, milliseconds a call.
+            # Same numbers, but torch.manual_seed formats stack traces: milliseconds per call.
             seed = torch.manual_seed if devices else torch.default_generator.manual_seed
             seed(self.key(purpose, round, client) % 2**63)
             yield

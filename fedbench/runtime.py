@@ -1,4 +1,4 @@
-"""What a config stands for in one process: plugins, data, partition, model, a client's turn."""
+"""What a config describes, built in one process: plugins, data, partition, model, client turns."""
 
 from __future__ import annotations
 
@@ -43,21 +43,23 @@ from .watching import UNWATCHED, Watch
 
 
 class Runtime:
-    """What a config stands for in one process: plugins, data, partition, one reused model.
+    """What a config describes, built in one process: plugins, data, partition, one reused model.
 
-    Workers of this machine are forked with it; on a cluster's nodes it is built again from the
-    config, around data that is placed there. No plugin object is pickled.
+    Workers on this machine are forked with it; on a cluster's nodes it is built again from the
+    config, around data that is already there. No plugin object is pickled.
 
     Args:
         config: the resolved config.
         registry: what is installed.
         data_root: where data sets look for files.
-        placed: the prepared data and the partition of another `Runtime` of this config, which are
-            then neither loaded nor made again.
-        watch: what sees the run's hook calls, phases and turns.
+        placed: the prepared data and the partition of another `Runtime` of this config, used
+            instead of loading and partitioning again.
+        watch: what observes the run's hook calls, phases and turns.
 
     Raises:
-        ConfigError: when the parts don't fit together, for example data the model can't take.
+        ConfigError: when the parts do not fit together, for example data that the model cannot
+            take.
+        PluginError: when the model has no ``nn.Linear`` named ``classifier``.
     """
 
     def __init__(
@@ -77,12 +79,16 @@ class Runtime:
         else:
             self.data = self._load(data_root)
             self.parts = self._partition()
-        keep_freed_memory()  # only now, so that what loading needed goes back to the system
+        keep_freed_memory()  # only now, so that memory used for loading goes back to the system
         self.model, self.initial = self._model()
         self._trainable = [p.requires_grad for p in self.model.parameters()]
 
     def client_data(self, client: int) -> Examples:
-        """Return what a client trains on, the plugins' changes applied."""
+        """Return what a client trains on, with the plugins' changes.
+
+        Raises:
+            PluginError: when a plugin changes the number of examples.
+        """
         data = self.data.train[self.parts[client]]
         for name, call in self.plugins.calls("client_data"):
             rng = self.streams.numpy(f"client_data/{name}", client=client)
@@ -98,7 +104,7 @@ class Runtime:
         return data
 
     def clients_of(self, domain: int) -> list[int]:
-        """Return the ids of the clients with training data from a domain (by number)."""
+        """Return the ids of the clients that hold training data of a domain, given by its index."""
         domains = self.data.train.domains
         return [c for c, part in enumerate(self.parts) if bool((domains[part] == domain).any())]
 
@@ -115,11 +121,11 @@ class Runtime:
             for part in self.plugins.hook.partition(data=self.data, rng=rng)
         ]
         if not parts:
-            raise ConfigError("the partition has no client")
+            raise ConfigError("the partition has no clients")
         n = len(self.data.train)
         for client, part in enumerate(parts):
             if not len(part):
-                raise ConfigError(f"the partition leaves client {client} without an example")
+                raise ConfigError(f"the partition leaves client {client} without examples")
             if int(part.min()) < 0 or int(part.max()) >= n:
                 raise ConfigError(
                     f"the partition gives client {client} an index outside 0..{n - 1}"
@@ -150,14 +156,14 @@ class Runtime:
     ) -> ClientResult | ClientFailure:
         """Run one client's turn: a pure function of the config, the job and the payload.
 
-        An exception becomes a `ClientFailure`, after as many attempts as ``failures`` allows. They
-        all run here, one after the other, so that the answer keeps its place among the others and
-        a turn that succeeds late gives the bits that it would have given at once.
+        An exception becomes a `ClientFailure`, after as many attempts as ``failures`` allows. All
+        attempts run here, one after the other, so the answer keeps its place among the others, and
+        a turn that succeeds late gives the same bits as one that succeeds immediately.
 
         Args:
             job: whose turn it is, with what the client kept.
             payload: what the server sent.
-            empty: gives the memory that uploads and the client's state are written to.
+            empty: allocates the memory that uploads and the client's state are copied to.
         """
         return self.watch.turn(job, lambda: self._attempts(job, payload, empty))
 
@@ -217,7 +223,7 @@ class Runtime:
                 return ctx.result(0.0)
 
     def chunks(self, round: int, domain: int) -> list[Chunk]:
-        """Return the parts in which a domain's test data is run through a model, in order."""
+        """Return the parts of a domain's test data, each for one forward pass, in order."""
         size = eval_batch(self.device)
         n = int((self.data.test.domains == domain).sum())
         return [Chunk(round, domain, start, min(start + size, n)) for start in range(0, n, size)]
@@ -226,7 +232,7 @@ class Runtime:
         """Run a model on a part of the test data: a pure function, like `run_client`.
 
         Returns:
-            the `Output` of its examples, on the CPU.
+            the `Output` for its examples, on the CPU.
         """
         where = f"test/{chunk.domain}/{chunk.start}"
         members = (self.data.test.domains == chunk.domain).nonzero().flatten()

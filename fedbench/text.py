@@ -1,4 +1,4 @@
-"""Numbers as people read them: metrics, bytes, durations."""
+"""Numbers as text for people to read: metrics, bytes, durations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Unit: TypeAlias = Literal["percent", "plain"]
 
 
 def score(value: Any, unit: Unit, sign: str = "") -> str:
-    """Return a metric's value: a percentage with two decimals, or four decimals as it is.
+    """Return a metric's value as text: a percentage with two decimals, or plain with four.
 
     Args:
         value: anything but a number becomes ``-``.

@@ -1,8 +1,8 @@
 """The values that plugins exchange: batches, outputs, uploads, server state, results.
 
-Shapes: ``B`` batch, ``C`` classes, ``d`` feature size, ``N`` examples. Whatever crosses the border
-between a client and the server is sealed first (`seal`): detached, copied, on the CPU. A live
-reference can therefore never leak from one side to the other.
+Shapes: ``B`` batch, ``C`` classes, ``d`` feature size, ``N`` examples. Whatever crosses the
+boundary between a client and the server is first sealed (`seal`): detached and copied to the CPU.
+A live reference can therefore never leak from one side to the other.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Examples:
     """Labelled examples as tensors in memory.
 
     Args:
-        inputs: (N, ...) uint8 images (N, channels, height, width) or other model inputs.
+        inputs: (N, ...), uint8 images (N, channels, height, width) or other model inputs.
         labels: (N,) int64.
         domains: (N,) int64, an index into the data set's domain names.
     """
@@ -55,7 +55,7 @@ class Examples:
         """Return the examples at positions ``index`` (n,), int64, or where a mask is true."""
         parts = (self.inputs, self.labels, self.domains)
         if index.dtype == torch.int64:
-            # Rows of bytes are copied whole; plain indexing is twenty times as slow.
+            # This copies whole rows; plain indexing takes twenty times as long on bytes.
             return Examples(*(part.index_select(0, index) for part in parts))
         return Examples(*(part[index] for part in parts))
 
@@ -89,14 +89,14 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """What the model made of a batch: ``features`` (B, d) and ``logits`` (B, C)."""
+    """The model's output for a batch: ``features`` (B, d) and ``logits`` (B, C)."""
 
     features: Tensor
     logits: Tensor
 
 
 class Model(Protocol):
-    """A feature extractor with a linear classifier on top; an `nn.Module` besides."""
+    """A feature extractor with a linear classifier on top; it is also an `nn.Module`."""
 
     classifier: nn.Linear
 
@@ -106,14 +106,14 @@ class Model(Protocol):
 
 
 BF16 = "fedbench_bf16"
-"""Attribute of a model whose passes run under bfloat16 autocast; copies of the model keep it."""
+"""Attribute that marks a model as running under bfloat16 autocast; copies of the model keep it."""
 
 
 def forward(model: nn.Module, inputs: Tensor) -> Output:
-    """Run ``model`` (a `Model`) on a batch and keep its features beside its logits.
+    """Run ``model`` (a `Model`) on a batch and return its features and logits.
 
-    With ``precision: bf16`` the features are computed under autocast; they leave it as float32, and
-    the classifier always computes in float32, so that losses and closed forms see plain numbers.
+    With ``precision: bf16`` the features are computed under autocast and returned as float32. The
+    classifier always computes in float32, so losses and closed forms work in full precision.
     """
     bf16 = getattr(model, BF16, False)
     with torch.autocast(inputs.device.type, torch.bfloat16) if bf16 else nullcontext():
@@ -124,7 +124,7 @@ def forward(model: nn.Module, inputs: Tensor) -> Output:
 
 @dataclass(frozen=True, eq=False)
 class ServerState:
-    """All that lasts on the server between rounds.
+    """Everything that the server keeps between rounds.
 
     Args:
         round: rounds completed, 0 at the start.
@@ -137,7 +137,7 @@ class ServerState:
     entries: Payload
 
     def copy(self) -> ServerState:
-        """Return a state that shares no memory with this one."""
+        """Return a copy that shares no memory with this state."""
         cpu = torch.device("cpu")
         weights = copy_to(self.weights, cpu)
         assert isinstance(weights, Mapping)
@@ -183,7 +183,7 @@ class Failure:
         attempt: which attempt of the turn, from 1.
         kind: what it is counted as: ``dropped``, ``not_finite``, an exception's name.
         reason: one line for the user; it may differ between machines, so it is never hashed.
-        lost: whether the round went on without the client.
+        lost: whether the round continued without the client.
     """
 
     client: int
@@ -244,7 +244,7 @@ Score: TypeAlias = float | list[float | None]
 
 @dataclass(frozen=True)
 class Scores:
-    """One metric on the test data: a value per domain and, for scalars, the summary over domains.
+    """One metric on the test data: a value per domain and, for scalars, a summary over domains.
 
     ``mean`` is the unweighted mean over domains, ``worst`` the worst domain, ``std`` the population
     standard deviation over domains. Metrics with a value per class have lists and no summary; a
@@ -266,11 +266,11 @@ class RoundResult:
         clients: the ids that were selected, ascending.
         scores: ``inference rule -> metric -> Scores`` on the test data after the round.
         metrics: the plugins' numbers (loss terms, diagnostics), by name.
-        bytes_up: bytes that all clients together sent, by key.
+        bytes_up: bytes that all clients together sent to the server, by key.
         bytes_down: bytes that the server sent to all clients together, by key.
         seconds: wall-clock time of the round.
-        failures: what went wrong in clients' turns, in client-id order; ``lost`` ones are missing
-            from the aggregate and from all numbers above but ``bytes_down``.
+        failures: what went wrong in clients' turns, in client-id order. A ``lost`` client is not
+            in the aggregate, nor in any number above except ``bytes_down``.
     """
 
     round: int
@@ -285,7 +285,7 @@ class RoundResult:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A method by name: which plugins, with which options, from which paper.
+    """A method: its plugins with their options, and the paper that it comes from.
 
     Args:
         plugins: plugin name -> options, in order; they come after the card's plugins.

@@ -1,7 +1,8 @@
-"""Values that travel: tensors, rows per class, tensors by name; sealing, sizes, digests.
+"""Values that server and clients exchange or keep: their types, sealing, sizes and digests.
 
-Whatever crosses the border between a client and the server is sealed first (`seal`): detached,
-copied, on the CPU. A live reference can therefore never leak from one side to the other.
+A value is a tensor, rows per class (`PerClass`), or tensors by name. Whatever crosses the boundary
+between a client and the server is first sealed (`seal`): detached and copied to the CPU. A live
+reference can therefore never leak from one side to the other.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ class PerClass:
     Args:
         labels: (n,) int64, the class of each row.
         values: (n, ...) floating, the rows.
-        counts: (n,) int64, the examples behind each row.
+        counts: (n,) int64, how many examples each row is made from.
 
     Raises:
-        ValueError: when one of the three is not a tensor of that type, or they do not have the same
-            number of rows.
+        ValueError: when one of the three is not a tensor of that type, or when their numbers of
+            rows differ.
     """
 
     labels: Tensor
@@ -50,7 +51,7 @@ class PerClass:
         rows = self.values.shape[:1]
         if len(rows) != 1 or self.labels.shape != rows or self.counts.shape != rows:
             raise ValueError(
-                f"PerClass needs labels (n,), values (n, ...), counts (n,) with one n; got "
+                f"PerClass needs labels (n,), values (n, ...), counts (n,) with the same n; got "
                 f"{tuple(self.labels.shape)}, {tuple(self.values.shape)}, "
                 f"{tuple(self.counts.shape)}"
             )
@@ -68,7 +69,7 @@ class PerClass:
 
     @staticmethod
     def concat(parts: Iterable[PerClass]) -> PerClass:
-        """Return all rows of ``parts``, in order. Needs at least one part."""
+        """Return all rows of ``parts``, in order; there must be at least one part."""
         items = list(parts)
         return PerClass(
             torch.cat([p.labels for p in items]),
@@ -77,9 +78,9 @@ class PerClass:
         )
 
     def average(self, by_count: bool = False) -> PerClass:
-        """Return one row per class: the plain mean of its rows, or weighted by ``counts``.
+        """Return one row per class: the mean of its rows, with ``by_count`` weighted by ``counts``.
 
-        The counts of a class add up.
+        A row's count is the sum of the counts of its class.
         """
         labels, index = torch.unique(self.labels, return_inverse=True)
         shape = (-1,) + (1,) * (self.values.ndim - 1)
@@ -95,7 +96,7 @@ class PerClass:
 
 
 def _check_type(name: str, value: object) -> None:
-    """Raise a ``ValueError`` when ``value`` can't be that part of a `PerClass`."""
+    """Raise a ``ValueError`` when ``value`` cannot be that part of a `PerClass`."""
     if not isinstance(value, Tensor):
         raise ValueError(f"PerClass: {name} must be a tensor, got {type(value).__name__}")
     fits = value.is_floating_point() if name == "values" else value.dtype == torch.int64
@@ -106,11 +107,11 @@ def _check_type(name: str, value: object) -> None:
 
 
 Value: TypeAlias = Tensor | PerClass | Mapping[str, Tensor]
-"""What a payload, an upload or a state entry may hold."""
+"""What a broadcast, an upload or a state entry may be."""
 
 
 def tensors(value: Value) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of a value with a name for each (`""` for a plain tensor)."""
+    """Yield (name, tensor) for each tensor of a value; a plain tensor's name is ``""``."""
     if isinstance(value, Tensor):
         yield "", value
     elif isinstance(value, PerClass):
@@ -120,7 +121,7 @@ def tensors(value: Value) -> Iterator[tuple[str, Tensor]]:
 
 
 Empty: TypeAlias = Callable[[Tensor], Tensor]
-"""Returns an unset, contiguous tensor on the CPU with type and shape of another one."""
+"""A function that returns an uninitialised, contiguous CPU tensor like the one that it is given."""
 
 
 def seal(value: Value, what: str = "value", empty: Empty | None = None) -> Value:
@@ -129,15 +130,17 @@ def seal(value: Value, what: str = "value", empty: Empty | None = None) -> Value
     Args:
         value: a tensor, a `PerClass`, or tensors by name.
         what: how to name it in the error.
-        empty: gives the memory of a copy; default anywhere.
+        empty: allocates the copies; by default torch does.
 
     Raises:
-        PluginError: when it is none of these.
+        PluginError: when ``value`` is none of these, or an empty mapping.
     """
     if isinstance(value, Mapping):
         wrong = [k for k, v in value.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
         if wrong:
-            raise PluginError(f"{what}: {wrong[0]!r} is no tensor; a mapping holds tensors by name")
+            raise PluginError(
+                f"{what}: {wrong[0]!r} is not a tensor; a mapping holds tensors by name"
+            )
         if not value:
             raise PluginError(f"{what} is an empty mapping; leave the key out instead")
     elif not isinstance(value, (Tensor, PerClass)):
@@ -151,13 +154,13 @@ def seal(value: Value, what: str = "value", empty: Empty | None = None) -> Value
 def copy_to(value: Value, device: torch.device, empty: Empty | None = None) -> Value:
     """Return a detached, contiguous copy of ``value`` on ``device``, sharing no memory with it.
 
-    ``empty`` gives the memory of a copy on the CPU.
+    ``empty`` allocates the copies when ``device`` is the CPU; by default torch does.
     """
 
     def copy(tensor: Tensor) -> Tensor:
         if empty is not None:
             return empty(tensor).copy_(tensor.detach())
-        # A channels_last weight is laid out anew once, here, not by everyone who reads its bytes.
+        # A channels_last weight is made contiguous once, here, not by everyone who reads its bytes.
         if tensor.device == device:
             return tensor.detach().clone(memory_format=torch.contiguous_format)
         return tensor.detach().to(device, copy=True, memory_format=torch.contiguous_format)
@@ -169,7 +172,11 @@ def copy_to(value: Value, device: torch.device, empty: Empty | None = None) -> V
 
 
 def flatten(values: Mapping[str, Value]) -> dict[str, Tensor]:
-    """Return all tensors of ``values`` under one name each; `unflatten` is the way back."""
+    """Return all tensors of ``values``, each under its own name; `unflatten` is the inverse.
+
+    Raises:
+        PluginError: for an empty mapping.
+    """
     flat = {}
     for key, value in values.items():
         head = f"{kind_of(key, value)}|{len(key)}|{key}"
@@ -178,7 +185,11 @@ def flatten(values: Mapping[str, Value]) -> dict[str, Tensor]:
 
 
 def kind_of(key: str, value: Value) -> str:
-    """Return what `assembled` needs to make ``value`` from its `tensors`."""
+    """Return the kind that `assembled` needs to rebuild ``value`` from its `tensors`.
+
+    Raises:
+        PluginError: for an empty mapping.
+    """
     if isinstance(value, (Tensor, PerClass)):
         return type(value).__name__
     if not value:
@@ -187,17 +198,17 @@ def kind_of(key: str, value: Value) -> str:
 
 
 def assembled(kind: str, parts: Mapping[str, Tensor]) -> Value:
-    """Return the value of a kind (see `kind_of`) from its `tensors`."""
+    """Rebuild a value of the given kind (see `kind_of`) from its `tensors`."""
     if kind == "PerClass":
         return PerClass(**parts)
     return parts if kind == "mapping" else parts[""]
 
 
 def unflatten(flat: Mapping[str, Tensor]) -> dict[str, Value]:
-    """Return the values that `flatten` was given.
+    """Return the values that `flatten` turned into ``flat``.
 
     Raises:
-        ValueError: for a name that `flatten` does not write.
+        ValueError: for a name that `flatten` does not produce.
     """
     parts: dict[str, dict[str, Tensor]] = {}
     kinds: dict[str, str] = {}
@@ -210,7 +221,7 @@ def unflatten(flat: Mapping[str, Tensor]) -> dict[str, Value]:
 
 
 def nbytes(value: Value) -> int:
-    """Return the bytes that ``value`` takes on the wire, without framing or compression."""
+    """Return how many bytes ``value`` takes on the wire, without framing or compression."""
     return sum(t.numel() * t.element_size() for _, t in tensors(value))
 
 
@@ -226,7 +237,12 @@ def sha256(values: Mapping[str, Value]) -> str:
 
 
 class Payload(Mapping[str, Value]):
-    """Values by key. Looking up a missing key is an error that names the keys there are."""
+    """Values by key.
+
+    Raises:
+        PluginError: when a key that is looked up is missing, naming the nearest key or all keys;
+            in `tensor`, `per_class` and `weights` also when its value has a different type.
+    """
 
     def __init__(self, values: Mapping[str, Value], where: str) -> None:
         self._values = dict(values)
@@ -275,7 +291,7 @@ class Payload(Mapping[str, Value]):
 class Received(Payload):
     """A broadcast as one client sees it: each value copied to the client's device on first use.
 
-    The copy keeps a client that writes into a received tensor from changing what others receive.
+    Because of the copy, a client that writes to a received tensor does not change what others get.
     """
 
     def __init__(self, values: Mapping[str, Value], device: torch.device) -> None:
@@ -290,21 +306,21 @@ class Received(Payload):
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether no element is NaN or infinite; other types than floats always are finite."""
+    """Return whether no element is NaN or infinite; always true for types other than floats."""
     if not tensor.is_floating_point():
         return True
-    # The sum is several times as quick; it may overflow, so only a finite one is an answer.
+    # The sum is several times faster, but it may overflow, so only a finite sum settles it.
     return math.isfinite(float(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
 CHECKSUM = "xxh3"
-"""How `checksum` works, for files that hold checksums; it changes when they do."""
+"""The name of what `checksum` computes, for files that hold checksums; it changes when they do."""
 
 
 def checksum(tensor: Tensor) -> str:
-    """Return sixteen hexadecimal digits over type, shape and every byte in its place (XXH3).
+    """Return 16 hexadecimal digits (XXH3) over the tensor's type, its shape and its bytes in order.
 
-    Not cryptographic: it finds accidents, and is about as fast as reading the memory.
+    Not cryptographic: it detects accidental changes and is about as fast as reading the memory.
     """
     raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return xxh3_64_hexdigest(raw.data, _head(tensor.dtype, tensor.shape))
@@ -316,5 +332,5 @@ def _head(dtype: torch.dtype, shape: torch.Size) -> int:
 
 
 def label(key: str, name: str) -> str:
-    """Return what a tensor is called here."""
+    """Return a tensor's name in messages and digests: ``key/name``, or ``key`` without a name."""
     return f"{key}/{name}" if name else key

@@ -1,7 +1,7 @@
-"""The seam through which a run can be watched: every hook call, phase and client's turn.
+"""The interface for watching a run: every hook call, phase and client's turn.
 
-Whoever times a run or checks what its plugins do subclasses `Watch` and passes it to
-`fedbench.engine.run.Run`; nothing is patched. Without a watch nothing is put around a plugin.
+To time a run or to check what its plugins do, subclass `Watch` and pass an instance to
+`fedbench.engine.run.Run`; nothing is patched. Without a watch, plugins are called directly.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class Call:
 
 
 class Watch:
-    """Sees a run without changing it; this one does nothing, subclasses override what they need.
+    """Observes a run without changing it. This one does nothing; subclasses override methods.
 
-    Worker processes of this machine are forked with the run's watch: what it notes in a client's
-    turn stays in that process, unless `turn` adds it to the result and `arrive` takes it out again.
-    A node of a cluster builds its own runtime and has no watch.
+    Worker processes on this machine are forked with the run's watch: what it records in a client's
+    turn stays in that process unless `turn` adds it to the result and `arrive` removes it again. A
+    node of a cluster builds its own runtime and has no watch.
     """
 
     def call(self, call: Call, run: Callable[[], Any]) -> Any:
-        """Make a hook call by ``run()``; return what the caller gets."""
+        """Make a hook call with ``run()``; return what the caller gets."""
         return run()
 
     def generate(self, call: Call, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
@@ -54,17 +54,17 @@ class Watch:
         return (yield from steps)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """Return what surrounds a step of a round; phases and calls nest."""
+        """Return a context manager for a step of a round; phases and calls nest."""
         return _NO_PHASE
 
     def turn(
         self, job: ClientJob, run: Callable[[], ClientResult | ClientFailure]
     ) -> ClientResult | ClientFailure:
-        """Run a client's turn by ``run()``, in the process of its worker; return what travels."""
+        """Run a client's turn with ``run()``, in its worker's process; return what travels."""
         return run()
 
     def arrive(self, answer: ClientResult | ClientFailure) -> ClientResult | ClientFailure:
-        """Return a turn's answer on the server without what `turn` added to it."""
+        """Return a turn's answer without what `turn` added to it; called on the server."""
         return answer
 
 
@@ -85,13 +85,13 @@ def each(watch: Watch, name: str, values: Iterable[T]) -> Iterator[T]:
 
 
 class Watched:
-    """Stands in for a plugin: it has the same hooks, each of them seen by a watch.
+    """Stands in for a plugin: it has the same hooks, each observed by a watch.
 
     Args:
         name: the plugin's name.
         plugin: the plugin.
         hooks: the names of its methods to stand in for.
-        watch: what sees their calls.
+        watch: what observes their calls.
     """
 
     def __init__(self, name: str, plugin: object, hooks: Iterable[str], watch: Watch) -> None:
@@ -99,10 +99,10 @@ class Watched:
 
 
 def _seen(watch: Watch, plugin: str, hook: str, method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``method`` seen by ``watch``.
+    """Return ``method`` observed by ``watch``.
 
-    It has the method's argument names and marker, and is a generator function where that is one:
-    pluggy looks at all three.
+    The result has the method's argument names and marker, and is a generator function if the method
+    is one, because pluggy looks at all three.
     """
     names = tuple(inspect.signature(method).parameters)
 

@@ -1,1 +1,1 @@
-"""Configs: what a run is, made from layers of YAML, cards, recipes and flags."""
+"""Configs: what a run consists of, put together from YAML files, cards, recipes and flags."""

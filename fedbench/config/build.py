@@ -1,4 +1,4 @@
-"""From a resolved config to the things that it names."""
+"""Build what a resolved config names: the data set, model, metrics, executor and plugins."""
 
 from __future__ import annotations
 
@@ -26,14 +26,22 @@ def build(registry: Registry, kind: Literal["metric"], choice: Mapping[str, Any]
 @overload
 def build(registry: Registry, kind: Literal["executor"], choice: Mapping[str, Any]) -> Executor: ...
 def build(registry: Registry, kind: str, choice: Mapping[str, Any]) -> Any:
-    """Make the thing that a choice ``{name: ..., option: ...}`` names."""
+    """Build what a choice ``{name: ..., option: ...}`` names, with its options.
+
+    Raises:
+        ConfigError: for an unknown name or an invalid option.
+    """
     given = {k: v for k, v in choice.items() if k != "name"}
     cls = registry.get(kind, str(choice["name"])).value
     return options.build(cls, given, lambda path: ".".join((kind, *path)))
 
 
 def build_plugins(registry: Registry, config: RunConfig, watch: Watch = UNWATCHED) -> RunPlugins:
-    """Make the run's plugins and check that they fit together."""
+    """Build the run's plugins and check that they fit together.
+
+    Raises:
+        ConfigError: for an unknown plugin or an invalid option, or as `RunPlugins` says.
+    """
     return RunPlugins(
         [
             (name, options.build(registry.get("plugin", name).value, given, dotted(name)))
@@ -44,5 +52,5 @@ def build_plugins(registry: Registry, config: RunConfig, watch: Watch = UNWATCHE
 
 
 def dotted(name: str) -> options.Where:
-    """Return how errors name the options of ``name`` where no file gave them."""
+    """Return a function that names the options of ``name`` in errors: ``name.option``."""
     return lambda path: ".".join((name, *path))

@@ -1,4 +1,8 @@
-"""Cards: named, versioned protocols in YAML, with the source of each value."""
+"""Cards: named, versioned protocols in YAML, with a reason for each value.
+
+A protocol fixes what a comparison must hold constant: data, partition, model, training, number of
+rounds, and the rule that turns rounds into one accuracy.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from .model import digest
 
 @dataclass(frozen=True)
 class Published:
-    """A published value: method, column (``mean`` or a domain), a fraction, and its source."""
+    """A published accuracy: method, column (``mean`` or a domain), value in [0, 1], and source."""
 
     method: Annotated[str, Field(min_length=1)]
     column: Annotated[str, Field(min_length=1)]
@@ -25,7 +29,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Card:
-    """A named, versioned protocol: data, partition, model, rounds, training, accuracy rule."""
+    """A named, versioned protocol: config values, the reason for each, and published results."""
 
     name: str
     version: int
@@ -36,7 +40,7 @@ class Card:
 
     @property
     def hash(self) -> str:
-        """First 12 hex digits of the SHA-256 over version and values."""
+        """The first 12 hexadecimal digits of the SHA-256 over name, version and values."""
         return digest({**self.config, "card": self.name, "version": self.version})[:12]
 
 
@@ -44,7 +48,7 @@ def load_card(registry: Registry, name: str) -> Card:
     """Read the card ``name``.
 
     Raises:
-        ConfigError: when there is no such card or its file is malformed.
+        ConfigError: when there is no such card, or its file is malformed.
     """
     path = registry.get("card", name).value
     document = yamlfile.parse(path.read_text(encoding="utf-8"), str(path))

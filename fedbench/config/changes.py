@@ -1,4 +1,4 @@
-"""How a config differs from its method's recipe on its card, as tables and names show it."""
+"""How a config differs from its method's recipe on its card, in the form that tables show."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .model import KEYS, RunConfig
 from .resolve import resolve
 
 NO_CHANGE = ("method", "seed", "device", "executor", "origin")
-"""Keys of a config that say nothing about what is measured: names, repetitions, where it runs."""
+"""Config keys that say nothing about what is measured: names, repetitions, where it runs."""
 
 
 def describe_changes(registry: Registry, config: RunConfig) -> list[str]:
     """Return how a config differs from its recipe on its card: ``-hpal``, ``rounds=5``.
 
-    The keys of `NO_CHANGE` are left out. Empty when there is no recipe to compare with.
+    The keys in `NO_CHANGE` are left out. The list is empty when the config has no recipe.
     """
     if "recipe" not in config.origin:
         return []
@@ -47,7 +47,7 @@ def describe_changes(registry: Registry, config: RunConfig) -> list[str]:
 
 
 def _defaults(registry: Registry, name: str) -> dict[str, Any]:
-    """Return a plugin's options without any given; `{}` when it has required ones."""
+    """Return the default options of a plugin; ``{}`` when some option has no default."""
     try:
         return options.dump(options.build(registry.get("plugin", name).value, {}, dotted(name)))
     except ConfigError:

@@ -1,7 +1,7 @@
-"""The layers of a config: what the user gives, brought into one form and merged.
+"""The layers of a config: values from different sources, converted to one form and merged.
 
-A layer is a `Document`: data with the places that its values came from, so that an error can name
-them. The later layer wins.
+A layer is a `Document`: data together with where its values came from, so that an error can say it.
+Where two layers give the same key, the later one wins.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from .model import KEYS
 from .yamlfile import Document, KeyPath
 
 CHOICES = {"data": "dataset", "model": "model", "executor": "executor"}
-"""Config key -> kind of thing it names."""
+"""Config key -> the kind of thing that it names."""
 
 SHORT = ("recipe", "card")
-"""Keys of a YAML file that stand for a whole layer; a resolved config has none of them."""
+"""Keys of a YAML file that each stand for a whole layer; a resolved config has neither."""
 
 
 def given(
@@ -30,9 +30,9 @@ def given(
     sets: Sequence[str],
     flags: Mapping[str, Any],
 ) -> list[Document]:
-    """Return the user's own layers: the file, choices by flag, added plugins, ``--set``, flags.
+    """Return the user's layers: the file, choices by flag, added plugins, ``--set``, other flags.
 
-    Flags that name a data set, model or executor come before ``--set``, which may give their
+    Flags that choose a data set, model or executor come before ``--set``, which may set its
     options.
 
     Raises:
@@ -84,7 +84,7 @@ def _plus_layer(registry: Registry, name: str) -> Document:
 
 
 def add(into: dict[str, Any], layer: Document, sources: dict[KeyPath, Document]) -> None:
-    """Merge a layer into ``into`` and note in ``sources`` which keys it gave.
+    """Merge a layer into ``into`` and record in ``sources`` which keys it set.
 
     Raises:
         ConfigError: for a ``--set`` whose first part is neither a key nor a plugin of the run.
@@ -93,7 +93,7 @@ def add(into: dict[str, Any], layer: Document, sources: dict[KeyPath, Document])
 
 
 def _expand(data: Mapping[str, Any], plugins: Mapping[str, Any], layer: Document) -> dict[str, Any]:
-    """Turn plain names into choices and ``--set plugin.option`` into a nested key."""
+    """Turn plain names into choices, and ``--set plugin.option`` into a nested key."""
     result: dict[str, Any] = {}
     for key, value in data.items():
         if key in CHOICES and isinstance(value, str):
@@ -107,7 +107,7 @@ def _expand(data: Mapping[str, Any], plugins: Mapping[str, Any], layer: Document
         else:
             known = (*plugins, *(k for k in KEYS if k not in ("plugins", "origin")))
             raise ConfigError(
-                f"{layer.source}: {key!r} is no plugin of this run{did_you_mean(key, known)}"
+                f"{layer.source}: {key!r} is not a plugin of this run{did_you_mean(key, known)}"
             )
     return result
 
@@ -146,23 +146,23 @@ def replace(merged: dict[str, Any], replaced: Sequence[str]) -> None:
 
 
 def drop(merged: dict[str, Any], without: Sequence[str]) -> None:
-    """Leave plugins out.
+    """Remove the plugins that ``without`` names.
 
     Raises:
-        ConfigError: for one that is not there, naming the nearest.
+        ConfigError: for one that the run does not have, naming the nearest.
     """
     plugins = merged.get("plugins", {})
     for name in without:
         if name not in plugins:
             raise ConfigError(
-                f"--without {name}: it is no plugin of this run{did_you_mean(name, plugins)}"
+                f"--without {name}: it is not a plugin of this run{did_you_mean(name, plugins)}"
             )
     for name in without:
         plugins.pop(name, None)
 
 
 def outermost_first(registry: Registry, merged: dict[str, Any]) -> None:
-    """Put plugins whose class says ``outermost = True`` before all others."""
+    """Move plugins whose class states ``outermost = True`` before all others."""
     plugins = merged.get("plugins")
     if not isinstance(plugins, dict):
         return

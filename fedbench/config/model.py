@@ -1,4 +1,4 @@
-"""What a run's config holds: `RunConfig` and its parts."""
+"""The config of a run, `RunConfig`, and its parts: every value that the run depends on."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from . import yamlfile
 
 
 def digest(data: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of JSON-like data; the order of ``plugins`` counts, as in a run."""
+    """Return the SHA-256 of JSON-like data, for which the order of ``plugins`` counts."""
     plain = {**data, "plugins": list(data.get("plugins", {}).items())}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
 class Accuracy:
-    """How one number per domain is made from the rounds.
+    """The accuracy rule: how one number per domain is computed from the rounds.
 
-    ``last`` takes the last round, ``last_k`` the mean of the last ``k`` rounds, ``best`` the round
-    with the best mean over domains, which picks on test data.
+    ``last`` takes the last round, ``last_k`` the mean of the last ``k`` rounds, and ``best`` the
+    round with the best mean over domains, which selects the round on test data.
     """
 
     metric: Annotated[str, Field(description="the metric that is reported")] = "accuracy"
@@ -35,24 +35,26 @@ class Accuracy:
     )
     k: Annotated[int, Field(ge=1, description="how many rounds last_k averages")] = 5
     inference: Annotated[
-        str, Field(description="how a prediction is made: classifier, or a plugin's rule")
+        str, Field(description="how predictions are made: classifier, or a plugin's rule by name")
     ] = "classifier"
 
 
 @dataclass(frozen=True, eq=False)
 class Failures:
-    """What happens when a client's turn raises an error.
+    """The failure policy: what happens when a client's turn raises an error.
 
-    ``fail`` ends the run, ``skip`` goes on without the client, ``retry`` runs its turn again, up to
-    ``attempts`` times in all, and then goes on without it.
+    ``fail`` ends the run. ``skip`` continues the round without the client. ``retry`` runs the turn
+    again, up to ``attempts`` times in all, and then continues without the client.
     """
 
     policy: Annotated[
-        Literal["fail", "skip", "retry"], Field(description="what a failed client leads to")
+        Literal["fail", "skip", "retry"], Field(description="what happens when a client fails")
     ] = "fail"
-    attempts: Annotated[int, Field(ge=2, description="turns in all under retry")] = 3
+    attempts: Annotated[
+        int, Field(ge=2, description="with retry, how often a turn is tried in all")
+    ] = 3
     min_clients: Annotated[
-        int, Field(ge=1, description="the run ends when fewer clients of a round are left")
+        int, Field(ge=1, description="the run ends when fewer clients are left in a round")
     ] = 1
 
 
@@ -60,8 +62,8 @@ class Failures:
 class RunConfig:
     """Everything that a run depends on. Build one with `resolve` or `load`.
 
-    The fields are the keys of a config file, in the order in which it is written. A field counts
-    towards `hash` unless `NOT_HASHED` says why it does not.
+    The fields are the keys of a config file, in the order of the file. Every field counts towards
+    `hash` except those in `NOT_HASHED`, which states why.
     """
 
     method: Annotated[str, Field(description="a label for tables", min_length=1)] = "custom"
@@ -72,12 +74,12 @@ class RunConfig:
     device: Annotated[str, Field(description="cpu, cuda, cuda:1, mps")] = "cpu"
     precision: Annotated[
         Literal["fp32", "bf16"],
-        Field(description="of the forward pass; bf16: autocast, weights and sums stay fp32"),
+        Field(description="of the forward pass; bf16 uses autocast: weights and sums stay fp32"),
     ] = "fp32"
-    executor: Annotated[dict[str, Any], Field(description="where clients run: name, options")] = (
-        field(default_factory=lambda: {"name": "pool"})
-    )
-    failures: Annotated[Failures, Field(description="clients that fail")] = field(
+    executor: Annotated[
+        dict[str, Any], Field(description="where clients run: name and options")
+    ] = field(default_factory=lambda: {"name": "pool"})
+    failures: Annotated[Failures, Field(description="what happens when a client fails")] = field(
         default_factory=Failures
     )
     accuracy: Annotated[Accuracy, Field(description="the accuracy rule")] = field(
@@ -103,10 +105,10 @@ class RunConfig:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over all that the result depends on: every key but those of `NOT_HASHED`.
+        """The SHA-256 over all that the result depends on: every key except those in `NOT_HASHED`.
 
-        Keys of `LATER` count only when they are not the default, so that a run of an earlier
-        version keeps its hash.
+        A key in `LATER` counts only when its value is not the default, so that runs of earlier
+        versions keep their hashes.
         """
         data = {k: v for k, v in self.to_dict().items() if k not in NOT_HASHED}
         return digest({k: v for k, v in data.items() if k not in LATER or v != LATER[k]})
@@ -118,14 +120,14 @@ class RunConfig:
 
 
 KEYS = tuple(f.name for f in fields(RunConfig))
-"""The keys of a resolved config, in the order of the YAML file."""
+"""The keys of a resolved config, in the order of its YAML file."""
 
 NOT_HASHED: Mapping[str, str] = {
     "method": "a label, which changes no number",
-    "executor": "every executor gives the same bits",
-    "origin": "says where the values came from; the values themselves count",
+    "executor": "every executor produces the same bits",
+    "origin": "states where the values came from; the values themselves count",
 }
 """Key -> why the result does not depend on it."""
 
 LATER: Mapping[str, Any] = {"precision": "fp32", "failures": options.dump(Failures())}
-"""Keys that came after version 0.1, with their defaults; see `RunConfig.hash`."""
+"""Keys that were added after version 0.1, with their defaults; see `RunConfig.hash`."""

@@ -1,8 +1,8 @@
-"""From a method's name, a YAML file and flags to one frozen config that names everything.
+"""Resolve a method's name, a YAML file and flags into one frozen config that states every value.
 
-Layers, the later one wins: built-in defaults, the card (the data set's protocol), the recipe (the
-method), the YAML file, ``--set``, flags. The resolved config holds every value, so that running it
-again needs no card or recipe and repeats the run.
+The config is made from layers, each overriding the ones before it: built-in defaults, the card (the
+data set's protocol), the recipe (the method), the YAML file, ``--set``, flags. The resolved config
+holds every value, so running it again repeats the run without a card or recipe.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def resolve(
         registry: what is installed.
         method: a recipe's name; may come from the file's ``recipe`` key instead.
         file: a parsed YAML file, whole or partial.
-        card: a card's name; default the file's ``card`` key, else the data set's own card.
+        card: a card's name; default the file's ``card`` key, or else the data set's own card.
         sets: ``key=value`` with dotted keys: ``hpcl.temperature=0.1``, ``rounds=5``.
         without: plugins to leave out.
-        plus: plugins to add with their defaults, last in order; ``sets`` may give them options.
+        plus: plugins to add with their defaults, last in order; ``sets`` may set their options.
         flags: top-level keys given as flags; ``data`` and ``model`` as plain names.
 
     Raises:
-        ConfigError: naming the file, line and key, and the nearest right name.
+        ConfigError: naming the file, line and key, and the nearest valid name.
     """
     shorts = dict(file.data) if file else {}
     user = layers.given(registry, file, plus, sets, flags or {})
@@ -90,7 +90,7 @@ def _is_whole(file: Document | None) -> bool:
 
 
 def _card_layer(registry: Registry, name: str | None) -> tuple[Document | None, dict[str, str]]:
-    """Return the card's values, and what the config says of where they came from."""
+    """Return the card's values and what ``origin`` says about them."""
     if not name:
         return None, {}
     found = load_card(registry, str(name))
@@ -101,7 +101,7 @@ def _card_layer(registry: Registry, name: str | None) -> tuple[Document | None, 
 def _recipe_layer(
     registry: Registry, name: str | None, named_by: Document | None
 ) -> tuple[Document | None, Sequence[str]]:
-    """Return the method's plugins, and which plugins of the card it replaces."""
+    """Return the method's plugins and the names of the card's plugins that it replaces."""
     if name is None:
         return None, ()
     recipe = _named(registry, "recipe", str(name), named_by, "recipe").value
@@ -129,9 +129,9 @@ def _require_enough(file: Document | None, card: Document | None, recipe: Docume
 
 
 def _default_card(registry: Registry, user: Iterable[Document]) -> str | None:
-    """Return the card of the data set that the user names, or of the one that calls itself default.
+    """Return the card of the data set that the user names, or of the default data set.
 
-    A data set's class may carry ``card``, a card's name, and ``default = True``.
+    A data set's class may state ``card``, a card's name, and ``default = True``.
     """
     name, named_by = None, None
     for layer in user:
@@ -148,7 +148,7 @@ def _default_card(registry: Registry, user: Iterable[Document]) -> str | None:
 
 
 def _named(registry: Registry, kind: str, name: str, layer: Document | None, key: str) -> Entry:
-    """Look ``name`` up; an error begins with the place of ``key`` in ``layer``."""
+    """Look up ``name``; an error begins with the place of ``key`` in ``layer``."""
     try:
         return registry.get(kind, name)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""The JSON schema of config files, for editors, made from what is installed."""
+"""The JSON schema of config files, with which editors complete and check them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .model import RunConfig
 
 
 def json_schema(registry: Registry) -> dict[str, Any]:
-    """Return a JSON schema of config files, for editors, made from what is installed."""
+    """Return a JSON schema of config files, made from the plugins that are installed."""
     base = options.schema(RunConfig)
 
     def choice(kind: str) -> dict[str, Any]:

@@ -16,24 +16,24 @@ KeyPath: TypeAlias = tuple[str, ...]
 
 
 DEPTH = 100
-"""Levels of the deepest nesting that is read."""
+"""How many levels of nesting are read at most."""
 
 LIMIT = 4_000_000
-"""Bytes of the longest text that is read."""
+"""How many bytes of text are read at most."""
 
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the scalars of YAML 1.2's core schema.
 
-    So ``1e-3`` is a number and ``012`` is 12, while ``off``, ``no``, ``1:30``, ``1_000`` and dates
-    are text.
+    ``1e-3`` is a number and ``012`` is 12, while ``off``, ``no``, ``1:30``, ``1_000`` and dates are
+    text.
     """
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - a class attribute of PyYAML
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quote what our reader, or one of YAML 1.1, would take for something else than text."""
+    """SafeDumper that quotes text which our reader or one of YAML 1.1 would not read as text."""
 
 
 _TAG = "tag:yaml.org,2002:"
@@ -53,7 +53,7 @@ for _kind, _form, _first in (
 
 
 def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
-    """Read an integer; Python itself would take ``012`` for a mistake."""
+    """Read an integer; Python's own rules would reject ``012``."""
     base = {"0o": 8, "0x": 16}.get(node.value[:2], 10)
     return int(node.value, base)
 
@@ -97,7 +97,7 @@ def parse(text: str, source: str) -> Document:
         loader = _Loader(text)
         depth = 0
         for event in yaml.parse(text, Loader=_Loader):
-            # Refused at once: PyYAML's time grows with the square of the depth.
+            # Refused here already, because PyYAML's time grows with the square of the depth.
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > DEPTH:
@@ -125,30 +125,38 @@ def parse(text: str, source: str) -> Document:
 
 
 def scalar(text: str) -> Any:
-    """Read one YAML value, as ``--set`` takes it: ``0.1``, ``true``, ``[1, 2]``, plain text."""
+    """Return one YAML value as ``--set`` accepts it: ``0.1``, ``true``, ``[1, 2]``, plain text.
+
+    Raises:
+        ConfigError: for text that is not one YAML value.
+    """
     data = parse(f"value: {text}", "--set").data
     if len(data) > 1:
-        raise ConfigError("--set: one value, not several lines")
+        raise ConfigError("--set: give one value, not several lines")
     return data["value"]
 
 
 def read(path: Path) -> Document:
-    """Parse the YAML file at ``path``."""
+    """Parse the YAML file at ``path``.
+
+    Raises:
+        ConfigError: when it cannot be read, is too long, or is not valid as in `parse`.
+    """
     try:
         with path.open("rb") as file:
             raw = file.read(LIMIT + 1)
         if len(raw) > LIMIT:
-            raise ConfigError(f"{path}: longer than {LIMIT} bytes; this is no config")
+            raise ConfigError(f"{path}: longer than {LIMIT} bytes; this is not a config")
         text = raw.decode("utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't be read: {error}") from error
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
     return parse(text, str(path))
 
 
 def dump(data: dict[str, Any]) -> str:
-    """Write ``data`` as YAML, keys in their order; `parse` reads back the same data."""
+    """Return ``data`` as YAML with its keys in order; `parse` reads back the same data."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
@@ -192,7 +200,7 @@ def _scalar(loader: _Loader, node: yaml.Node, path: KeyPath, source: str) -> Any
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
     if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{where}: {value} is no finite number")
+        raise ConfigError(f"{where}: {value} is not a finite number")
     if isinstance(value, str) and not value.isascii():
         try:
             value.encode()

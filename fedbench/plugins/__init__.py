@@ -1,1 +1,1 @@
-"""Plugins: what is installed, what it must be like, and the hooks of one run."""
+"""Plugins: which ones are installed, the rules that they must keep, and the hooks of one run."""

@@ -1,8 +1,9 @@
-"""Discovery: which installed packages bring plugins, and loading them one by one.
+"""Discovery: find the installed packages that provide plugins and load them.
 
-Packages are found through entry points of the group ``fedbench`` and loaded one by one: one that
-breaks is remembered and reported only when a run asks for something that nobody else provides. The
-module that an entry point names says which hook API it was written for, ``fedbench_api = 1``.
+Packages are found through entry points of the group ``fedbench`` and loaded one by one. A package
+that fails to load does not affect the others: the error is kept, and it is reported only when a run
+needs something that no loaded package provides. The module that an entry point names states which
+hook API it was written for, ``fedbench_api = 1``.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ class Source:
 
     Args:
         package: the distribution's name.
-        version: the distribution's.
+        version: the distribution's version.
         value: what the entry point names, ``module`` or ``module:object``.
-        point: the entry point; ``None`` when the distribution's list of them can't be read.
-        loads: whether it is loaded; ``FEDBENCH_PLUGINS`` may leave it out.
-        problem: why it can't be read.
+        point: the entry point; ``None`` when the distribution's list of them cannot be read.
+        loads: whether it is loaded; ``FEDBENCH_PLUGINS`` may exclude it.
+        problem: why it cannot be read.
     """
 
     package: str
@@ -41,21 +42,21 @@ class Source:
 
     @property
     def label(self) -> str:
-        """The package and what of it is loaded, for messages."""
+        """The package and the module that is loaded from it, for messages."""
         return f"{self.package} ({self.value})"
 
     @property
     def file(self) -> str:
-        """Where the module's code is, found without importing it; empty when it isn't found."""
+        """The path of the module's code, found without importing it; empty when not found."""
         path, origin = None, ""
         parts = self.value.partition(":")[0].strip().split(".")
         for end in range(1, len(parts) + 1):
-            if end > 1 and path is None:  # what should hold the module is no package
+            if end > 1 and path is None:  # the parent of the module is not a package
                 return ""
             try:
                 tried = (f.find_spec(".".join(parts[:end]), path) for f in sys.meta_path)
                 spec = next((s for s in tried if s), None)
-            except Exception:  # a name or a folder that nothing can be looked up in
+            except Exception:  # a name or a folder in which nothing can be looked up
                 return ""
             if spec is None:
                 return ""
@@ -79,7 +80,7 @@ def sources() -> list[Source]:
             package, version = printable(str(dist.name)), printable(str(dist.version))
         except Exception as error:  # a damaged installation must not break the others
             where = printable(os.path.basename(str(getattr(dist, "_path", dist))))
-            why = f"its metadata can't be read: {type(error).__name__}: {first_line(error)}"
+            why = f"its metadata cannot be read: {type(error).__name__}: {first_line(error)}"
             found[where, ""] = Source(where, "", "entry_points.txt", None, problem=why)
             continue
         if homes.setdefault(_normal(package), dist) is not dist:
@@ -96,7 +97,7 @@ def sources() -> list[Source]:
 
 
 def _normal(package: str) -> str:
-    """Return a distribution's name as package indexes compare it."""
+    """Return a distribution's name in the form in which package indexes compare names."""
     return re.sub(r"[-_.]+", "-", package).lower()
 
 
@@ -117,7 +118,7 @@ def _wanted(packages: Sequence[str]) -> set[str] | None:
 def discover() -> Registry:
     """Load every package of the entry-point group, one by one, and return the registry.
 
-    With ``FEDBENCH_PLUGINS=name,name`` only those packages are loaded, beside the bundled ones.
+    With ``FEDBENCH_PLUGINS=name,name`` only those packages and the bundled ones are loaded.
 
     Raises:
         ConfigError: when ``FEDBENCH_PLUGINS`` names a package that is not installed.

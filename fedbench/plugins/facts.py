@@ -1,7 +1,7 @@
-"""What a class says of itself in class attributes: read in one place, with types checked.
+"""What a class states about itself in class attributes: read in one place, with types checked.
 
-Options are dataclass fields; these are not. They are ``ClassVar``s, and those with a default may be
-left out. `fedbench.plugins.rules` checks them when a class is registered.
+Options are dataclass fields; these facts are ``ClassVar``s, and those with a default may be left
+out. `fedbench.plugins.rules` checks them when a class is registered.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What a data set's class says of itself.
+    """What a data set's class states about itself.
 
     Args:
         card: the protocol card that its runs use by default.
         default: whether runs that name no data set use this one.
         embedded: whether the data is inside the package, so that nothing has to be fetched.
         size: how much data there is, in words.
-        licence: of the data.
-        source: where files come from that have to be brought by hand.
+        licence: the licence of the data.
+        source: where to get files that have to be obtained by hand.
         classes: names of the classes, where they are known without the files.
         domains: names of the domains, where they are known without the files.
     """
@@ -48,7 +48,7 @@ class DatasetFacts:
 
 @dataclass(frozen=True)
 class PluginFacts:
-    """What a run plugin's class says of itself.
+    """What a run plugin's class states about itself.
 
     Args:
         requires: plugins that must come before it in a run.
@@ -61,14 +61,14 @@ class PluginFacts:
 
 @dataclass(frozen=True)
 class MetricFacts:
-    """What a metric's class says of itself, always.
+    """What a metric's class states about itself; both are required.
 
     Args:
-        higher_is_better: which of two domains is the worse one, and which round the best.
+        higher_is_better: decides which domain is the worst and which round is the best.
         unit: how its numbers are shown.
     """
 
-    higher_is_better: Annotated[bool, Field(description="whether the higher number is the better")]
+    higher_is_better: Annotated[bool, Field(description="whether a higher number is better")]
     unit: Annotated[
         Unit,
         Field(
@@ -79,16 +79,16 @@ class MetricFacts:
 
 
 def facts(form: type[T], cls: type, who: str = "") -> T:
-    """Return what ``cls`` says of itself, in the form of one of the classes above.
+    """Return what ``cls`` states about itself, as an instance of ``form``.
 
     Args:
         form: `DatasetFacts`, `MetricFacts` or `PluginFacts`.
-        cls: a registered class; attributes that are options of its own are no facts.
-        who: what the class is called in an error; default its own name.
+        cls: a registered class; an attribute that is one of its options is not a fact.
+        who: what to call the class in an error; default its name.
 
     Raises:
-        PluginError: for a class attribute of another type than its fact has, or one that is
-            missing and has no default.
+        PluginError: for a class attribute of the wrong type, or one that is missing and has no
+            default.
     """
     found = _read(form, cls, who or cls.__name__)  # type: ignore[arg-type]
     assert isinstance(found, form)

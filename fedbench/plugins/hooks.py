@@ -20,11 +20,12 @@ class RunPlugins:
 
     Args:
         plugins: (name, instance) in YAML order.
-        watch: what sees every call of a hook.
+        watch: what observes every call of a hook.
 
     Raises:
-        ConfigError: when a single hook has no base implementation or several, a plugin's
-            requirement is missing, or nothing gives a loss.
+        ConfigError: when a single hook has no base implementation or several, two plugins implement
+            a hook that only one may, no plugin returns a loss, or a plugin that another one
+            requires is missing or comes after it.
     """
 
     def __init__(self, plugins: Sequence[tuple[str, object]], watch: Watch = UNWATCHED) -> None:
@@ -32,8 +33,8 @@ class RunPlugins:
         registered = [(name, _watched(name, instance, watch)) for name, instance in self.plugins]
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(RunHooks)
-        # pluggy calls the last registered first, so registering in reverse gives YAML order, and
-        # makes the first wrapper in YAML order the outermost.
+        # pluggy calls the last registered plugin first, so registering them in reverse gives YAML
+        # order and makes the first wrapper in YAML order the outermost.
         for name, instance in reversed(registered):
             self._manager.register(instance, name=name)
         self.hook = self._manager.hook
@@ -80,19 +81,24 @@ class RunPlugins:
                     raise ConfigError(f"plugin {name!r} needs {needed!r} {where}")
 
     def calls(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
-        """Return the plugins of a list hook in YAML order, each with a function that calls it."""
+        """Return (plugin's name, function that calls it) in YAML order, for a hook of many plugins.
+
+        Args:
+            hook: a run hook that is not in `fedbench.hookspecs.SINGLE`.
+        """
         return self._calls[hook]
 
     def collect(self, hook: str, **arguments: Any) -> dict[str, Any]:
-        """Call a list hook plugin by plugin and join the mappings that they return.
+        """Call a hook plugin by plugin and join the mappings that the plugins return.
 
         Raises:
-            PluginError: when a plugin returns no mapping or two plugins return one key.
+            PluginError: when a plugin does not return a mapping, or two plugins return the same
+                key.
         """
         return {key: value for key, (_, value) in self.collect_owned(hook, **arguments).items()}
 
     def collect_owned(self, hook: str, **arguments: Any) -> dict[str, tuple[str, Any]]:
-        """Like `collect`, with the plugin's name beside each value."""
+        """Do as `collect` does, but return each value together with its plugin's name."""
         joined: dict[str, tuple[str, Any]] = {}
         for name, call in self.calls(hook):
             result = call(**arguments)
@@ -103,13 +109,15 @@ class RunPlugins:
                 )
             for key, value in result.items():
                 if key in joined:
-                    raise PluginError(f"plugins {joined[key][0]!r} and {name!r} both give {key!r}")
+                    raise PluginError(
+                        f"plugins {joined[key][0]!r} and {name!r} both return {key!r}"
+                    )
                 joined[key] = (name, value)
         return joined
 
 
 def _watched(name: str, plugin: object, watch: Watch) -> object:
-    """Return what to register for a plugin: itself in a run that nobody watches."""
+    """Return what to register for a plugin: the plugin itself if nobody watches the run."""
     return plugin if watch is UNWATCHED else Watched(name, plugin, marked(type(plugin)), watch)
 
 

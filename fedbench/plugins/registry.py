@@ -1,8 +1,7 @@
-"""Discovery of plugins, and the hooks of one run.
+"""The registry: everything that packages provide, by kind and name, and which package provides it.
 
-Packages are found through entry points of the group ``fedbench`` and loaded one by one: one that
-breaks is remembered and reported only when a run asks for something that nobody else provides. The
-module that an entry point names says which hook API it was written for, ``fedbench_api = 1``.
+A kind is a run plugin, data set, model, metric, executor, recipe (a method) or card (a protocol).
+Two packages may register the same name; that is an error only when a run asks for it.
 """
 
 from __future__ import annotations
@@ -29,19 +28,19 @@ from .rules import (
 GROUP = "fedbench"
 BUNDLED = "fedbench-toolkit"
 LIMIT = "FEDBENCH_PLUGINS"
-"""Environment variable: the packages to load beside the bundled ones, ``a,b``; default all."""
+"""Environment variable: the packages to load besides the bundled ones, ``a,b``; default all."""
 
 KINDS = {
     name.removeprefix("register_").removesuffix("s"): name
     for name in vars(DiscoveryHooks)
     if name.startswith("register_")
 }
-"""Kind of thing -> the discovery hook that registers it."""
+"""Kind -> the discovery hook that registers it."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered thing: its kind, name, object, and the distribution that provides it."""
+    """One registered thing: its kind and name, its value, and the distribution that provides it."""
 
     kind: str
     name: str
@@ -51,7 +50,7 @@ class Entry:
 
     @property
     def about(self) -> str:
-        """The first line of its docstring, or a recipe's own line."""
+        """The first line of its docstring; for a recipe, its ``about``."""
         text = inspect.getattr_static(self.value, "about", None)
         text = text if isinstance(text, str) else inspect.getdoc(self.value) or ""
         return text.strip().split("\n")[0]
@@ -64,13 +63,13 @@ class Entry:
 
 @dataclass
 class Registry:
-    """Everything that the environment's packages register, by kind and name."""
+    """Everything that the installed packages register, by kind and name."""
 
     entries: dict[tuple[str, str], list[Entry]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     """Package -> why it could not be loaded."""
     left_out: list[str] = field(default_factory=list)
-    """Packages that ``FEDBENCH_PLUGINS`` leaves out."""
+    """Packages that ``FEDBENCH_PLUGINS`` excludes."""
 
     def add(
         self,
@@ -83,13 +82,13 @@ class Registry:
         """Register a module or object that implements discovery hooks.
 
         Args:
-            module: it may state ``fedbench_api``; installed packages have to (``api_required``).
-            package: who provides it.
-            version: of the package.
-            api_required: refuse a module that doesn't state ``fedbench_api``.
+            module: it may state ``fedbench_api``; an installed package must (``api_required``).
+            package: the package that provides it.
+            version: the package's version.
+            api_required: whether to refuse a module that does not state ``fedbench_api``.
 
         Raises:
-            PluginError: when it breaks a rule; nothing of it is registered then.
+            PluginError: when it breaks a rule; then nothing from it is registered.
         """
         check_api(module, api_required)
         manager = pluggy.PluginManager(GROUP)
@@ -116,14 +115,14 @@ class Registry:
         return sorted(name for k, name in self.entries if k == kind)
 
     def all(self, kind: str) -> list[Entry]:
-        """Return every entry of ``kind``, sorted by name; colliding ones all appear."""
+        """Return every entry of ``kind``, sorted by name, including all that share a name."""
         return [e for n in self.names(kind) for e in self.entries[kind, n]]
 
     def get(self, kind: str, name: str) -> Entry:
         """Return the entry of that kind and name.
 
         Raises:
-            ConfigError: when there is none, naming the nearest, or when two packages provide it.
+            ConfigError: when there is none, naming the nearest name, or when there are several.
         """
         found = self.entries.get((kind, name), [])
         if len(found) == 1:
@@ -147,9 +146,9 @@ class Registry:
 
 
 def _offered(hook: str, function: Callable[[], object]) -> Mapping[str, Any]:
-    """Call one discovery hook. Directly, since pluggy would drop a ``None``."""
+    """Return what one discovery hook returns, called directly because pluggy drops a ``None``."""
     if check_marker("the package", hook, function).get("wrapper"):
-        raise PluginError(f"the package: {hook} can't be a wrapper")
+        raise PluginError(f"the package: {hook} cannot be a wrapper")
     offered = function()
     if not isinstance(offered, Mapping):
         raise PluginError(

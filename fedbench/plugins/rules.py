@@ -1,4 +1,4 @@
-"""What a package may register: every rule with the message that tells its author what to do."""
+"""What a package may register: each rule, with the message that tells the author what to do."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ RESERVED = frozenset(
     {"method", "recipe", "card", "origin", "seed", "rounds", "data", "model", "executor", "device"}
     | {"accuracy", "metrics", "inference", "plugins", "fedbench", "precision", "failures"}
 )
-"""Top-level keys of a config; a run plugin can't have such a name, since ``--set`` uses both."""
+"""Top-level config keys; a run plugin cannot have such a name, because ``--set`` accepts both."""
 
 LABELS = {"recipe": "method", "dataset": "data set"}
-"""What a kind is called in messages, where that is not its name."""
+"""What messages call a kind, where that differs from its name."""
 
 METHODS = {"dataset": "load", "model": "build", "metric": "__call__", "executor": "open"}
-"""What a class of that kind must have, beside its options."""
+"""The method that a class of each kind must have."""
 
 FACTS: Mapping[str, type] = {"dataset": DatasetFacts, "metric": MetricFacts}
-"""What a class of that kind says of itself."""
+"""What a class of each kind states about itself."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 
@@ -38,56 +38,58 @@ _REFUSED = {
     "trylast": "the order of the YAML file decides",
     "optionalhook": "an unknown hook is an error",
 }
-"""Arguments of ``@hookimpl`` that are not allowed, and why."""
+"""Arguments of ``@hookimpl`` that are not allowed, and what to do or know instead."""
 
 
 def check_api(module: object, required: bool) -> None:
     """Check the hook API that a package's module was written for, ``fedbench_api``.
 
     Raises:
-        PluginError: when it is another one than ours, or ``required`` and not stated.
+        PluginError: when it differs from this fedbench's, or is ``required`` and not stated.
     """
     stated = getattr(module, "fedbench_api", None)
     if stated is None and not required:
         return
     if stated is None:
         raise PluginError(
-            "it doesn't say which hook API it was written for; its author puts the line "
-            f"`fedbench_api = {HOOK_API}` into the module that the entry point names"
+            "it does not state which hook API it was written for; its author should add the line "
+            f"`fedbench_api = {HOOK_API}` to the module that the entry point names"
         )
     if type(stated) is not int:
         raise PluginError(f"fedbench_api must be a whole number like {HOOK_API}, got {stated!r}")
     if stated != HOOK_API:
         what = "fedbench-toolkit" if stated > HOOK_API else "the package"
         raise PluginError(
-            f"it was written for hook API {stated}, this fedbench has {HOOK_API}; upgrade {what}"
+            f"it was written for hook API {stated}, but this fedbench has {HOOK_API}; "
+            f"upgrade {what}"
         )
 
 
 def check_name(kind: str, name: object) -> None:
-    """Check a name: file names, ``--set`` and tables use it as it is.
+    """Check a name, because file names, ``--set`` and tables use it unchanged.
 
     Raises:
         PluginError: saying which characters are allowed.
     """
     label = LABELS.get(kind, kind)
     if not isinstance(name, str):
-        raise PluginError(f"the name of a {label} must be text, got {type(name).__name__}")
-    dots = kind not in ("plugin", "metric")  # --set divides at dots
+        raise PluginError(f"{label} names must be text, got {type(name).__name__}")
+    dots = kind not in ("plugin", "metric")  # --set splits at dots
     if len(name) > 64 or not _NAME.fullmatch(name) or ("." in name and not dots):
         inner = ", and dots inside" if dots else ""
         raise PluginError(
-            f"the name of a {label} is at most 64 letters, digits, - and _{inner}, got {name!r}"
+            f"{label} names must consist of at most 64 letters, digits, - and _{inner}, "
+            f"got {name!r}"
         )
     if kind == "plugin" and name in RESERVED:
-        raise PluginError(f"a plugin can't be called {name!r}: that is a top-level config key")
+        raise PluginError(f"a plugin cannot be called {name!r}: that is a top-level config key")
 
 
 def check_value(kind: str, name: str, value: object) -> None:
     """Check what is registered under a name.
 
     Raises:
-        PluginError: naming it, what it must be, and what it is.
+        PluginError: saying what it must be and what it is.
     """
     if kind == "recipe":
         _check_recipe(name, value)
@@ -106,7 +108,7 @@ def check_value(kind: str, name: str, value: object) -> None:
 
 
 def _check_recipe(name: str, value: object) -> None:
-    from ..types import Recipe  # only who registers a recipe waits for torch
+    from ..types import Recipe  # imports torch, which only packages with recipes should wait for
 
     if not isinstance(value, Recipe):
         raise PluginError(f"method {name!r} must be a Recipe, got {type(value).__name__}")
@@ -147,7 +149,7 @@ def check_schema(name: str, cls: type) -> None:
         options.schema(cls)
     except Exception as error:
         raise PluginError(
-            f"the options of {name!r} ({cls.__name__}) can't be validated: {first_line(error)}"
+            f"the options of {name!r} ({cls.__name__}) cannot be validated: {first_line(error)}"
         ) from error
 
 
@@ -167,10 +169,10 @@ def _rank(name: str) -> tuple[int, str]:
 
 
 def check_marker(who: str, name: str, function: object) -> dict[str, Any]:
-    """Check and return the arguments that ``@hookimpl`` was given.
+    """Check the arguments that ``@hookimpl`` was given and return them.
 
     Raises:
-        PluginError: for one that would change the order of calls or hide the hook's name.
+        PluginError: for an argument that would change the order of calls or the hook's meaning.
     """
     given: dict[str, Any] = getattr(function, "fedbench_impl", {})
     for argument, why in _REFUSED.items():
@@ -180,7 +182,7 @@ def check_marker(who: str, name: str, function: object) -> dict[str, Any]:
 
 
 def check_plugin_class(name: str, cls: object) -> None:
-    """Check a run plugin's class: options only, known hooks, no defaulted hook argument.
+    """Check a run plugin's class: options only, known hooks, no hook argument with a default.
 
     Raises:
         PluginError: naming the plugin, the hook and the rule.
@@ -224,14 +226,14 @@ def _called(cls: object) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return an error in one printable line, whatever it is."""
+    """Return the first line of any error's message that is not blank, printable."""
     try:
         text = next((line for line in str(error).splitlines() if line.strip()), "")
-    except Exception:  # an error of a stranger's, whose text raises
-        text = "(its message can't be read)"
+    except Exception:  # an exception class of a third party whose text raises
+        text = "(its message cannot be read)"
     return printable(text)
 
 
 def printable(text: str) -> str:
-    """Return text without control characters, at most 500 characters."""
+    """Return the first 500 characters of a text, with ``?`` for each that is not printable."""
     return "".join(c if c.isprintable() else "?" for c in text.strip())[:500]

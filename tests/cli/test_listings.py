@@ -82,7 +82,7 @@ class TestPlugins:
         install("other", OTHER)
         install("old", "")
         lines = fedbench("plugins").stdout.splitlines()
-        assert lines[-1].startswith("not loaded: old (old): PluginError: it doesn't say which hook")
+        assert lines[-1].startswith("not loaded: old (old): PluginError: it does not state which")
         monkeypatch.setenv("FEDBENCH_PLUGINS", "old")
         lines = fedbench("plugins").stdout.splitlines()
         assert "left out by FEDBENCH_PLUGINS: other (other)" in lines

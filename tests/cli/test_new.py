@@ -123,7 +123,7 @@ NO_NAMES = [
     ("a.b", f"'a.b' is no name: {RULE}, for example 'a-b'"),
     ("mine-", f"'mine-' is no name: {RULE}, for example 'mine'"),
     ("é", f"'é' is no name: {RULE}"),
-    ("seed", "a plugin can't be called 'seed': that is a top-level config key"),
+    ("seed", "a plugin cannot be called 'seed': that is a top-level config key"),
     (
         "fedprox",
         "there is a method 'fedprox' already, of fedbench-toolkit; choose another name, for "

@@ -154,8 +154,8 @@ MISTAKES = [
     (["run", "fedavg", "--set", "sgd.lrr=1"], "--set sgd.lrr=1: plugins.sgd.lrr: unknown option "),
     (["run", "fedavg", "--set", "sgd.lr=-1"], "--set sgd.lr=-1: plugins.sgd.lr: input should be "),
     (["run", "fedavg", "--without", "sgd"], "no plugin implements 'client_update'; a run needs "),
-    (["run", "fedavg", "--without", "hpal"], "--without hpal: it is no plugin of this run"),
-    (["run", "fedhpro", "--without", "hpall"], "--without hpall: it is no plugin of this run (did"),
+    (["run", "fedavg", "--without", "hpal"], "--without hpal: it is not a plugin of this run"),
+    (["run", "fedhpro", "--without", "hpall"], "--without hpall: it is not a plugin of this run "),
     (["run", "missing.yaml"], "missing.yaml: no such file"),
     (["run", "bad.yaml"], "bad.yaml:4: plugins.sgd.epochs: input should be a valid integer, got"),
     (["run", "two.yaml"], "2 plugins implement 'aggregate': fedavg, second; a run needs exactly"),
@@ -163,7 +163,7 @@ MISTAKES = [
     (["config", "fedhproo"], "no method 'fedhproo' (did you mean 'fedhpro'?)"),
     (["plugins", "show", "hpcll"], "nothing installed is called 'hpcll' (did you mean 'hpcl'?)"),
     (["data", "show", "digitz"], "no data set 'digitz' (did you mean 'digits'?)"),
-    (["run", "fedavg", "--device", "cuda:99"], "device 'cuda:99' can't be used here: "),
+    (["run", "fedavg", "--device", "cuda:99"], "device 'cuda:99' cannot be used here: "),
     (["run", "fedavg", "--out", "file/run"], "file/run can't be written: Not a directory"),
 ]
 

@@ -259,7 +259,7 @@ FILE_ERRORS = [
         "plugins:\n  sgd:\n    lr: fast",
         "mine.yaml:4: plugins.sgd.lr: input should be a valid number, got 'fast'",
     ),
-    ("plugins:\n  sgd: {lr: .nan}", "mine.yaml:3: plugins.sgd.lr: nan is no finite number"),
+    ("plugins:\n  sgd: {lr: .nan}", "mine.yaml:3: plugins.sgd.lr: nan is not a finite number"),
     ("plugins:\n  sgd: 3", "mine.yaml:3: plugins.sgd: input should be an object, got 3"),
     ("plugins: [sgd]", "mine.yaml:2: plugins: input should be an object, got ['sgd']"),
     (
@@ -293,11 +293,11 @@ def test_an_unknown_method_names_the_nearest(installed):
 SET_ERRORS = [
     ("sgd.lr=-1", "plugins.sgd.lr: input should be greater than 0, got -1"),
     ("sgd.lrr=1", "plugins.sgd.lrr: unknown option (did you mean 'lr'?)"),
-    ("sgd.lr=.inf", "inf is no finite number"),
+    ("sgd.lr=.inf", "inf is not a finite number"),
     ("sgd.lr=[", "not valid YAML: expected the node content, but found '<stream end>'"),
     ("sgd.lr=*x", "aliases (*x) are not allowed"),
-    ("sgdd.lr=1", "'sgdd' is no plugin of this run (did you mean 'sgd'?)"),
-    ("hpcl.temperature=1", "'hpcl' is no plugin of this run"),
+    ("sgdd.lr=1", "'sgdd' is not a plugin of this run (did you mean 'sgd'?)"),
+    ("hpcl.temperature=1", "'hpcl' is not a plugin of this run"),
     ("rounds=x", "rounds: input should be a valid integer, got 'x'"),
     ("sgd.lr", "write plugin.option=value, for example sgd.lr=0.01"),
     ("sgd..lr=1", "write plugin.option=value, for example sgd.lr=0.01"),
@@ -316,7 +316,7 @@ def test_without_a_plugin_that_is_not_there(installed):
     with pytest.raises(ConfigError) as caught:
         resolve(installed, "fedhpro", without=["hpall"])
     assert str(caught.value) == (
-        "--without hpall: it is no plugin of this run (did you mean 'hpal'?)"
+        "--without hpall: it is not a plugin of this run (did you mean 'hpal'?)"
     )
 
 

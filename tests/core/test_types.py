@@ -95,7 +95,7 @@ class TestPerClass:
     )
     def test_rows_must_agree(self, labels, values, counts):
         text = (
-            "PerClass needs labels (n,), values (n, ...), counts (n,) with one n; got "
+            "PerClass needs labels (n,), values (n, ...), counts (n,) with the same n; got "
             f"{labels}, {values}, {counts}"
         )
         with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
@@ -170,7 +170,7 @@ class TestSeal:
             seal(value, "upload 'x'")
         wrong = next(iter(value))
         assert str(caught.value) == (
-            f"upload 'x': {wrong!r} is no tensor; a mapping holds tensors by name"
+            f"upload 'x': {wrong!r} is not a tensor; a mapping holds tensors by name"
         )
 
 
@@ -226,7 +226,7 @@ class TestPayload:
     def test_a_missing_key_without_a_near_one_lists_all(self):
         with pytest.raises(PluginError, match=r"no 'x' in here \(known: mean, prototypes, w\)$"):
             Payload(VALUES, "here")["x"]
-        with pytest.raises(PluginError, match=r"no 'x' in here \(none is known\)$"):
+        with pytest.raises(PluginError, match=r"no 'x' in here \(there are none\)$"):
             Payload({}, "here")["x"]
 
     def test_asking_before_looking_up_is_no_error(self):

@@ -319,7 +319,7 @@ INDEX_DAMAGES: list[tuple[Callable[[str], str], str]] = [
         lambda t: t.replace("9,train", "11,test"),
         "expected 3 classes in the training examples, found 1",
     ),
-    (lambda t: "", "no column 'path' (none is known)"),
+    (lambda t: "", "no column 'path' (there are none)"),
 ]
 
 

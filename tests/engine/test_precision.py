@@ -102,7 +102,7 @@ def test_without_bf16_arithmetic_one_clear_line(
 ) -> None:
     monkeypatch.setattr(device, "_has_bf16", lambda device: False)
     Run(tiny_config(registry, precision="fp32"), registry=registry)
-    with pytest.raises(ConfigError, match=r"^precision 'bf16' can't be used on device 'cpu' of "):
+    with pytest.raises(ConfigError, match=r"^precision 'bf16' cannot be used on device 'cpu' of "):
         Run(tiny_config(registry, precision="bf16"), registry=registry)
 
 

@@ -36,7 +36,7 @@ def failing(add, run_tiny):
 
 # --- loss terms ----------------------------------------------------------------------------------
 
-SCALAR = "plugin 'bad': loss term 'term' must be a floating scalar tensor, got "
+SCALAR = "plugin 'bad': loss term 'term' must be a floating-point scalar tensor, got "
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_run_that_diverges_says_so(run_tiny):
 
 def test_no_term_at_all(failing):
     text = failing(PluginError, plugin(local_loss=lambda self: {}), without=["cross_entropy"])
-    assert text == "no plugin gave a loss term in round 1, client 0"
+    assert text == "no plugin returned a loss term in round 1, client 0"
 
 
 # --- the server ----------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def test_weights_that_a_server_update_makes_not_finite(failing):
         (
             "broadcast",
             {"weights": torch.zeros(1)},
-            "plugins 'fedavg' and 'bad' both give 'weights'",
+            "plugins 'fedavg' and 'bad' both return 'weights'",
         ),
         ("broadcast", None, "plugin 'bad': broadcast returned NoneType; return a mapping, {} for "
          "nothing"),
@@ -180,7 +180,7 @@ def test_what_server_hooks_return_is_checked(failing, hook, value, text):
 
 def test_a_server_hook_that_asks_for_what_is_not_there(failing):
     cls = plugin(broadcast=lambda self, state: {"x": state.entries["prototype"]})
-    assert failing(PluginError, cls) == "no 'prototype' in the server's state (none is known)"
+    assert failing(PluginError, cls) == "no 'prototype' in the server's state (there are none)"
 
 
 def test_an_unknown_inference_rule(registry, tiny_config):
@@ -260,8 +260,8 @@ def test_what_clients_send_and_keep_is_checked(add, run_tiny, act, text):
 @pytest.mark.parametrize(
     ("parts", "text"),
     [
-        ([], "the partition has no client"),
-        ([[0, 1], []], "the partition leaves client 1 without an example"),
+        ([], "the partition has no clients"),
+        ([[0, 1], []], "the partition leaves client 1 without examples"),
         ([[0], [72]], "the partition gives client 1 an index outside 0..71"),
         ([[-1]], "the partition gives client 0 an index outside 0..71"),
     ],
@@ -291,7 +291,7 @@ def test_a_model_has_a_linear_classifier(registry, tiny_config):
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
 def test_a_device_that_is_not_there(registry, tiny_config, device):
-    with pytest.raises(ConfigError, match=f"^device '{device}' can't be used here: ") as caught:
+    with pytest.raises(ConfigError, match=f"^device '{device}' cannot be used here: ") as caught:
         Run(tiny_config(registry, device=device), registry=registry).run()
     assert "\n" not in str(caught.value)
 

@@ -70,7 +70,7 @@ def test_a_package_that_breaks_a_rule_counts_as_broken(install):
     registry = discover()
     assert "watch" not in registry.names("plugin")
     assert registry.failures == {
-        "rude (rude)": "PluginError: a plugin can't be called 'seed': that is a top-level config "
+        "rude (rude)": "PluginError: a plugin cannot be called 'seed': that is a top-level config "
         "key"
     }
 
@@ -80,12 +80,12 @@ def test_a_package_that_breaks_a_rule_counts_as_broken(install):
     [
         (
             "",
-            "it doesn't say which hook API it was written for; its author puts the line "
-            "`fedbench_api = 1` into the module that the entry point names",
+            "it does not state which hook API it was written for; its author should add the line "
+            "`fedbench_api = 1` to the module that the entry point names",
         ),
         (
             "fedbench_api = 2",
-            "it was written for hook API 2, this fedbench has 1; upgrade fedbench-toolkit",
+            "it was written for hook API 2, but this fedbench has 1; upgrade fedbench-toolkit",
         ),
         ("fedbench_api = '1'", "fedbench_api must be a whole number like 1, got '1'"),
     ],
@@ -112,7 +112,7 @@ def test_a_package_states_the_hook_api_that_it_was_written_for(install, head, wh
         ("raise ValueError('\\n\\n\\x1b[31mred\\n')", "ValueError: ?[31mred"),
         (
             "class Mute(Exception):\n    def __str__(self): raise KeyError\nraise Mute",
-            "Mute: (its message can't be read)",
+            "Mute: (its message cannot be read)",
         ),
     ],
 )
@@ -146,7 +146,7 @@ def test_metadata_that_cannot_be_read_is_a_failure_of_its_package(install, file,
     assert registry.get("plugin", "watch")
     ((label, why),) = registry.failures.items()
     assert label == "bad-1.0.dist-info (entry_points.txt)"
-    assert why.startswith("its metadata can't be read: ")
+    assert why.startswith("its metadata cannot be read: ")
 
 
 @pytest.mark.parametrize("entry", ["?!", "missing", "bad:missing", "bad.inner", "bad:", ":x"])

@@ -195,7 +195,7 @@ def test_a_class_that_breaks_a_rule_is_refused_when_it_registers(registry, add, 
 
 @pytest.mark.parametrize("name", ["seed", "rounds", "plugins", "accuracy"])
 def test_a_plugin_cannot_have_the_name_of_a_config_key(add, name):
-    text = f"a plugin can't be called {name!r}: that is a top-level config key"
+    text = f"a plugin cannot be called {name!r}: that is a top-level config key"
     with pytest.raises(PluginError, match=exactly(text)):
         add(**{name: Observer})
 
@@ -205,7 +205,7 @@ def test_a_plugin_cannot_have_the_name_of_a_config_key(add, name):
     ["", ".", "..", "a/b", "../x", "a\\b", "a\nb", "a b", "-a", "é", "a.b", "x" * 65, "a\x1b[1m"],
 )
 def test_a_plugin_has_a_name_that_files_and_flags_can_carry(add, name):
-    text = f"the name of a plugin is at most 64 letters, digits, - and _, got {name!r}"
+    text = f"plugin names must consist of at most 64 letters, digits, - and _, got {name!r}"
     with pytest.raises(PluginError, match=exactly(text)):
         add(**{name: Observer})
 
@@ -218,12 +218,12 @@ def test_other_names_may_have_dots_inside(registry):
     assert "net-1.5" in registry.names("model")
     for name in ("net.", "a..b", ".net"):
         text = (
-            "the name of a model is at most 64 letters, digits, - and _, and dots inside, got "
+            "model names must consist of at most 64 letters, digits, - and _, and dots inside, got "
             f"{name!r}"
         )
         with pytest.raises(PluginError, match=exactly(text)):
             registry.add(offer(name), "other")
-    with pytest.raises(PluginError, match=exactly("the name of a model must be text, got int")):
+    with pytest.raises(PluginError, match=exactly("model names must be text, got int")):
         registry.add(offer(3), "other")
 
 
@@ -246,7 +246,7 @@ def test_other_names_may_have_dots_inside(registry):
             "method 'x': about and source must be ",
         ),
         ("cards", "card.yaml", "card 'x' must be a path, got str"),
-        ("models", Unresolved, "the options of 'x' (Unresolved) can't be validated: "),
+        ("models", Unresolved, "the options of 'x' (Unresolved) cannot be validated: "),
     ],
     ids=lambda value: value if isinstance(value, str) and value.isalpha() else "",
 )
@@ -269,8 +269,8 @@ def test_a_discovery_hook_returns_a_mapping(registry, offered):
 @pytest.mark.parametrize(
     ("stated", "text"),
     [
-        (2, "it was written for hook API 2, this fedbench has 1; upgrade fedbench-toolkit"),
-        (0, "it was written for hook API 0, this fedbench has 1; upgrade the package"),
+        (2, "it was written for hook API 2, but this fedbench has 1; upgrade fedbench-toolkit"),
+        (0, "it was written for hook API 0, but this fedbench has 1; upgrade the package"),
         ("1", "fedbench_api must be a whole number like 1, got '1'"),
         (True, "fedbench_api must be a whole number like 1, got True"),
     ],
@@ -290,7 +290,7 @@ def metric(**attributes: Any) -> type:
 
 
 NO_DIRECTION = (
-    " needs the class attribute higher_is_better (bool): whether the higher number is the better"
+    " needs the class attribute higher_is_better (bool): whether a higher number is better"
 )
 NO_UNIT = (
     " needs the class attribute unit (percent | plain): percent for a fraction of 1 that is shown "
@@ -544,11 +544,11 @@ class MeasuresOnServer:
 @pytest.mark.parametrize(
     ("one", "two", "text"),
     [
-        (Broadcasts, Broadcasts, "plugins 'one' and 'two' both give 'shared'"),
-        (Keeps, Keeps, "plugins 'one' and 'two' both give 'shared'"),
+        (Broadcasts, Broadcasts, "plugins 'one' and 'two' both return 'shared'"),
+        (Keeps, Keeps, "plugins 'one' and 'two' both return 'shared'"),
         (Keeps, Writes, "plugin 'two' writes 'shared', which belongs to 'one'"),
         (Writes, Writes, "plugin 'two' writes 'shared', which belongs to 'one'"),
-        (Loses, Loses, "plugins 'one' and 'two' both give loss term 'shared'"),
+        (Loses, Loses, "plugins 'one' and 'two' both return loss term 'shared'"),
         (Uploads, Uploads, "two plugins upload 'shared' in round 1, client 0"),
         (Measures, Measures, "metric 'shared' is reported twice in round 1, client 0"),
         (Measures, MeasuresOnServer, "plugin 'two': metric 'shared' is reported already"),
