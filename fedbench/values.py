@@ -32,7 +32,7 @@ class PerClass:
 
     Args:
         labels: (n,) int64, the class of each row.
-        values: (n, ...) floating, the rows.
+        values: (n, ...) floating-point, the rows.
         counts: (n,) int64, how many examples each row is made from.
 
     Raises:
@@ -101,7 +101,7 @@ def _check_type(name: str, value: object) -> None:
         raise ValueError(f"PerClass: {name} must be a tensor, got {type(value).__name__}")
     fits = value.is_floating_point() if name == "values" else value.dtype == torch.int64
     if not fits:
-        expected, call = ("floating", "float") if name == "values" else ("int64", "long")
+        expected, call = ("floating-point", "float") if name == "values" else ("int64", "long")
         given = str(value.dtype).removeprefix("torch.")
         raise ValueError(f"PerClass: {name} must be {expected}, got {given}; use {name}.{call}()")
 

@@ -221,7 +221,7 @@ class RayWorkers:
         # holds sockets, whose paths can have at most 107 characters.
         parent = tempfile.gettempdir()
         folder = tempfile.mkdtemp(prefix="fb-", dir=parent if len(parent) < 24 else "/tmp")
-        # It has a process session of its own, so that Ctrl-C does not end it before this process.
+        # Detached from this terminal, so that Ctrl-C does not end the guard before this process.
         script = str(Path(__file__).with_name("ray_guard.py"))
         command = [sys.executable, "-IS", script, folder, str(os.getpid())]
         self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)

@@ -1,4 +1,4 @@
-"""From names, files and flags to one config; what is wrong is named with file, line and key."""
+"""Names, files and flags are resolved into one config; an error names file, line and key."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_recipe_can_replace_the_cards_plugins(registry):
         resolve(registry, "alone")
 
 
-def test_set_gives_options_of_what_a_flag_names(registry):
+def test_set_sets_options_of_what_a_flag_chooses(registry):
     more = {"flags": {"model": "tiny_model"}, "sets": ["model.feature_size=3"]}
     assert resolve(registry, "fedavg", **more).model == {"name": "tiny_model", "feature_size": 3}
 
@@ -341,7 +341,7 @@ def test_an_error_in_a_flag(installed, flags, error):
     assert str(caught.value) == error
 
 
-def test_a_file_that_names_no_method_and_is_not_whole(installed):
+def test_a_file_that_names_no_method_and_is_incomplete(installed):
     with pytest.raises(ConfigError, match=r"^mine\.yaml: name a method"):
         from_text(installed, "rounds: 3")
 
@@ -371,7 +371,7 @@ def test_a_damaged_card_is_named(registry, text, error):
 
 
 def test_every_key_counts_towards_the_hash_or_the_reason_is_stated(registry):
-    """A new key can neither drop out of the file nor out of the hash without a word."""
+    """A new key cannot be missing from the file or the hash without anybody noticing."""
     config = resolve(registry, "fedavg", card="digits")
     assert list(config.to_dict()) == list(KEYS) == [f.name for f in fields(RunConfig)]
     assert set(NOT_HASHED) <= set(KEYS)
@@ -397,7 +397,7 @@ def test_every_key_counts_towards_the_hash_or_the_reason_is_stated(registry):
         assert (changed.hash == config.hash) == (key in NOT_HASHED), key
 
 
-def test_a_plugin_can_not_have_the_name_of_a_key():
+def test_a_plugin_cannot_have_the_name_of_a_key():
     assert {*KEYS, *SHORT} <= RESERVED
 
 

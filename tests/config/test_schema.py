@@ -1,4 +1,4 @@
-"""The JSON schema for editors accepts what we accept and refuses what we refuse."""
+"""The JSON schema for editors accepts and refuses the same config files as fedbench itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML as plain data: what is refused is refused with its line."""
+"""YAML files are read as plain data; anything else is refused with its line number."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_lines_are_known_for_every_key():
     assert document.where(("a", "b")) == "mine.yaml:3: a.b"
     assert document.where(("a", "c", "d")) == "mine.yaml:6: a.c.d"
     assert document.where(("e",)) == "mine.yaml:7: e"
-    # a key that is not there is found by its nearest parent
+    # a key that does not exist has the line of its nearest parent
     assert document.where(("a", "c", "x", "y")) == "mine.yaml:5: a.c.x.y"
     assert document.where(("z",)) == "mine.yaml: z"
     assert document.where(()) == "mine.yaml"

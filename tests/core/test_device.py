@@ -1,7 +1,7 @@
-"""Training on a device that is no CPU: nothing in the batch loop waits for it.
+"""Training on a device other than the CPU: nothing in the batch loop waits for the device.
 
-The device ``meta`` computes shapes only, so every look at a value (``item``, a mask as an index, a
-copy to the host) is an error on it. FedHPro's margin, one number a turn, is left out.
+The device ``meta`` computes only shapes, so reading a value (``item``, a mask as an index, a copy
+to the host) raises an error. FedHPro's margin, one number per turn, is left out.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def test_no_batch_waits_for_the_device(
         plugins=runtime.plugins,
         streams=runtime.streams,
     )
-    # what the methods' wrappers leave for the batch loop
+    # what the methods' wrappers put there for the batch loop
     ctx.scratch["fedprox.anchor"] = [p.detach().clone() for p in model.parameters()]
     ctx.scratch["hpcl.margin"] = (0, 0.1)
     if method == "moon":
@@ -59,7 +59,7 @@ def test_no_batch_waits_for_the_device(
     terms = {name for name in ctx._terms if name != "cross_entropy"}
     assert bool(terms) == (method != "fedavg")
     with pytest.raises(RuntimeError):
-        float(next(iter(ctx._terms.values())))  # the device does refuse
+        float(next(iter(ctx._terms.values())))  # the device does refuse to show a value
 
 
 def test_sending_to_a_cpu_copies_nothing() -> None:

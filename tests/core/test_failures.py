@@ -1,4 +1,4 @@
-"""A client that fails: the policy decides, the round counts, and every executor tells the same."""
+"""Clients that fail: the policy decides what happens, and every executor reports the same."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SKIP = {"policy": "skip"}
 
 @dataclass(frozen=True, eq=False)
 class Breaks:
-    """Raises in the clients ``who``, in the first ``times`` attempts, from round ``since`` on."""
+    """Fails the clients ``who`` in their first ``times`` attempts, from round ``since`` on."""
 
     who: tuple[int, ...] = (1,)
     times: int = 99
@@ -135,7 +135,7 @@ def test_a_retry_that_succeeds_gives_the_bits_of_a_turn_that_never_failed(
     ]  # fmt: skip
 
 
-def test_a_retry_that_never_succeeds_goes_on_without_the_client(
+def test_a_retry_that_never_succeeds_continues_without_the_client(
     broken: Callable[..., Run], without: Callable[..., Run]
 ) -> None:
     run = broken({"policy": "retry", "attempts": 4})
@@ -171,7 +171,7 @@ def test_a_round_ends_the_run_when_too_few_clients_are_left(
     assert isinstance(caught.value.__cause__, ClientFailed)
 
 
-def test_more_clients_than_are_selected_are_never_left(run_tiny: Callable[..., Run]) -> None:
+def test_requiring_more_clients_than_selected_ends_the_run(run_tiny: Callable[..., Run]) -> None:
     text = r"^round 1: 4 of 4 clients left, failures.min_clients is 5$"
     with pytest.raises(TooFewClients, match=text):
         run_tiny(failures={"min_clients": 5})
@@ -230,7 +230,7 @@ def test_reasons_are_not_hashed_but_kinds_are(broken: Callable[..., Run]) -> Non
     assert canonical_round(other) != canonical_round(result)
 
 
-def test_what_went_wrong_in_a_turn_that_counts(
+def test_a_fault_in_a_turn_whose_result_is_used_is_recorded(
     add: Callable[..., None], run_tiny: Callable[..., Run]
 ) -> None:
     @dataclass(frozen=True, eq=False)
@@ -322,7 +322,7 @@ def test_a_failure_survives_pickling_whatever_its_exception_is() -> None:
     import pickle
 
     class Local(Exception):
-        """Can't be found by pickle."""
+        """A class that pickle cannot find."""
 
     error = Local("deep inside")
     error.add_note("in round 1, client 2")

@@ -59,7 +59,7 @@ def test_every_call_starts_the_stream_anew_whatever_was_drawn_elsewhere():
 
 
 def test_the_numbers_never_change_between_releases():
-    # Old runs are repeated from their config alone, so these values are a promise.
+    # Old runs must be repeatable from their configs alone, so these values must never change.
     streams = Streams(0)
     assert streams.key("partition") == 337339598549294646933944585428934450733
     assert streams.numpy("partition").integers(0, 1000, 4).tolist() == [149, 186, 123, 505]

@@ -1,4 +1,4 @@
-"""Values that travel: rows per class, sealing, byte counts, digests, payloads."""
+"""Values that server and clients exchange: rows per class, sealing, sizes, digests, payloads."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ OTHERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.c
 
 
 def rows(*items: tuple[int, list[float], int]) -> PerClass:
-    """PerClass from (label, row, count)."""
+    """Return a PerClass made from (label, row, count) items."""
     labels, values, counts = zip(*items, strict=True)
     return PerClass(torch.tensor(labels), torch.tensor(values), torch.tensor(counts))
 
 
 def as_dict(value: PerClass) -> dict[int, tuple[list[float], int]]:
-    """PerClass with one row a class as {label: (row, count)}."""
+    """Return a PerClass that has one row per class as {label: (row, count)}."""
     labels = value.labels.tolist()
     assert len(set(labels)) == len(labels)
     return dict(
@@ -58,7 +58,7 @@ class TestPerClass:
         assert as_dict(many.average(by_count=True)) == {0: ([7.0], 2), 2: ([2.0], 4)}
 
     @given(st.data(), st.booleans())
-    def test_average_is_what_a_loop_gives(self, data, by_count):
+    def test_average_is_what_a_loop_computes(self, data, by_count):
         n = data.draw(st.integers(1, 12))
         labels = data.draw(st.lists(st.integers(0, 4), min_size=n, max_size=n))
         counts = data.draw(st.lists(st.integers(1, 9), min_size=n, max_size=n))
@@ -117,7 +117,7 @@ class TestPerClass:
 
     @pytest.mark.parametrize("dtype", [torch.int64, *OTHERS])
     def test_rows_are_floating(self, dtype):
-        text = f"PerClass: values must be floating, got {str(dtype)[6:]}; use values.float()"
+        text = f"PerClass: values must be floating-point, got {str(dtype)[6:]}; use values.float()"
         with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
             PerClass(torch.tensor([1]), torch.ones(1, 2).to(dtype), torch.tensor([3]))
 
@@ -229,7 +229,7 @@ class TestPayload:
         with pytest.raises(PluginError, match=r"no 'x' in here \(there are none\)$"):
             Payload({}, "here")["x"]
 
-    def test_asking_before_looking_up_is_no_error(self):
+    def test_asking_for_a_missing_key_without_looking_it_up_is_not_an_error(self):
         payload = Payload(VALUES, "here")
         assert "mean" in payload
         assert "x" not in payload

@@ -1,4 +1,4 @@
-"""Executors change where clients run, and no bit of the result."""
+"""Executors change where clients run, but not a bit of the result."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Fails:
 
 
 class Awkward(Exception):
-    """An exception that can't be unpickled."""
+    """An exception that cannot be unpickled."""
 
     def __init__(self, one: str, two: str) -> None:
         super().__init__(f"{one} and {two}")
@@ -124,7 +124,7 @@ def test_an_error_in_a_worker_is_the_same_error_in_the_parent(
     assert caught.value.__notes__ == ["in round 1, client 2"]
 
 
-def test_no_worker_is_left_when_a_run_ends_or_is_broken_off(
+def test_no_worker_is_left_when_a_run_ends_or_is_stopped_early(
     registry: Registry, tiny_config: Callable[..., Any], pids: list[int]
 ) -> None:
     run = Run(tiny_config(registry, rounds=3, executor=pool(2)), registry=registry)
@@ -172,7 +172,7 @@ def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
 
 
 def _alive(pid: str) -> bool:
-    """Whether a process runs; one that only waits to be buried does not."""
+    """Return whether a process is running; a zombie is not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
@@ -193,7 +193,7 @@ def test_results_come_in_client_order_and_few_wait(
 @pytest.mark.parametrize("size", [17, 1 << 16], ids=["too small", "large enough"])
 @pytest.mark.parametrize("copied", [True, False])
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_a_buffer_gives_back_what_was_put(size: int, copied: bool, channels_last: bool) -> None:
+def test_a_buffer_returns_what_was_put(size: int, copied: bool, channels_last: bool) -> None:
     buffer = Buffer(size)
     values = {
         "t": torch.arange(7, dtype=torch.float32).reshape(7, 1),
@@ -216,11 +216,11 @@ def test_a_buffer_gives_back_what_was_put(size: int, copied: bool, channels_last
     assert torch.equal(found["p"].values, values["p"].values)  # type: ignore[union-attr]
     assert torch.equal(found["m"]["a.b"], values["m"]["a.b"])  # type: ignore[index,call-overload]
     assert torch.equal(found["m"]["kernel"], values["m"]["kernel"])  # type: ignore[index,call-overload]
-    # Lies as a convolution uses it, if asked for.
+    # In the layout that convolutions use, if requested.
     assert found["m"]["kernel"].is_contiguous() != channels_last
 
 
-def test_a_large_copy_stays_as_it_is_while_it_is_used_and_its_memory_is_taken_again() -> None:
+def test_a_large_copy_stays_unchanged_while_in_use_and_then_its_memory_is_reused() -> None:
     buffer = Buffer(8 << 20)
 
     def copy(weights: dict[str, torch.Tensor]) -> Any:
@@ -256,7 +256,7 @@ def test_what_is_made_in_a_buffer_is_not_written_twice_and_is_lent_until_nothing
     assert returned == ["back"]
 
 
-def test_an_aggregator_may_hold_more_results_than_there_are_places_for(
+def test_an_aggregator_may_hold_more_results_than_there_are_slots(
     run_tiny: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = {"domains": {"clients_per_domain": 9, "examples": 3}}
@@ -276,7 +276,7 @@ def test_an_aggregator_may_hold_more_results_than_there_are_places_for(
     monkeypatch.setattr("fedbench.executors.pool.WAITING", 0)
     assert run_tiny("fedavg", executor=pool(2), extra=sizes).result()["weights_sha256"] == expected
     assert len(shared) == 2 * 18
-    for one in (shared[:18], shared[18:]):  # places come back after each round
+    for one in (shared[:18], shared[18:]):  # slots are free again after each round
         assert one[0]
         assert not one[-1]
 
@@ -287,7 +287,7 @@ def test_too_few_workers_are_refused(registry: Registry, tiny_config: Callable[.
 
 
 class Spied:
-    """An executor's workers that note who runs the test data."""
+    """Workers that record which test data they run."""
 
     def __init__(self, inner: Any, test: bool) -> None:
         self.inner, self.seen = inner, []
@@ -302,7 +302,7 @@ class Spied:
 
 
 @pytest.mark.parametrize("method", ["fedavg", "fedproto-aaai"])
-def test_test_data_goes_to_workers_that_take_it_and_the_bits_stay(
+def test_test_data_goes_to_workers_that_accept_it_and_the_bits_are_the_same(
     method: str, run_tiny: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fedbench.pipeline.EVAL_BATCH", 5)

@@ -1,8 +1,8 @@
-"""Ray changes where clients run, and no bit of the result; nothing of it outlives a run.
+"""Ray changes where clients run, but not a bit of the result, and no part of it outlives a run.
 
-One cluster for the module: two nodes on this machine's loopback, each with processes of its own.
-Workers cost seconds to start, so that most tests take those of the tests before them. Over 400
-lines, since a cluster is a module's fixture and takes too long to start for a second module.
+The module has one cluster: two nodes on this machine's loopback, each with its own processes.
+Workers take seconds to start, so most tests reuse those of earlier tests. The file is over 400
+lines long because the cluster is a module's fixture and takes too long to start for another module.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def on_ray(**options: Any) -> dict[str, Any]:
 
 
 def alive(session: int) -> dict[int, str]:
-    """The processes of a session and their command lines, without those that wait to be buried."""
+    """Return the processes of a session, without zombies, and their command lines."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -62,7 +62,7 @@ def alive(session: int) -> dict[int, str]:
 
 
 def end(session: int) -> None:
-    """Kill a session's processes, as a power cut would, the caller's own last."""
+    """Kill a session's processes as a power cut would, the calling process last."""
     for pid in sorted(alive(session), key=lambda pid: pid == os.getpid()):
         try:
             os.kill(pid, signal.SIGKILL)
@@ -71,7 +71,7 @@ def end(session: int) -> None:
 
 
 def until(true: Callable[[], bool]) -> bool:
-    """Whether it becomes true within 30 seconds."""
+    """Return whether ``true()`` becomes true within 30 seconds."""
     deadline = time.monotonic() + 30
     while not true():
         if time.monotonic() > deadline:
@@ -81,7 +81,7 @@ def until(true: Callable[[], bool]) -> bool:
 
 
 def gone(session: int, name: str = "") -> bool:
-    """Whether a session has, or soon has, no process with ``name`` in its command line."""
+    """Return whether a session soon has no process with ``name`` in its command line."""
     return until(lambda: not any(name in command for command in alive(session).values()))
 
 
@@ -94,7 +94,7 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Two nodes with one CPU each; `ray start` is a process, and a session, for each of them."""
+    """Start two nodes with one CPU each; each `ray start` is a process in its own session."""
     with socket.socket() as probe:
         probe.bind((HEAD, 0))
         address = f"{HEAD}:{probe.getsockname()[1]}"
@@ -150,7 +150,7 @@ def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture(scope="module")
 def connected(cluster: Cluster) -> Iterator[Any]:
-    """This process as a program that has called ``ray.init`` itself; both nodes are there."""
+    """Connect this process like a program that calls ``ray.init`` itself; wait for both nodes."""
     import ray
 
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
@@ -169,7 +169,7 @@ def kept() -> list[Any]:
 
 @pytest.fixture
 def reused(connected: Any, kept: list[Any], monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Workers go on to the next test instead of being ended; one that died is replaced."""
+    """Keep workers for the next test instead of stopping them; one that died is replaced."""
     free, new = list(kept), RayWorkers._new_worker
 
     def take(self: RayWorkers) -> Any:
@@ -207,7 +207,7 @@ def host(_: Worker) -> str:
 
 
 def mapping(worker: Worker) -> tuple[str, str, str, int]:
-    """Where a worker's training images lie: host, permissions, file and place in the file."""
+    """Return where a worker's training images are: host, permissions, file and place in it."""
     place = worker._runtime.data.train.inputs.data_ptr()
     for line in Path("/proc/self/maps").read_text().splitlines():
         span, permissions, offset, device, inode, *_ = line.split()
@@ -215,7 +215,7 @@ def mapping(worker: Worker) -> tuple[str, str, str, int]:
         if low <= place < high:
             where = place - low + int(offset, 16)
             return host(worker), permissions, f"{device} {inode}", where
-    raise AssertionError("the data lie nowhere")
+    raise AssertionError("the data is not in any mapping")
 
 
 @needs_ray
@@ -226,11 +226,11 @@ def test_the_workers_of_a_node_read_one_copy_of_the_data(
     places = connected.get([worker.__ray_call__.remote(mapping) for worker in reused])
     assert len(places) == 3
     assert all(permissions[3] == "s" for _, permissions, _, _ in places), "shared, not private"
-    assert len(set(places)) == 2, "one place a node"
+    assert len(set(places)) == 2, "one place per node"
 
 
 class Awkward(Exception):
-    """An exception that can't be unpickled."""
+    """An exception that cannot be unpickled."""
 
     def __init__(self, one: str, two: str) -> None:
         super().__init__(f"{one} and {two}")
@@ -288,7 +288,7 @@ def test_the_same_clients_are_faulty_on_two_nodes(
 
 @dataclass(frozen=True, eq=False)
 class Dies:
-    """Kills its process whenever client 1 trains, or only until a marker is there."""
+    """Kills its process whenever client 1 trains; with a marker, only until that file exists."""
 
     marker: str = ""
 
@@ -321,13 +321,13 @@ def test_a_client_that_kills_every_worker_ends_the_run_with_its_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     add(dies=Dies)
-    monkeypatch.setattr(executor, "ATTEMPTS", 2)  # each costs the start of a worker
+    monkeypatch.setattr(executor, "ATTEMPTS", 2)  # each has to start a worker
     with pytest.raises(WorkerDied, match="round 1, client 1: its worker died 2 times"):
         run_tiny(executor=on_ray(), extra={"dies": {}})
 
 
 @needs_ray
-def test_a_cluster_without_room_is_named(
+def test_a_cluster_without_room_is_reported(
     run_tiny: Callable[..., Run], connected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ConfigError, match="room for 0 of 1 workers of 8 CPU and 0 GPU each"):
@@ -339,7 +339,7 @@ def test_a_cluster_without_room_is_named(
 
 @dataclass(frozen=True, eq=False)
 class PowerCut:
-    """Ends all processes of the second node in the middle of a client's turn of round 2."""
+    """Kills all processes of the second node during a client's turn in round 2."""
 
     marker: str = ""
     node: int = 0
@@ -350,7 +350,7 @@ class PowerCut:
         if ctx.round == 2 and os.getsid(0) == self.node:
             Path(self.marker).touch()
             end(self.node)
-        if ctx.round == 2:  # the other node waits, so that this one does take part
+        if ctx.round == 2:  # the first node waits until the second has had a client
             assert until(Path(self.marker).exists), "the second node got no client"
         return trained
 
@@ -359,7 +359,7 @@ class PowerCut:
 def test_a_lost_nodes_clients_run_again_and_no_worker_is_left(
     run_tiny: Callable[..., Run], add: Callable[..., None], cluster: Cluster, tmp_path: Path
 ) -> None:
-    """The executor connects by the address here; the node's workers are the run's own."""
+    """Here the executor connects to the address itself, and the run has workers of its own."""
     import ray
 
     ray.shutdown()
@@ -394,7 +394,7 @@ print(run.result()["weights_sha256"], flush=True)
 
 
 def local(rounds: int, home: Path) -> subprocess.Popen[str]:
-    """Start a run on a Ray of its own, in a session of its own."""
+    """Start a run with its own Ray, in its own session."""
     home.mkdir(exist_ok=True)
     env = {**os.environ, "HOME": str(home), "TMPDIR": str(home)}
     return subprocess.Popen(
@@ -408,10 +408,10 @@ def local(rounds: int, home: Path) -> subprocess.Popen[str]:
 
 
 @needs_ray
-def test_two_runs_on_one_machine_never_meet_and_leave_nothing(
+def test_two_runs_on_one_machine_never_meet_and_leave_nothing_behind(
     run_tiny: Callable[..., Run], tmp_path: Path
 ) -> None:
-    """One ends in good order, the other is killed; Ray's own agents would take a minute to see."""
+    """One ends cleanly, the other is killed, which Ray's processes would notice after a minute."""
     whole = local(2, tmp_path / "whole")
     killed = local(10_000, tmp_path / "killed")
     try:
@@ -428,7 +428,7 @@ def test_two_runs_on_one_machine_never_meet_and_leave_nothing(
         assert until(lambda: not any(belongs(p, str(folders[0])) for p in processes()))
         text = whole.communicate(timeout=120)[0]
         assert text.split()[-1] == run_tiny().result()["weights_sha256"]
-        assert not alive(whole.pid), "after an orderly end there is nothing to wait for"
+        assert not alive(whole.pid), "after a clean end there is nothing to wait for"
     finally:
         for run in (whole, killed):
             end(run.pid)
@@ -440,7 +440,7 @@ def processes() -> list[Path]:
 
 
 def folders_of(session: int) -> list[Path]:
-    """The folders that the session's Ray was started with."""
+    """Return the folders that the session's Ray was started with."""
     words = " ".join(alive(session).values()).replace("=", " ").split()
     return list({Path(*Path(word).parts[:3]) for word in words if word.startswith("/tmp/fb-")})
 

@@ -1,4 +1,4 @@
-"""Packages are found one by one: a broken one, or two with one name, harm only who asks for it."""
+"""Packages are loaded one by one; a broken one, or a name registered twice, breaks nothing else."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_broken_package_leaves_the_others_working(install):
     assert list(registry.failures) == ["broken (broken)"]
 
 
-def test_a_broken_package_is_named_only_when_something_unknown_is_asked_for(install):
+def test_a_broken_package_is_named_only_when_something_unknown_is_requested(install):
     install("broken", BROKEN)
     registry = discover()
     text = f"no plugin 'sgdd' (did you mean 'sgd'?); {WHY}"
@@ -116,7 +116,7 @@ def test_a_package_states_the_hook_api_that_it_was_written_for(install, head, wh
         ),
     ],
 )
-def test_whatever_an_import_raises_is_one_line(install, source, why):
+def test_whatever_an_import_raises_is_reported_in_one_line(install, source, why):
     install("bad", source)
     install("fine", offers("watch"))
     registry = discover()
@@ -223,7 +223,7 @@ def test_a_limit_that_names_no_package_is_an_error(install, monkeypatch):
 def test_sources_say_what_would_be_loaded_and_load_nothing(install, monkeypatch):
     folder = install("ours", "raise SystemExit", version="2.1")
     install("theirs", offers("watch"), entry="theirs:things")
-    install("gone", "", entry="gone.json")  # a module is no package; json is another's
+    install("gone", "", entry="gone.json")  # there is gone, not gone.json
     monkeypatch.setenv("FEDBENCH_PLUGINS", "ours,gone")
     bundled, rest = sources()[:-3], sources()[-3:]
     assert {s.package for s in bundled} == {"fedbench-toolkit"}
@@ -280,7 +280,7 @@ CODE = ["os.system", "os:system", "../evil", "/srv/evil.py", "evil", "evil:Obser
         ("recipe: fedavg\ncard: {name}\n", "card"),
     ],
 )
-def test_yaml_names_no_code(installed, tmp_path, monkeypatch, text, kind, name):
+def test_yaml_cannot_name_code(installed, tmp_path, monkeypatch, text, kind, name):
     trap = tmp_path / "loaded"
     (tmp_path / "evil.py").write_text(f"open({str(trap)!r}, 'w')\n" + offers("evil"))
     monkeypatch.chdir(tmp_path)
@@ -298,7 +298,7 @@ def test_yaml_names_no_code(installed, tmp_path, monkeypatch, text, kind, name):
 @pytest.mark.parametrize(
     "tag", ["!!python/object/apply:os.system [id]", "!!python/name:os.system", "!evil {}"]
 )
-def test_yaml_carries_no_tags(tag):
+def test_yaml_cannot_have_tags(tag):
     with pytest.raises(ConfigError, match=r"^mine\.yaml:2: tags \(.*\) are not allowed$"):
         parse(f"recipe: fedavg\nmodel: {tag}\n", "mine.yaml")
 

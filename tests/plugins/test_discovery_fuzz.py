@@ -1,7 +1,7 @@
-"""Malformed packages thrown at discovery: none gets an error out of it, and a good one still works.
+"""Malformed packages never make discovery fail, and a good package beside them still works.
 
-Each example is a folder with a good package and up to three bad ones. Their modules are put
-together from pieces: what can be wrong with a hook's result, a name, a class, a module, an import.
+Each example is a folder with a good package and up to three bad ones. Their modules are assembled
+from pieces: what can be wrong with a hook's result, a name, a class, a module or an import.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ def put(folder: Path, package: str, source: str, entry: str) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(packages=st.lists(st.tuples(MODULES, ENTRIES), min_size=1, max_size=3))
-def test_a_malformed_package_harms_nobody_else(folder, installed, packages):
+def test_a_malformed_package_does_not_affect_others(folder, installed, packages):
     for old in folder.iterdir():
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     names = [f"fuzzed{number}" for number in range(len(packages))]
@@ -261,7 +261,7 @@ def test_a_malformed_package_harms_nobody_else(folder, installed, packages):
 
 
 def test_the_pieces_make_packages_that_load_and_ones_that_do_not(folder):
-    """The fuzz test would show nothing if everything failed for one reason."""
+    """The fuzz test would show nothing if all packages failed for the same reason."""
     for name, hook in (("fuzzed0", "register_models"), ("fuzzed1", "register_nothing")):
         source = f"{HEAD}\nfedbench_api = 1\n@hookimpl\ndef {hook}():\n    return {{'net': Good}}\n"
         shutil.rmtree(folder / f"{name}-1.0.dist-info", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a class says of itself in class attributes is typed, checked, and read in one place."""
+"""What a class states about itself in class attributes is typed, checked and read in one place."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from fedbench.testing import TinyData
 
 @dataclass(frozen=True, eq=False)
 class Plain:
-    """A data set that says nothing of itself."""
+    """A data set that states nothing about itself."""
 
-    size: int = 32  # an option, no fact
+    size: int = 32  # an option, not a fact
 
     def load(self, root: Path) -> Dataset:
         """Return tiny data."""
@@ -28,13 +28,13 @@ class Plain:
 
 
 class NotTheDefault(Plain):
-    """A data set that says that it is not the default one."""
+    """A data set that states that it is not the default."""
 
     default: ClassVar[bool] = False
 
 
 class Wrong(Plain):
-    """A data set that says something of the wrong type."""
+    """A data set that states a value of the wrong type."""
 
     default: ClassVar[Any] = "no"
 
@@ -43,7 +43,7 @@ def register(registry: Registry, **datasets: type) -> None:
     registry.add(SimpleNamespace(register_datasets=hookimpl(lambda: datasets)), "tests")
 
 
-def test_what_is_not_said_has_a_default_and_an_option_is_no_fact() -> None:
+def test_a_fact_that_is_not_stated_has_a_default_and_an_option_is_not_a_fact() -> None:
     assert facts(DatasetFacts, Plain) == DatasetFacts()
     assert facts(DatasetFacts, TinyData).classes == (), "there `classes` is a number, an option"
 

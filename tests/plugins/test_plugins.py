@@ -1,6 +1,6 @@
-"""Rules that plugins keep, each with the text that tells an author how to.
+"""The rules that plugins must keep, each with the error that tells an author what to do.
 
-Over 400 lines, since every rule has a plugin of its own that breaks it.
+This file is over 400 lines long because every rule needs a plugin that breaks it.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def test_a_plugin_cannot_have_the_name_of_a_config_key(add, name):
     "name",
     ["", ".", "..", "a/b", "../x", "a\\b", "a\nb", "a b", "-a", "é", "a.b", "x" * 65, "a\x1b[1m"],
 )
-def test_a_plugin_has_a_name_that_files_and_flags_can_carry(add, name):
+def test_a_plugin_has_a_name_that_files_and_flags_can_contain(add, name):
     text = f"plugin names must consist of at most 64 letters, digits, - and _, got {name!r}"
     with pytest.raises(PluginError, match=exactly(text)):
         add(**{name: Observer})
@@ -346,7 +346,7 @@ class Observer:
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """The least that a run needs."""
+    """The minimum that a run needs."""
 
     @hookimpl
     def partition(self): ...
@@ -413,7 +413,7 @@ def test_two_base_implementations_are_named_in_yaml_order():
         RunPlugins([("base", Base()), ("again", Aggregator())])
 
 
-def test_a_wrapper_is_no_base_implementation():
+def test_a_wrapper_is_not_a_base_implementation():
     text = "no plugin implements 'aggregate'; a run needs exactly one"
     with pytest.raises(ConfigError, match=exactly(text)):
         RunPlugins([("rest", NoAggregator()), ("wrap", Tag())])
@@ -425,7 +425,7 @@ def test_a_run_needs_a_loss(registry, tiny_config):
         tiny_config(registry, without=["cross_entropy"])
 
 
-def test_only_one_plugin_gives_personal_models():
+def test_only_one_plugin_provides_personal_models():
     text = "one and two both implement 'personal_models'; keep one"
     with pytest.raises(ConfigError) as caught:
         RunPlugins([("base", Base()), ("one", Personal()), ("two", Personal())])
@@ -448,7 +448,7 @@ CALLS: list[str] = []
 
 @dataclass(frozen=True, eq=False)
 class Tag:
-    """Says when it is called."""
+    """Records when it is called."""
 
     tag: str = "tag"
 
@@ -555,7 +555,7 @@ class MeasuresOnServer:
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
-def test_two_plugins_cannot_use_one_key(add, run_tiny, one, two, text):
+def test_two_plugins_cannot_use_the_same_key(add, run_tiny, one, two, text):
     add(one=one, two=two)
     run_tiny(rounds=1, extra={"one": {}})
     with pytest.raises(PluginError, match=exactly(text)):

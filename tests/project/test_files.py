@@ -1,4 +1,4 @@
-"""The project's own files agree: tasks, extras, hooks and versions that one names, another has."""
+"""The project's files agree: what one names (tasks, extras, hooks, versions), another has."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-PAGES = sorted(page for page in ROOT.glob("*.md") if page.name != "CHANGELOG.md")  # not the past
+PAGES = sorted(page for page in ROOT.glob("*.md") if page.name != "CHANGELOG.md")  # history
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 RECIPES = dict(re.findall(r"^([a-z-]+):[^\n]*\n((?:\t[^\n]*\n)*)", MAKEFILE, re.MULTILINE))
@@ -39,7 +39,7 @@ def words(text: str) -> list[str]:
 @pytest.mark.parametrize(
     "path", [".ci/run", ".github/PULL_REQUEST_TEMPLATE.md", "CONTRIBUTING.md", "RELEASING.md"]
 )
-def test_every_task_that_is_named_is_one(path: str) -> None:
+def test_every_task_that_a_file_names_exists(path: str) -> None:
     named = words(read(path))
     assert named
     assert set(named) <= set(RECIPES)
@@ -68,7 +68,7 @@ def test_every_script_of_a_task_exists() -> None:
 
 
 def test_install_names_every_extra() -> None:
-    """So that no test skips in CI for a missing package; pip only warns of an unknown extra."""
+    """CI must not skip a test for a missing package, and pip only warns of an unknown extra."""
     extras = set(PROJECT["optional-dependencies"])
     (named,) = re.findall(r"'\.\[(.*)\]'", RECIPES["install"])
     assert set(named.split(",")) == extras - {"test"}

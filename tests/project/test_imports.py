@@ -1,7 +1,7 @@
-"""The house has floors: a module imports only what lies below it, and no two import each other.
+"""Modules are on floors: a module imports only from floors below, and no imports are circular.
 
-The order is that of docs/architecture.md. Imports inside functions count. Imports for type checkers
-alone never run and may point upwards, but within a wing they make no circle either.
+The floors are those of docs/architecture.md. Imports inside functions count. Imports that are only
+for type checkers never run and may point upwards, but within a wing they are not circular either.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FLOORS = (
     ("ambient", "values", "device", "options", "random", "text", "watching"),
     ("errors",),
 )
-"""From the top down. Modules of one floor do not import each other, files of one wing may."""
+"""From the top down. Modules on one floor do not import each other; files of one wing may."""
 
 FLOOR = {place: -number for number, places in enumerate(FLOORS) for place in places}
 
@@ -100,12 +100,12 @@ def in_circles(arrows: Mapping[str, set[str]]) -> list[str]:
     return sorted(left)
 
 
-def test_no_circle_of_imports() -> None:
+def test_no_circular_imports() -> None:
     assert in_circles(ARROWS) == []
 
 
 @pytest.mark.parametrize("wing", sorted({name.split(".")[0] for name in FILES if "." in name}))
-def test_no_circle_within_a_wing_even_for_type_checkers(wing: str) -> None:
+def test_no_circular_imports_within_a_wing_even_for_type_checkers(wing: str) -> None:
     inside = {name: found for name, found in arrows(True).items() if name.split(".")[0] == wing}
     assert in_circles(inside) == []
 

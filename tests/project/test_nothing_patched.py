@@ -1,4 +1,4 @@
-"""Nothing that watches a run patches it: profiles and the kit go through `fedbench.watching`."""
+"""Nothing that watches a run patches it: profiling and the kit use `fedbench.watching`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ WATCHING = [
     *(ROOT / "testing").glob("*.py"),
 ]
 HOOKS = "register_optimizer_step_"
-"""Begins the names of torch's hooks on every optimiser of the process."""
+"""How the names of torch's hooks on every optimiser of the process begin."""
 
 
 def patches(code: str) -> Iterator[str]:
-    """Yield what replaces an attribute of another's object, or a hook on all of torch."""
+    """Yield code that replaces an attribute of a foreign object or puts a hook on all of torch."""
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in (
             "setattr",
