@@ -1,8 +1,8 @@
-"""State of the process that changes bits: set for each step of a run, and put back after it.
+"""Process-wide settings that change results: set for each step of a run and restored after it.
 
 Any package may set torch's switches when it is imported, and a caller may have autocast on. A run
 computes under the same switches whatever they are outside: one thread, gradients on, no autocast,
-float32 by default and in matrix products, oneDNN on, no deterministic algorithms forced.
+float32 by default and in matrix products, oneDNN on, deterministic algorithms not enforced.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 @dataclass(frozen=True)
 class Switch:
-    """One switch of torch: what it is called, how it is read and set, what a run needs."""
+    """One switch of torch: its name, how to read and set it, and the value that a run needs."""
 
     name: str
     get: Callable[[], Any]
@@ -29,7 +29,7 @@ class Switch:
 def _matmul_precision() -> str | None:
     try:
         return torch.get_float32_matmul_precision()
-    except RuntimeError:  # somebody used torch's newer switches, which are in the table too
+    except RuntimeError:  # torch's newer switches were used, which are in the table too
         return None
 
 
@@ -47,7 +47,7 @@ def _denormals_are_flushed() -> bool:
 
 
 def _fp32_switches() -> Iterator[Switch]:
-    """Yield the switches of float32 arithmetic that torch has since 2.9, with their defaults."""
+    """Yield the switches of float32 arithmetic that torch has since 2.9, set to their defaults."""
     mkldnn = torch.backends.mkldnn
     holders: dict[str, Any] = {"fp32 precision": torch.backends, "mkldnn fp32 precision": mkldnn}
     holders |= {
@@ -106,7 +106,7 @@ SWITCHES = (
 
 @contextmanager
 def settled() -> Iterator[None]:
-    """Compute under the switches that a run needs; put back what was there before."""
+    """Compute under the switches that a run needs, and restore the previous ones afterwards."""
     before = [(switch, switch.get()) for switch in SWITCHES]
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():

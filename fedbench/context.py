@@ -164,7 +164,7 @@ class ClientContext:
         Raises:
             PluginError: for a term that is not a floating-point scalar, or when two plugins return
                 a term of the same name.
-            NonFiniteError: for a NaN or infinite term; both name plugin, term, round and client.
+            NonFiniteError: for a NaN or infinite term, naming plugin, term, round and client.
         """
         with self.phase("forward"):
             output = forward(self.model, batch.inputs)
@@ -196,7 +196,7 @@ class ClientContext:
                 f"plugins {self._owners[name]!r} and {plugin!r} both return loss term {name!r}"
             )
         value = term.detach()
-        # Reading a value has to wait for a GPU, so there only the sum is checked, after training.
+        # On a GPU, reading a value means waiting, so there only the sum is checked, after training.
         if self.device.type == "cpu" and not math.isfinite(float(value)):
             self._not_finite(plugin, name, float(value))
         self._terms[name] = self._terms.get(name, 0) + value.double() * size
@@ -223,7 +223,7 @@ class ClientContext:
 
     @torch.no_grad()
     def embed(self, index: Tensor | None = None) -> tuple[Output, Tensor]:
-        """Run the current model over the client's examples in evaluation mode.
+        """Run the current model on the client's examples in evaluation mode.
 
         Args:
             index: (n,) int64, which examples; default all.

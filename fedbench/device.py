@@ -1,4 +1,4 @@
-"""Where a run computes: its device, one thread per client, and freed memory kept for reuse.
+"""Where a run computes: its device and cores, and freed memory that is kept for reuse.
 
 Training frees and allocates the same large buffers at every step. By default, glibc maps buffers
 above a threshold anew each time, and the page faults cost about a fifth of a training step (2.24 s

@@ -1,8 +1,8 @@
-"""Every hook of fedbench: the places in a run where plugin code is called.
+"""Every hook of fedbench: the points at which it calls the code of plugins.
 
 In federated learning, a server and clients train one model together. In each round the server sends
 the weights to some clients, each of them trains on its own data, and the server aggregates what
-they send back. As pseudocode, with the hooks by name::
+they send back. A run as pseudocode, with its hooks by name::
 
     data  = prepare_data(data)                               once, before round 1; chained
     parts = partition(data)                                  once; exactly one
@@ -95,7 +95,7 @@ class RunHooks:
 
         When: once, after ``prepare_data``.
         Returns: one (n_k,) index tensor into ``data.train`` per client, by client id; n_k >= 1.
-        Examples may be left out. None may be given out twice; core does not check that.
+        Examples may be left out, but none may be given out twice; core does not check that.
         """
 
     @hookspec
@@ -144,7 +144,7 @@ class RunHooks:
     def transform(self, inputs: Tensor, train: bool, rng: Generator) -> Tensor:
         """Transform a batch (B, ...) of float inputs; chained. Draw from ``rng`` for each sample.
 
-        When: on every batch: in training with ``train``, for test data and ``ctx.embed`` without.
+        When: on every batch; ``train`` is true in training, false for test data and ``ctx.embed``.
         Returns: the transformed inputs (B, ...).
         """
 
@@ -153,8 +153,8 @@ class RunHooks:
         """Train ``ctx.model`` on the client's data: one client's turn.
 
         When: once per selected client and round, in any process and any order. Wrappers run code
-        before and after the base implementation: ``ctx.upload(key, value)``,
-        ``ctx.metric(name, value)``, ``ctx.state[key] = value``.
+        before and after the base implementation, such as ``ctx.upload(key, value)``,
+        ``ctx.metric(name, value)`` or ``ctx.state[key] = value``.
         Returns: ``True`` from the base; a wrapper returns what its ``yield`` returned.
         """
 
@@ -180,8 +180,8 @@ class RunHooks:
     ) -> Weights:
         """Compute the new global weights from the clients' results.
 
-        When: on the server, once per round. ``results`` can be read once, in client-id order, while
-        clients are still running; keep no more of it than you need.
+        When: on the server, once per round. ``results`` can be iterated once, in client-id order,
+        while clients are still running; keep no more of it than you need.
         Returns: parameters and buffers by name, as in ``state.weights``; all finite.
         """
 
@@ -202,7 +202,7 @@ class RunHooks:
     ) -> Mapping[str, Callable[[Output], Tensor]]:
         """Offer ways to predict other than with the model's classifier.
 
-        When: at the end of every round, before the test data are scored.
+        When: at the end of every round, before the test data is scored.
         Returns: functions by name from an `Output` to class scores (B, C); ``{}`` for none. All are
         scored; ``accuracy.inference`` in the config names the one that is the run's accuracy.
         """

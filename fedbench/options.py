@@ -33,7 +33,7 @@ def build(cls: type[T], options: Mapping[str, Any], where: Where) -> T:
     """Return an instance of ``cls`` with the given options.
 
     Validation is strict (``lr: true`` is not a number) and takes JSON-like data, so lists become
-    tuples. ``where`` tells errors where an option was given.
+    tuples. ``where`` says where an option was given, for errors.
 
     Raises:
         ConfigError: for an unknown or missing key, a wrong type or a value out of bounds.

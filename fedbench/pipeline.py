@@ -1,4 +1,4 @@
-"""From raw inputs to model inputs: the steps that every batch goes through, to train or to test."""
+"""From raw inputs to model inputs: the steps of every batch, in training and in testing."""
 
 from __future__ import annotations
 

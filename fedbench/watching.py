@@ -50,7 +50,7 @@ class Watch:
         return run()
 
     def generate(self, call: Call, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        """Like `call`, for an implementation that yields: a wrapper, or an iterator of values."""
+        """Make a hook call whose implementation yields: a wrapper, or an iterator of values."""
         return (yield from steps)
 
     def phase(self, name: str) -> AbstractContextManager[None]:

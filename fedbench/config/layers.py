@@ -1,7 +1,7 @@
 """The layers of a config: values from different sources, converted to one form and merged.
 
-A layer is a `Document`: data together with where its values came from, so that an error can say it.
-Where two layers give the same key, the later one wins.
+A layer is a `Document`: data together with where its values came from, so that errors can name the
+place. Where two layers give the same key, the later one wins.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def _merge(
 
 
 def replace(merged: dict[str, Any], replaced: Sequence[str]) -> None:
-    """Leave out the plugins that a recipe replaces, as far as the card has them."""
+    """Remove the plugins that a recipe replaces; those that the card does not have are ignored."""
     for name in replaced:
         merged.get("plugins", {}).pop(name, None)
 

@@ -39,7 +39,7 @@ def resolve(
     Args:
         registry: what is installed.
         method: a recipe's name; may come from the file's ``recipe`` key instead.
-        file: a parsed YAML file, whole or partial.
+        file: a parsed YAML file, complete or partial.
         card: a card's name; default the file's ``card`` key, or else the data set's own card.
         sets: ``key=value`` with dotted keys: ``hpcl.temperature=0.1``, ``rounds=5``.
         without: plugins to leave out.
@@ -85,7 +85,7 @@ def load(registry: Registry, path: str | Path, **more: Any) -> RunConfig:
 
 
 def _is_whole(file: Document | None) -> bool:
-    """Whether a file needs neither card nor recipe."""
+    """Return whether a file needs neither card nor recipe."""
     return file is not None and {"data", "model", "plugins"} <= file.data.keys()
 
 
@@ -119,12 +119,12 @@ def _require_enough(file: Document | None, card: Document | None, recipe: Docume
     if recipe is None:
         raise ConfigError(
             f"{file.source if file else 'command line'}: name a method (recipe: NAME) or give "
-            "data, model and plugins in full; `fedbench config METHOD` prints a full file"
+            "data, model and plugins in full; `fedbench config METHOD` prints a complete file"
         )
     if card is None and not (file and {"data", "model"} <= file.data.keys()):
         raise ConfigError(
             "this data set has no card of its own; name one with --card, or give data, model and "
-            "the card's plugins in YAML (`fedbench config METHOD` prints a full file to edit)"
+            "the card's plugins in YAML (`fedbench config METHOD` prints a complete file to edit)"
         )
 
 

@@ -1,4 +1,4 @@
-"""The JSON schema of config files, with which editors complete and check them."""
+"""The JSON schema of config files, which editors use to complete and check them."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 Workers are forked after the data is loaded, so data and plugins are shared without a copy and no
 plugin is pickled. Tensors travel through memory that was mapped before the fork: uploads are sealed
-into it, large ones are averaged in place, and a pipe carries only their positions. A worker that
-dies is replaced and its client runs again. A worker whose parent dies ends.
+there, large ones are averaged there, and a pipe carries only their positions. A worker that dies is
+replaced and its client runs again. A worker ends when its parent does.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ ATTEMPTS = 3
 """How often a job may lose its worker before the run ends."""
 
 WAITING = 32 << 20
-"""Bytes of results that may wait for an earlier client; more of them balance the load better.
+"""How many bytes of weights may wait for an earlier client; more balance the load better.
 
-In any case at least 3 results per worker, and at most 16, beyond which nothing is gained.
+At least 3 results per worker may wait in any case, and at most 16; more would gain nothing.
 """
 
 

@@ -128,7 +128,7 @@ class Buffer:
         return values
 
     def lend(self, back: Callable[[], object]) -> npt.NDArray[np.uint8]:
-        """Return all bytes; ``back`` is called once nothing, no tensor either, uses them."""
+        """Return all bytes; ``back`` is called once no array and no tensor uses them any more."""
         array = np.frombuffer(self._map, dtype=np.uint8)
         weakref.finalize(array, back).atexit = False
         return array

@@ -98,7 +98,7 @@ class RunPlugins:
         return {key: value for key, (_, value) in self.collect_owned(hook, **arguments).items()}
 
     def collect_owned(self, hook: str, **arguments: Any) -> dict[str, tuple[str, Any]]:
-        """Do as `collect` does, but return each value together with its plugin's name."""
+        """Call a hook as `collect` does, and return each value with its plugin's name."""
         joined: dict[str, tuple[str, Any]] = {}
         for name, call in self.calls(hook):
             result = call(**arguments)

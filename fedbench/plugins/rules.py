@@ -38,7 +38,7 @@ _REFUSED = {
     "trylast": "the order of the YAML file decides",
     "optionalhook": "an unknown hook is an error",
 }
-"""Arguments of ``@hookimpl`` that are not allowed, and what to do or know instead."""
+"""Arguments of ``@hookimpl`` that are not allowed, and why or what to do instead."""
 
 
 def check_api(module: object, required: bool) -> None:
@@ -226,10 +226,10 @@ def _called(cls: object) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of any error's message that is not blank, printable."""
+    """Return the first line of an error's message that is not blank, made printable."""
     try:
         text = next((line for line in str(error).splitlines() if line.strip()), "")
-    except Exception:  # an exception class of a third party whose text raises
+    except Exception:  # a third-party exception whose text raises
         text = "(its message cannot be read)"
     return printable(text)
 

@@ -1,4 +1,4 @@
-"""What the process has switched on outside a run changes no bit of it, and stays as it was."""
+"""Switches of torch set outside a run change no bit of its result, and the run restores them."""
 
 from __future__ import annotations
 
