@@ -6,10 +6,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .ambient import settled
 from .config.build import build, build_plugins
@@ -32,6 +33,7 @@ from .types import (
     Empty,
     Examples,
     Failure,
+    Model,
     Output,
     Received,
     Value,
@@ -81,6 +83,7 @@ class Runtime:
             self.parts = self._partition()
         keep_freed_memory()  # only now, so that memory used for loading goes back to the system
         self.model, self.initial = self._model()
+        self._check_features()
         self._trainable = [p.requires_grad for p in self.model.parameters()]
 
     def client_data(self, client: int) -> Examples:
@@ -136,20 +139,52 @@ class Runtime:
         choice = build(self.registry, "model", self.config.model)
         shape = tuple(self.data.train.inputs.shape[1:])
         with self.streams.scope("model"):
-            model = choice.build(shape, len(self.data.classes))
-        if not isinstance(model, nn.Module) or not isinstance(
-            getattr(model, "classifier", None), nn.Linear
-        ):
-            raise PluginError(
-                f"model {self.config.model['name']!r} needs an nn.Linear named 'classifier'"
-            )
-        model = model.to(self.device)
+            built = choice.build(shape, len(self.data.classes))
+        model = _module(self.config.model["name"], built, len(self.data.classes)).to(self.device)
         if len(shape) == 3:
             model = model.to(memory_format=torch.channels_last)
         setattr(model, BF16, self.config.precision == "bf16")
         initial = seal(model.state_dict(), "initial weights")
         assert isinstance(initial, Mapping)
         return model, initial
+
+    def _check_features(self) -> None:
+        """Run the model on one example, so that what does not fit is known before round 1.
+
+        Raises:
+            PluginError: for features that the model's classifier cannot take.
+            Exception: what the model raises, with a note that says where.
+        """
+        model, inputs = cast(Model, self.model), self.example()
+        name, training = self.config.model["name"], self.model.training
+        self.model.eval()
+        try:
+            with settled(), self.streams.scope("example"), torch.no_grad():
+                found = model.features(inputs)
+        except Exception as error:
+            error.add_note(
+                f"in features(inputs) of model {name!r}, with one example: inputs of shape "
+                f"{tuple(inputs.shape)}"
+            )
+            raise
+        finally:
+            self.model.train(training)
+        wanted = (1, model.classifier.in_features)
+        if not isinstance(found, Tensor) or tuple(found.shape) != wanted:
+            shape = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else ""
+            raise PluginError(
+                f"model {name!r}: for one example, inputs of shape {tuple(inputs.shape)}, "
+                f"features(inputs) must return a tensor of shape {wanted}, (B, d) with d the "
+                f"in_features of 'classifier'; it returned {shape or type(found).__name__}"
+            )
+
+    def example(self) -> Tensor:
+        """Return one training example as a model gets it in tests, (1, ...) on the device."""
+        pipeline = Pipeline(
+            self.plugins, self.device, lambda name: self.streams.torch(f"{name}/example")
+        )
+        with settled(), self.streams.scope("example"):
+            return pipeline(self.data.train[torch.tensor([0])].inputs, False)
 
     def run_client(
         self, job: ClientJob, payload: Mapping[str, Value], empty: Empty | None = None
@@ -247,6 +282,37 @@ class Runtime:
             self.model.eval()
             output = forward(self.model, pipeline(inputs, False))
         return Output(output.features.cpu(), output.logits.cpu())
+
+
+def _module(name: str, model: object, num_classes: int) -> nn.Module:
+    """Return what ``build`` returned if it has the parts of a `Model`.
+
+    Raises:
+        PluginError: for a part that is missing or of the wrong kind; it says what to add.
+    """
+    if not isinstance(model, nn.Module):
+        raise PluginError(
+            f"model {name!r}: build must return an nn.Module, it returned {type(model).__name__}"
+        )
+    classifier = getattr(model, "classifier", None)
+    if not isinstance(classifier, nn.Linear):
+        raise PluginError(f"model {name!r} needs an nn.Linear named 'classifier'")
+    if not callable(getattr(model, "features", None)):
+        raise PluginError(
+            f"model {name!r} needs a method features(inputs) that returns what goes into "
+            f"'classifier': (B, {classifier.in_features}) for a batch of B examples"
+        )
+    if classifier.out_features != num_classes:
+        raise PluginError(
+            f"model {name!r}: 'classifier' has {classifier.out_features} outputs, the data set has "
+            f"{num_classes} classes; give it num_classes outputs"
+        )
+    for weight, value in model.state_dict(keep_vars=True).items():
+        if is_lazy(value):
+            raise PluginError(
+                f"model {name!r}: {weight!r} has no size yet; build must give every layer its sizes"
+            )
+    return model
 
 
 def partition_table(runtime: Runtime) -> Partition:

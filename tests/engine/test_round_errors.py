@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import nn
 
 from fedbench.engine.run import Run
 from fedbench.errors import ConfigError, NonFiniteError, PluginError
@@ -270,23 +269,6 @@ def test_what_clients_send_and_keep_is_checked(add, run_tiny, act, text):
 def test_a_partition_is_checked(failing, parts, text):
     cls = plugin(partition=lambda self: [torch.tensor(p).long() for p in parts])
     assert failing(ConfigError, cls, without=["domains"]) == text
-
-
-@dataclass(frozen=True, eq=False)
-class Headless:
-    """A model without a linear classifier."""
-
-    def build(self, input_shape, num_classes):
-        return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-
-
-def test_a_model_has_a_linear_classifier(registry, tiny_config):
-    from types import SimpleNamespace
-
-    registry.add(SimpleNamespace(register_models=hookimpl(lambda: {"headless": Headless})), "t")
-    text = "^model 'headless' needs an nn.Linear named 'classifier'$"
-    with pytest.raises(PluginError, match=text):
-        Run(tiny_config(registry, model="headless"), registry=registry).run()
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
