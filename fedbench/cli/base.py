@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..errors import NO_MEMORY, FedbenchError
+from ..text import printable
 from . import signals
 
 
@@ -50,8 +51,7 @@ def one_line(error: Exception) -> str:
         first = text.split("\n")[0]  # torch adds its C++ frames
         text = f"{type(error).__name__}: {first} (--debug shows the traceback)"
     text += "".join(f" {n}" for n in getattr(error, "__notes__", []) if n not in text)
-    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return "".join(" " if c.isspace() else c for c in " ".join("".join(shown).split()))
+    return printable(" ".join(text.split()))
 
 
 class Command(OneLine):

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 
 from ..errors import ConfigError, did_you_mean
+from ..text import first_line, printable
 from .registry import BUNDLED, GROUP, LIMIT, Registry
-from .rules import first_line, printable
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,16 @@ def sources() -> list[Source]:
             points = [p for p in dist.entry_points if p.group == GROUP]
             if not points:
                 continue
-            package, version = printable(str(dist.name)), printable(str(dist.version))
+            package, version = _shown(dist.name), _shown(dist.version)
         except Exception as error:  # a damaged installation must not break the others
-            where = printable(os.path.basename(str(getattr(dist, "_path", dist))))
+            where = _shown(os.path.basename(str(getattr(dist, "_path", dist))))
             why = f"its metadata cannot be read: {type(error).__name__}: {first_line(error)}"
             found[where, ""] = Source(where, "", "entry_points.txt", None, problem=why)
             continue
         if homes.setdefault(_normal(package), dist) is not dist:
             continue  # the first one on the path is the one that Python imports
         for point in points:
-            value = printable(point.value)
+            value = _shown(point.value)
             found[package, value] = Source(package, version, value, point)
     wanted = _wanted([s.package for s in found.values() if s.point])
     chosen = [
@@ -139,3 +139,7 @@ def discover() -> Registry:
                 text = f"{type(error).__name__}: {first_line(error)}"
                 registry.failures[source.label] = text.removesuffix(": ")
     return registry
+
+
+def _shown(text: object) -> str:
+    return printable(str(text).strip())[:500]

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import PluginError, did_you_mean
 from ..hookspecs import HOOK_API, SINGLE, RunHooks
+from ..text import first_line
 from .facts import DatasetFacts, MetricFacts, PluginFacts, facts
 
 RUN_HOOKS = tuple(n for n in vars(RunHooks) if not n.startswith("_"))
@@ -223,17 +224,3 @@ def check_plugin_class(name: str, cls: object) -> None:
 
 def _called(cls: object) -> str:
     return getattr(cls, "__name__", type(cls).__name__)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message that is not blank, made printable."""
-    try:
-        text = next((line for line in str(error).splitlines() if line.strip()), "")
-    except Exception:  # a third-party exception whose text raises
-        text = "(its message cannot be read)"
-    return printable(text)
-
-
-def printable(text: str) -> str:
-    """Return the first 500 characters of a text, with ``?`` for each that is not printable."""
-    return "".join(c if c.isprintable() else "?" for c in text.strip())[:500]

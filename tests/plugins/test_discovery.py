@@ -109,7 +109,7 @@ def test_a_package_states_the_hook_api_that_it_was_written_for(install, head, wh
         ("raise BaseException", "BaseException"),
         ("def f(:", "SyntaxError: invalid syntax (bad.py, line 1)"),
         ("def f(n): f(n)\nf(1)", "RecursionError: maximum recursion depth exceeded"),
-        ("raise ValueError('\\n\\n\\x1b[31mred\\n')", "ValueError: ?[31mred"),
+        ("raise ValueError('\\n\\n\\x1b[31mred\\n')", r"ValueError: \x1b[31mred"),
         (
             "class Mute(Exception):\n    def __str__(self): raise KeyError\nraise Mute",
             "Mute: (its message cannot be read)",
