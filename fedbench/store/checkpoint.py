@@ -31,7 +31,7 @@ from . import reading
 from .client_states import ClientStates
 from .directory import CLIENTS, CONFIG, RunDirectory
 from .environment import versions
-from .files import to_json, write_atomic
+from .files import refuse_link, to_json, write_atomic
 from .tensor_file import from_bytes, to_bytes
 
 POINTER = "checkpoint.json"
@@ -110,7 +110,9 @@ def write(
 def _keep(run: RunDirectory, pointer: _Pointer) -> None:
     """Keep the checkpoint that was just written; its pointer comes last and makes it whole."""
     folder = run.kept_folder / f"round-{pointer.round:06d}"
-    (folder / CLIENTS).mkdir(parents=True, exist_ok=True)
+    for path in (folder, folder / CLIENTS):
+        refuse_link(path)
+        path.mkdir(parents=True, exist_ok=True)
     _link(run.checkpoint_folder / pointer.file, folder / pointer.file)
     for name in pointer.clients.values():
         _link(run.clients_folder / name, folder / CLIENTS / name)
@@ -151,7 +153,9 @@ def cut(run: Path, upto: int) -> None:
             try:
                 shutil.rmtree(folder)
             except OSError as error:
-                raise ConfigError(f"{folder} can't be removed: {error.strerror}") from error
+                raise ConfigError(
+                    f"{folder} can't be removed: {error.strerror or error}"
+                ) from error
 
 
 def exists(run: Path) -> bool:

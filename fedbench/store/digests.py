@@ -21,7 +21,7 @@ from ..types import ServerState, Value, tensors
 from ..values import CHECKSUM, checksum, label
 from . import reading
 from .directory import RunDirectory
-from .files import named, write_atomic
+from .files import append, write_atomic
 
 DIGITS = 16
 
@@ -85,12 +85,8 @@ def clients_of(line: Mapping[str, Any]) -> dict[int, dict[str, str]]:
 
 def add(directory: Path, line: Mapping[str, Any]) -> None:
     """Append a round's line to a run's ``digests.jsonl``."""
-    path = RunDirectory(directory).digests_file
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, separators=(",", ":")) + "\n")
-    except OSError as error:
-        raise named(error, path) from error
+    text = json.dumps(line, separators=(",", ":")) + "\n"
+    append(RunDirectory(directory).digests_file, text, durable=False)
 
 
 def read(directory: Path) -> dict[int, dict[str, Any]]:

@@ -7,7 +7,6 @@ Files are written atomically. Checkpoints and digests have formats of their own,
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterable
@@ -22,7 +21,7 @@ from ..errors import ConfigError
 from .client_states import ClientStates as ClientStates
 from .contents import Environment
 from .environment import environment
-from .files import TEMPORARY, json_ready, named, remove_temporary, to_json
+from .files import TEMPORARY, append, json_ready, refuse_link, remove_temporary, to_json
 from .files import write_atomic as write_atomic
 
 if TYPE_CHECKING:
@@ -125,8 +124,7 @@ class RunDirectory:
         """
         folders = (self.checkpoint_folder, self.kept_folder, self.clients_folder)
         for path in (self.lock_file, *folders):
-            if path.is_symlink():
-                raise ConfigError(f"{path} is a link; a run writes into its own folder")
+            refuse_link(path)
         lock = FileLock(self.lock_file)
         try:
             lock.acquire(timeout=0.5)  # the workers of a killed run may hold it a moment longer
@@ -144,14 +142,7 @@ class RunDirectory:
 
     def add_round(self, result: RoundResult) -> None:
         """Append the round to ``rounds.jsonl`` and flush it."""
-        path = self.rounds_file
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(json_ready(result)) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise named(error, path) from error
+        append(self.rounds_file, json.dumps(json_ready(result)) + "\n")
 
     def cut_rounds(self, upto: int) -> list[RoundResult]:
         """Return the first ``upto`` rounds of ``rounds.jsonl`` and cut the file there.

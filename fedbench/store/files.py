@@ -1,37 +1,40 @@
-"""Files that are written whole or not at all, and are there after a power cut."""
+"""Files that are written whole or not at all, survive a power cut, and stay where they belong."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..errors import ConfigError
+
 TEMPORARY = ".part"
-"""How the names end that `write_atomic` writes to; a killed process may leave one."""
+"""The ending of the names that `write_atomic` writes to; a killed process may leave one."""
 
 
 def write_atomic(path: Path, data: bytes, durable: bool = True) -> None:
     """Write a file whole or not at all: to a temporary name, flushed to disk, then renamed.
 
-    Not ``durable`` leaves the flush to the system: quicker, and lost with a power cut.
+    A link of that name is replaced, not followed. With ``durable=False``, the flush is left to the
+    operating system: faster, but the file may be lost in a power cut.
 
     Raises:
         OSError: with the name of the file.
     """
     name = None
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
+        handle, name = new_file(path)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        os.chmod(name, 0o644)
         os.replace(name, path)
         if durable:
             flush_to_disk(path.parent)
@@ -44,8 +47,53 @@ def write_atomic(path: Path, data: bytes, durable: bool = True) -> None:
         raise
 
 
+def new_file(path: Path) -> tuple[int, Path]:
+    """Create a temporary file next to ``path``; return its descriptor and its name.
+
+    As for any new file, the umask decides who may read it.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    while True:
+        name = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+        with suppress(FileExistsError):
+            return os.open(name, flags, 0o666), name
+
+
+def append(path: Path, text: str, durable: bool = True) -> None:
+    """Append text to a file, which is created if there is none; ``durable`` as in `write_atomic`.
+
+    Raises:
+        ConfigError: when the file is a link, a pipe or a device.
+        OSError: with the name of the file.
+    """
+    # Without waiting, because opening a pipe waits for a reader.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+    try:
+        refuse_link(path)
+        handle = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        with os.fdopen(handle, "a", encoding="utf-8") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise ConfigError(f"{path} is not a plain file; a run cannot append to it")
+            file.write(text)
+            file.flush()
+            if durable:
+                os.fsync(handle)
+    except OSError as error:
+        raise named(error, path) from error
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse to write through a link, which may lead anywhere.
+
+    Raises:
+        ConfigError: when ``path`` is a link.
+    """
+    if path.is_symlink():
+        raise ConfigError(f"{path} is a link; a run writes only into its own folder")
+
+
 def flush_to_disk(path: Path) -> None:
-    """Wait until a file's content, or the names in a folder, would survive a power cut."""
+    """Wait until the contents of a file, or the names in a folder, would survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -54,13 +102,13 @@ def flush_to_disk(path: Path) -> None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove what a killed process was writing into ``folder``."""
+    """Remove the files that a killed process was writing into ``folder``."""
     for path in folder.glob(f".*{TEMPORARY}"):
         path.unlink(missing_ok=True)
 
 
 def named(error: OSError, path: Path) -> OSError:
-    """Return the error with the name of the file that it came from."""
+    """Return the error with the name of the file that it is about."""
     return OSError(error.errno, error.strerror or str(error), str(path))
 
 

@@ -11,7 +11,6 @@ import functools
 import os
 import signal
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ import fedbench.plugins.discovery
 from fedbench.cli import main
 from fedbench.plugins.registry import Registry
 from fedbench.runtime import Runtime
-from fedbench.store import checkpoint
+from fedbench.store import checkpoint, files
 from fedbench.store import directory as store
 from fedbench.store.client_states import ClientStates
 
@@ -45,7 +44,8 @@ class Points:
     """Calls ``act`` at the k-th passage of a named point; use it in a victim only."""
 
     def __init__(self, act: Act = die) -> None:
-        self.act, self.file = act, ""
+        self.act: Act = act
+        self.file: Path | None = None
 
     def before(self, owner: Any, name: str, k: int, after: bool = False) -> None:
         """Act before (or after) the k-th call of ``owner.name``."""
@@ -70,33 +70,31 @@ class Points:
         Steps: ``open`` (a temporary file is there), ``half`` (half of it is written), ``flush``
         (all of it is), ``moved`` (it has its name).
         """
-        make, flush, move, seen = tempfile.mkstemp, os.fsync, os.replace, 0
+        make, flush, move, seen = files.new_file, os.fsync, os.replace, 0
 
-        def mkstemp(*args: Any, **kwargs: Any) -> Any:
+        def new_file(path: Path) -> tuple[int, Path]:
             nonlocal seen
-            handle, name = make(*args, **kwargs)
-            self.file = name if Path(name).name.startswith(f".{file}") else ""
-            seen += bool(self.file)
+            handle, name = make(path)
+            self.file = name if name.name.startswith(f".{file}") else None
+            seen += self.file is not None
             self._act("open", step, seen, k)
             return handle, name
 
-        def chmod(path: str, mode: int, _chmod: Any = os.chmod) -> None:
-            if path == self.file and step == "half" and seen == k:
-                os.truncate(path, os.path.getsize(path) // 2)
-                self.act()
-            _chmod(path, mode)
-
         def fsync(handle: int) -> None:
+            written = self.file is not None and self.file.exists()
+            if written and step == "half" and seen == k:
+                os.truncate(self.file, os.path.getsize(self.file) // 2)
+                self.act()
             flush(handle)
-            if self.file and os.path.exists(self.file):
+            if written:
                 self._act("flush", step, seen, k)
 
-        def replace(source: str, target: Path) -> None:
+        def replace(source: Path, target: Path) -> None:
             move(source, target)
             if source == self.file:
                 self._act("moved", step, seen, k)
 
-        tempfile.mkstemp, os.fsync, os.replace, os.chmod = mkstemp, fsync, replace, chmod
+        files.new_file, os.fsync, os.replace = new_file, fsync, replace
 
     def _act(self, here: str, step: str, seen: int, k: int) -> None:
         if self.file and here == step and seen == k:

@@ -24,7 +24,6 @@ import torch
 from fedbench import ClientContext, hookimpl
 from fedbench.engine.run import Run
 from fedbench.plugins.registry import Registry
-from fedbench.store import directory as store
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, reads /proc")
 
@@ -305,7 +304,7 @@ def test_a_read_only_folder(case: Case, fork: Any) -> None:
         def refuse(*_: object, **__: object) -> Any:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(case.run))
 
-        store.os.open = refuse  # type: ignore[assignment]
+        os.open = refuse  # type: ignore[assignment]
         Path.mkdir = refuse  # type: ignore[method-assign]
 
     clear(fork(case.words, before).wait(), 1, f"{case.run} can't be written: Permission denied")

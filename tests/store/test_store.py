@@ -13,9 +13,8 @@ from safetensors.torch import load_file
 
 from fedbench.engine.run import Run
 from fedbench.errors import ConfigError
-from fedbench.store import directory as store
 from fedbench.store.directory import RunDirectory, free_name
-from fedbench.store.files import default_data_root, json_ready, write_atomic
+from fedbench.store.files import append, default_data_root, json_ready, write_atomic
 from fedbench.types import Scores, sha256
 
 
@@ -132,16 +131,81 @@ def test_a_failure_leaves_the_old_file_and_no_temporary(tmp_path, monkeypatch, s
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(store.os, step, fail)
+    monkeypatch.setattr(os, step, fail)
     with pytest.raises(OSError, match="disk full"):
         write_atomic(tmp_path / "x", b"new")
     assert (tmp_path / "x").read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
-def test_files_can_be_read_by_others(tmp_path):
-    write_atomic(tmp_path / "x", b"")
-    assert os.stat(tmp_path / "x").st_mode & 0o777 == 0o644
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_the_umask_decides_who_may_read_a_file(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write_atomic(tmp_path / "whole", b"")
+        append(tmp_path / "lines", "")
+    finally:
+        os.umask(before)
+    for name in ("whole", "lines"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+# --- links and pipes -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["a file", "nothing"])
+def test_nothing_is_appended_through_a_link(tmp_path, there):
+    precious = tmp_path / "precious"
+    if there:
+        precious.write_text("precious")
+    (tmp_path / "lines").symlink_to(precious)
+    with pytest.raises(ConfigError, match="lines is a link; a run writes only into its own folder"):
+        append(tmp_path / "lines", "more")
+    assert precious.exists() is there
+    assert not there or precious.read_text() == "precious"
+
+
+@pytest.mark.parametrize("reader", [True, False])
+def test_a_pipe_is_not_waited_for(tmp_path, reader):
+    os.mkfifo(tmp_path / "lines")
+    end = os.open(tmp_path / "lines", os.O_RDONLY | os.O_NONBLOCK) if reader else None
+    error = ConfigError if reader else OSError
+    with pytest.raises(error, match="lines is not a plain file" if reader else "lines"):
+        append(tmp_path / "lines", "more")
+    if end is not None:
+        os.close(end)
+
+
+def test_a_link_is_replaced_not_followed(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "x").symlink_to(tmp_path / "precious")
+    write_atomic(tmp_path / "x", b"new")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "x").is_symlink()
+
+
+@pytest.mark.parametrize("inner", ["rounds.jsonl", "digests.jsonl"])
+def test_a_run_ends_rather_than_append_through_a_link(registry, tiny_config, tmp_path, inner):
+    run = Run(tiny_config(registry), tmp_path / "run", registry=registry)
+    (tmp_path / "run" / inner).symlink_to(tmp_path / "outside")
+    with pytest.raises(ConfigError, match=f"{inner} is a link"):
+        run.run()
+    assert not (tmp_path / "outside").exists()
+
+
+@pytest.mark.parametrize("inner", ["round-000001", "round-000001/clients"])
+def test_a_checkpoint_is_not_kept_through_a_link(registry, tiny_config, tmp_path, inner):
+    run = Run(
+        tiny_config(registry), tmp_path / "run", registry=registry,
+        checkpoint_rounds=1, keep_checkpoints=True,
+    )  # fmt: skip
+    link = tmp_path / "run" / "checkpoints" / inner
+    link.parent.mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    link.symlink_to(tmp_path / "outside")
+    with pytest.raises(ConfigError, match=f"{inner} is a link"):
+        run.run()
+    assert list((tmp_path / "outside").iterdir()) == []
 
 
 # --- names ---------------------------------------------------------------------------------------
