@@ -105,10 +105,9 @@ class Partition:
 
 @dataclass(frozen=True)
 class Git:
-    """The git state of the working directory: its commit, and whether files differ from it."""
+    """The git repository around the working directory: the commit that is checked out."""
 
     commit: str
-    changed: bool
 
 
 @dataclass(frozen=True)

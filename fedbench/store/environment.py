@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from importlib import metadata
 from pathlib import Path
 
 from .contents import Environment, Git
+from .git import commit
 
 
 def versions() -> dict[str, str]:
@@ -24,7 +24,7 @@ def versions() -> dict[str, str]:
 
 
 def environment(device: str) -> Environment:
-    """Describe the machine and the working directory's git state, for ``environment.json``."""
+    """Describe the machine, and the commit of the working directory, for ``environment.json``."""
     import torch
 
     accelerator = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
@@ -50,13 +50,8 @@ def _processor() -> str:
 
 
 def _git() -> Git | None:
-    def ask(*words: str) -> str:
-        done = subprocess.run(
-            ["git", *words], capture_output=True, text=True, timeout=10, check=True
-        )
-        return done.stdout.strip()
-
     try:
-        return Git(ask("rev-parse", "HEAD"), changed=bool(ask("status", "--porcelain")))
-    except (OSError, subprocess.SubprocessError):
+        found = commit(Path.cwd())
+    except OSError:  # the working directory was removed
         return None
+    return Git(found) if found else None
