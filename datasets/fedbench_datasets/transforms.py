@@ -8,7 +8,7 @@ never changed in place. Random changes of pixels belong before ``normalize``, ex
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -35,6 +35,9 @@ def check_images(plugin: str, inputs: Tensor) -> None:
 @dataclass(frozen=True, eq=False)
 class Normalize:
     """Subtract a mean and divide by a standard deviation, one per channel or one for all."""
+
+    expects: ClassVar[str] = "pixels"
+    produces: ClassVar[str] = "normalised"
 
     mean: Annotated[
         tuple[float, ...], Field(min_length=1, description="mean of inputs in [0, 1]")
@@ -74,6 +77,8 @@ def crop(images: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
 @dataclass(frozen=True, eq=False)
 class Crop:
     """Pad with zeros and crop back to the original size, at a random place (training only)."""
+
+    expects: ClassVar[str] = "pixels"  # of which zeros are black
 
     padding: Annotated[int, Field(ge=0, description="pixels of zeros on each side")] = 4
 
@@ -144,6 +149,8 @@ class ColourJitter:
     For RGB or grey inputs in [0, 1], so before ``normalize``.
     """
 
+    expects: ClassVar[str] = "pixels"
+
     brightness: Strength = 0.4
     contrast: Strength = 0.4
     saturation: Strength = 0.4
@@ -191,6 +198,8 @@ class Cutout:
 
     The square may extend beyond the border. After ``normalize``, 0 is the mean, as in the paper.
     """
+
+    expects: ClassVar[str] = "normalised"
 
     size: Annotated[int, Field(ge=1, description="side of the square in pixels")] = 8
 

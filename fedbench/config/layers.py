@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError, did_you_mean
-from ..plugins.facts import PluginFacts, facts
 from ..plugins.registry import Registry
 from . import yamlfile
 from .model import KEYS
@@ -159,16 +158,3 @@ def drop(merged: dict[str, Any], without: Sequence[str]) -> None:
             )
     for name in without:
         plugins.pop(name, None)
-
-
-def outermost_first(registry: Registry, merged: dict[str, Any]) -> None:
-    """Move plugins whose class states ``outermost = True`` before all others."""
-    plugins = merged.get("plugins")
-    if not isinstance(plugins, dict):
-        return
-
-    def inner(name: str) -> bool:
-        entries = registry.entries.get(("plugin", name), [])
-        return not any(facts(PluginFacts, entry.value).outermost for entry in entries)
-
-    merged["plugins"] = {name: plugins[name] for name in sorted(plugins, key=inner)}

@@ -15,7 +15,7 @@ from .. import options
 from ..errors import ConfigError, did_you_mean
 from ..plugins.facts import DatasetFacts, facts
 from ..plugins.registry import Entry, Registry
-from . import layers, yamlfile
+from . import layers, order, yamlfile
 from .build import build_plugins
 from .cards import load_card
 from .layers import CHOICES
@@ -75,7 +75,17 @@ def resolve(
     for layer in user:
         layers.add(merged, layer, sources)
     layers.drop(merged, without)
-    layers.outermost_first(registry, merged)
+    from_file = user[: 1 if file else 0]
+    order.arrange(
+        registry,
+        merged,
+        [
+            order.listed([card_layer], kept=True, but=replaced),
+            order.listed([recipe_layer], but=replaced),
+            order.listed(from_file, kept=True),
+            order.listed(user[len(from_file) :]),
+        ],
+    )
     return _validate(registry, merged, sources)
 
 

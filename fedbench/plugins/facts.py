@@ -10,7 +10,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_type_hints
 
 from pydantic import Field, TypeAdapter
 
@@ -19,6 +19,9 @@ from ..errors import PluginError
 from ..text import Unit
 
 T = TypeVar("T")
+
+Inputs: TypeAlias = Literal["pixels", "normalised"]
+"""What a transform works on: pixels in [0, 1], or values that have been normalised."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,14 @@ class PluginFacts:
     Args:
         requires: plugins that must come before it in a run.
         outermost: whether it comes before all others, so that its wrappers are the outermost.
+        expects: the inputs that its ``transform`` is for; ``None`` for either.
+        produces: the inputs that its ``transform`` returns, where that changes what they are.
     """
 
     requires: tuple[str, ...] = ()
     outermost: bool = False
+    expects: Inputs | None = None
+    produces: Inputs | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from ..errors import ConfigError, PluginError
 from ..hookspecs import AT_MOST_ONE, REQUIRED_ANY, SINGLE, RunHooks
 from ..watching import UNWATCHED, Watch, Watched
 from .facts import PluginFacts, facts
+from .order import misplaced
 from .registry import GROUP
 from .rules import RUN_HOOKS, marked
 
@@ -25,7 +26,7 @@ class RunPlugins:
     Raises:
         ConfigError: when a single hook has no base implementation or several, two plugins implement
             a hook that only one may, no plugin returns a loss, or a plugin that another one
-            requires is missing or comes after it.
+            requires is missing, or `misplaced` finds one in the wrong place.
     """
 
     def __init__(self, plugins: Sequence[tuple[str, object]], watch: Watch = UNWATCHED) -> None:
@@ -74,11 +75,12 @@ class RunPlugins:
                 raise ConfigError(
                     f"no plugin implements {hook!r}; `fedbench plugins` lists which ones do"
                 )
-        for position, (name, instance) in enumerate(self.plugins):
+        for name, instance in self.plugins:
             for needed in facts(PluginFacts, type(instance)).requires:
-                if needed not in names[:position]:
-                    where = "before it" if needed in names else "in this run"
-                    raise ConfigError(f"plugin {name!r} needs {needed!r} {where}")
+                if needed not in names:
+                    raise ConfigError(f"plugin {name!r} needs {needed!r} in this run")
+        if wrong := misplaced([(name, type(instance)) for name, instance in self.plugins]):
+            raise ConfigError(wrong)
 
     def calls(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
         """Return (plugin's name, function that calls it) in YAML order, for a hook of many plugins.
