@@ -110,7 +110,7 @@ def test_what_a_file_names_is_in_the_files_order_and_the_rest_keeps_its_places(p
 def test_transforms_of_a_file_run_in_its_order_and_on_what_they_expect(plugins, file, transforms):
     found = plugins(*file)
     assert [name for name in found if name in {*transforms}] == transforms
-    assert [name for name in found if name in CARD] == CARD, "the card's plugins stay where they are"
+    assert [name for name in found if name in CARD] == CARD, "the card's stay in place"
 
 
 @pytest.mark.parametrize(
