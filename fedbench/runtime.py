@@ -23,6 +23,7 @@ from .pipeline import Pipeline, eval_batch
 from .plugins.hooks import RunPlugins
 from .plugins.registry import Registry
 from .random import Streams
+from .store import fingerprint
 from .store.contents import Partition
 from .types import (
     BF16,
@@ -76,11 +77,14 @@ class Runtime:
         self.streams = Streams(config.seed)
         self.device = open_device(config.device, config.precision)
         self.plugins: RunPlugins = build_plugins(registry, config, watch)
+        self.depends: dict[str, str] = {}
+        """The fingerprint of the data as loaded and of the partition; empty around placed data."""
         if placed:
             self.data, self.parts = placed
         else:
             self.data = self._load(data_root)
             self.parts = self._partition()
+            self.depends[fingerprint.PARTITION] = fingerprint.of_partition(self.parts)
         keep_freed_memory()  # only now, so that memory used for loading goes back to the system
         self.model, self.initial = self._model()
         self._check_features()
@@ -113,6 +117,7 @@ class Runtime:
 
     def _load(self, data_root: Path) -> Dataset:
         data = build(self.registry, "dataset", self.config.data).load(data_root)
+        self.depends[fingerprint.DATA] = fingerprint.of_data(data)
         for name, call in self.plugins.calls("prepare_data"):
             data = call(data=data, rng=self.streams.numpy(f"data/{name}"))
         return data

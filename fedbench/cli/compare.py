@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 @checkpoint_flags
 @click.option("--retry", is_flag=True, help="Run failed runs again.")
 @click.option(
+    "--trust-old", is_flag=True,
+    help="Reuse finished runs even when code, data, versions or arithmetic changed since.",
+)  # fmt: skip
+@click.option(
     "--out", type=click.Path(path_type=Path), default=Path("comparison"), metavar="DIR",
     help="Where runs and report are kept; finished runs are reused. Default comparison.",
 )  # fmt: skip
@@ -48,7 +52,7 @@ if TYPE_CHECKING:
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 def compare(
     methods: tuple[str, ...], seeds: str | None, file: Path | None, jobs: int | None,
-    retry: bool, out: Path, data_root: Path | None, quiet: bool,
+    retry: bool, trust_old: bool, out: Path, data_root: Path | None, quiet: bool,
     checkpoint_rounds: int | None, checkpoint_minutes: float, keep_checkpoints: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Run METHODs over seeds and say which is better, and by how much.
@@ -59,8 +63,9 @@ def compare(
     fedbench compare --config grid.yaml
 
     Within one seed all methods share partition, initial weights, client sampling and batch order.
-    Finished runs are reused: adding a method or a seed runs only what is new. Writes report.html,
-    tables and figures into --out.
+    Finished runs are reused: adding a method or a seed runs only what is new. When the code of a
+    plugin, the data, a version or the arithmetic has changed since, one line says so and the run is
+    made anew; the old one moves to replaced/. Writes report.html, tables and figures into --out.
     """
     from ..plugins.discovery import discover
     from ..study import grid as grids
@@ -71,8 +76,11 @@ def compare(
     words = ["--checkpoint-minutes", str(checkpoint_minutes)]
     words += ["--checkpoint-rounds", str(checkpoint_rounds)] if checkpoint_rounds else []
     words += ["--keep-checkpoints"] if keep_checkpoints else []
-    _execute(planned, out, quiet, jobs=jobs, retry=retry, data_root=data_root, words=words)
-    found = grids.collect(registry, planned)
+    changes: Any = {} if trust_old else _changes(registry, planned, data_root)
+    _execute(
+        planned, out, quiet, jobs=jobs, retry=retry, data_root=data_root, words=words, **changes
+    )
+    found = grids.collect(registry, planned, click.echo)
     labels = grids.labels(registry, planned)
     _report(registry, found, labels, grid.reference or grid.methods[-1], grid.test, out)
     if any(r.status == "failed" for r in found):
@@ -100,6 +108,17 @@ def _grid(
     if methods:
         return build(Grid, changes, lambda path: ".".join(("command line", *path)))
     raise click.UsageError("name methods to compare, or a grid with --config FILE")
+
+
+def _changes(registry: Any, planned: Sequence[Job], data_root: Path | None) -> dict[str, Any]:
+    """Say what has changed since kept runs were made; return what tells `execute`."""
+    from ..store.files import default_data_root
+    from ..study.reuse import Reuse
+
+    reuse = Reuse(registry, data_root or default_data_root())
+    if line := reuse.summary(planned):
+        click.echo(line)
+    return {"changes": reuse.changes}
 
 
 def _execute(
@@ -144,7 +163,7 @@ def report(directories: tuple[Path, ...], reference: str | None, test: Any, out:
     from ..study import records
 
     registry = discover()
-    found = [records.read(registry, path) for path in find(directories)]
+    found = records.fitting(registry, find(directories), click.echo)
     _report(registry, found, None, reference, test, out)
 
 

@@ -29,12 +29,13 @@ from ..errors import ConfigError, FedbenchError
 from ..plugins.discovery import discover
 from ..plugins.registry import Registry
 from ..runtime import Runtime, partition_table
-from ..store import checkpoint, digests
+from ..store import checkpoint, digests, fingerprint
 from ..store.client_states import ClientStates
 from ..store.contents import Reported, Result, Sent
 from ..store.directory import RunDirectory
 from ..store.environment import versions
 from ..store.files import default_data_root, json_ready
+from ..store.fingerprint import Fingerprint
 from ..types import RoundResult, Scores, ServerState, sha256
 from ..watching import UNWATCHED, Watch
 from .evaluation import accuracy_text, reported
@@ -80,7 +81,10 @@ class Run:
         self.config = config if isinstance(config, RunConfig) else load(self.registry, config)
         open_device(self.config.device, self.config.precision)
         self.data_root = data_root or default_data_root()
-        self.directory = RunDirectory.create(Path(directory), self.config) if directory else None
+        self.directory = None
+        if directory:
+            depends = fingerprint.of_run(self.registry, self.config)
+            self.directory = RunDirectory.create(Path(directory), self.config, depends)
         self.history: list[RoundResult] = []
         self.state: ServerState | None = None
         self.digests: Mapping[str, Any] = {}
@@ -124,6 +128,7 @@ class Run:
     def _restore(self, directory: RunDirectory) -> None:
         path, done = directory.path, 0
         if checkpoint.exists(path):
+            self._refuse_changes(directory, fingerprint.of_run(self.registry, self.config))
             found = checkpoint.read(path, self.config)
             self.start_from(found, [])
             done = found.state.round
@@ -133,6 +138,15 @@ class Run:
         self.history = directory.cut_rounds(done)
         digests.cut(path, done)
         checkpoint.cut(path, done)
+
+    def _refuse_changes(self, directory: RunDirectory, now: Fingerprint) -> None:
+        """Refuse to continue a run when what it depends on has changed since it began."""
+        if changes := fingerprint.changes(fingerprint.kept(directory.read_environment()), now):
+            raise ConfigError(
+                f"{directory.path} cannot be resumed, since its later rounds would not fit its "
+                f"earlier ones: {'; '.join(changes)}. Restore what changed, or start a new run "
+                "with another --out"
+            )
 
     def start_from(self, found: checkpoint.Restored, history: Sequence[RoundResult]) -> None:
         """Let `rounds` go on after a checkpoint's round; ``history`` holds the rounds up to it."""
@@ -181,6 +195,10 @@ class Run:
         metrics = self._metrics
         self._workers = build(self.registry, "executor", config.executor).open(runtime)
         if self.directory:
+            if self.state:
+                self._refuse_changes(self.directory, runtime.depends)
+            depends = {**fingerprint.of_run(self.registry, config), **runtime.depends}
+            self.directory.write_depends(depends)
             self.directory.write_partition(partition_table(runtime))
         return Rounds(runtime, self._workers, self._clients, self._owners, metrics, self.progress)
 
@@ -276,7 +294,6 @@ class Run:
         if self.state is None:
             raise FedbenchError(NO_ROUND)
         config, rounds, rule = self.config, self.history, self.config.accuracy
-        lines = "\n".join(canonical_round(r) for r in rounds)
         return Result(
             method=config.method,
             changes=describe_changes(self.registry, config),
@@ -297,7 +314,7 @@ class Run:
             failures=count_failures(rounds),
             seconds=sum(r.seconds for r in rounds),
             weights_sha256=sha256(dict(self.state.weights)),
-            metrics_sha256=hashlib.sha256(lines.encode()).hexdigest(),
+            metrics_sha256=metrics_sha256(rounds),
             card={k.removeprefix("card_"): v for k, v in config.origin.items() if "card" in k},
             config_hash=config.hash,
             versions=versions(),
@@ -310,6 +327,12 @@ class Run:
             FedbenchError: before the first round.
         """
         return self.summary().to_dict()
+
+
+def metrics_sha256(rounds: Sequence[RoundResult]) -> str:
+    """Return the SHA-256 over rounds, without their times and the failures' reasons."""
+    lines = "\n".join(canonical_round(one) for one in rounds)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def canonical_round(result: RoundResult) -> str:

@@ -16,7 +16,7 @@ from ..config import yamlfile
 from ..config.resolve import resolve
 from ..errors import ConfigError
 from ..plugins.registry import Registry
-from ..store import checkpoint, digests
+from ..store import checkpoint, digests, fingerprint
 from ..store.directory import RunDirectory
 from ..store.environment import environment
 from ..types import RoundResult, ServerState, sha256
@@ -75,11 +75,11 @@ class Kept:
     def changed_environment(self) -> list[str]:
         """Return how this machine differs from the run's, a line each; empty when it does not."""
         made, here = self.directory.read_environment(), environment(self.config.device)
-        before, now = made.versions, here.versions
-        found = [(n, before.get(n), now.get(n)) for n in dict.fromkeys((*before, *now))]
-        parts = ("platform", "processor", "device_name")
-        found += [(name, getattr(made, name), getattr(here, name)) for name in parts]
-        return [f"{name}: {old} then, {new} here" for name, old, new in found if old != new]
+        then: dict[str, str] = dict(fingerprint.kept(made))
+        now: dict[str, str] = dict(fingerprint.of_run(self._registry, self.config))
+        for name in ("platform", "processor"):
+            then[name], now[name] = str(getattr(made, name)), str(getattr(here, name))
+        return fingerprint.changes(then, now)
 
     def verify(
         self,
@@ -117,7 +117,8 @@ class Kept:
             for result in rounds:
                 after_round(result)
                 if result.round >= first:
-                    text = next(self._differences(result, job.digests), None)
+                    text = next(self._changed_data(job), None)
+                    text = text or next(self._differences(result, job.digests), None)
                     if text:
                         text = f"round {result.round}: {text}"
                         return Verdict(result.round, text, tuple(notes), start)
@@ -131,6 +132,12 @@ class Kept:
                     text = f"{where}: {_show(then[key], now[key])}"
                     return Verdict(last, text, tuple(notes), start)
         return Verdict(last, None, tuple(notes), start)
+
+    def _changed_data(self, job: Run) -> Iterator[str]:
+        """Yield whether data or partition are others, which explains all that differs later."""
+        yield from fingerprint.changes(
+            self.directory.read_environment().depends, job.runtime.depends
+        )
 
     def _misfit(self, state: ServerState) -> str | None:
         """Return how a kept checkpoint contradicts the digests of its round."""

@@ -213,6 +213,7 @@ def _notes(analysis: Analysis, group: Group, compared: bool) -> list[str]:
     broken = unpaired_seeds(group)
     if broken:
         notes.append(f"WARNING: not paired in {'; '.join(broken)}")
+    notes += [f"WARNING: the runs differ in {what}" for what in group.differences]
     return notes
 
 

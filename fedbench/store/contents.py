@@ -124,6 +124,8 @@ class Environment:
         threads_per_client: torch's threads in a client's turn.
         git: ``None`` outside a repository.
         config_hash: of the resolved config.
+        depends: the fingerprint of all else that the result depends on, see
+            `fedbench.store.fingerprint`; empty for a run of a version that kept none.
     """
 
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -135,3 +137,4 @@ class Environment:
     threads_per_client: int | None = None
     git: Git | None = None
     config_hash: str | None = None
+    depends: Mapping[str, str] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +64,9 @@ class RunDirectory:
         self.error_file = path / "error.txt"
 
     @classmethod
-    def create(cls, path: Path, config: RunConfig) -> RunDirectory:
+    def create(
+        cls, path: Path, config: RunConfig, depends: Mapping[str, str] | None = None
+    ) -> RunDirectory:
         """Make the folder with ``config.yaml`` and ``environment.json``.
 
         Raises:
@@ -81,7 +83,11 @@ class RunDirectory:
             # The config comes last: with it the folder is a run that can be gone on with.
             write_atomic(
                 directory.environment_file,
-                to_json(replace(environment(config.device), config_hash=config.hash)),
+                to_json(
+                    replace(
+                        environment(config.device), config_hash=config.hash, depends=depends or {}
+                    )
+                ),
             )
             write_atomic(directory.config_file, config.to_yaml().encode())
         except OSError as error:
@@ -135,6 +141,12 @@ class RunDirectory:
         for folder in (self.path, self.checkpoint_folder):
             remove_temporary(folder)
         return lock
+
+    def write_depends(self, depends: Mapping[str, str]) -> None:
+        """Note in ``environment.json`` what the result depends on besides the config."""
+        write_atomic(
+            self.environment_file, to_json(replace(self.read_environment(), depends=depends))
+        )
 
     def write_partition(self, partition: Partition) -> None:
         """Write ``partition.json``."""

@@ -18,6 +18,7 @@ from ..errors import ConfigError, did_you_mean
 from ..options import build
 from ..plugins.facts import MetricFacts, facts
 from ..plugins.registry import Registry
+from ..store import fingerprint
 from ..text import Unit, score
 from . import statistics
 from .records import Record, by_setting, setting_labels, without_shared
@@ -68,6 +69,7 @@ class Group:
         records: every run, unfinished and failed ones too.
         published: published values of the setting's card beside the measured ones, a line each,
             with their source and what differs from the card.
+        differences: what else than their configs differs between the runs, a line each.
     """
 
     label: str
@@ -81,6 +83,7 @@ class Group:
     wins: Mapping[str, tuple[int, int, int]]
     records: Sequence[Record]
     published: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -220,7 +223,34 @@ def _group(
         wins=wins,
         records=records,
         published=_published(registry, records, cells, metrics[rule.metric].unit),
+        differences=tuple(differences(records)),
     )
+
+
+def differences(records: Sequence[Record]) -> list[str]:
+    """Name what runs depend on besides their configs and do not share: code, versions, data.
+
+    A line has each value with the variants that have it. Only runs that know a thing count; the
+    partition has to be the same within a seed alone.
+    """
+    seen: dict[str, dict[str, list[str]]] = {}
+    for record in records:
+        for name, value in fingerprint.kept(record.environment).items():
+            if name == fingerprint.PARTITION:
+                name = f"{name} of seed {record.seed}"
+            variants = seen.setdefault(name, {}).setdefault(value, [])
+            if record.variant not in variants:
+                variants.append(record.variant)
+    return [
+        f"{name}: {'; '.join(_who(value, who) for value, who in values.items())}"
+        for name, values in seen.items()
+        if len(values) > 1
+    ]
+
+
+def _who(value: str, variants: Sequence[str]) -> str:
+    shown = fingerprint.DIGEST.sub("", value) or value[-8:]
+    return f"{shown} ({', '.join(variants)})"
 
 
 def _column(

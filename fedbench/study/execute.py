@@ -23,6 +23,7 @@ from ..store.directory import RunDirectory
 from ..store.files import write_atomic
 from . import PARENT
 from .grid import Job
+from .reuse import set_aside
 
 
 @dataclass
@@ -45,12 +46,14 @@ def execute(
     data_root: Path | None = None,
     words: Sequence[str] = (),
     show: Callable[[Progress], None] = lambda _: None,
+    changes: Callable[[Job], Sequence[str]] = lambda _: (),
 ) -> Progress:
     """Run what is not finished yet, each run in a process of its own, ``workers`` at a time.
 
     A run that fails leaves ``error.txt`` and is not tried again unless ``retry``. On an interrupt
     the processes are stopped; unfinished runs continue from their checkpoints next time.
-    ``words`` are flags for every ``fedbench run``.
+    ``words`` are flags for every ``fedbench run``. A kept run of which ``changes`` names something
+    is set aside and made anew, see `fedbench.study.reuse`.
 
     Returns:
         the final counts.
@@ -58,7 +61,7 @@ def execute(
     more = [*words, *(["--data-root", str(data_root)] if data_root else [])]
     if workers > 1:  # the cores are taken by runs; results do not depend on the executor
         more += ["--executor", "inline"]
-    execution = _Execution(jobs, retry, more, show)
+    execution = _Execution(jobs, retry, more, show, changes)
     with ThreadPoolExecutor(max_workers=max(1, workers)) as threads:
         futures = [threads.submit(execution.work) for _ in range(max(1, workers))]
         try:
@@ -79,10 +82,11 @@ class _Execution:
         retry: bool,
         words: Sequence[str],
         show: Callable[[Progress], None],
+        changes: Callable[[Job], Sequence[str]],
     ) -> None:
         self.progress, self.stop = Progress(len(jobs)), threading.Event()
         self._waiting, self._lock = deque(jobs), threading.Lock()
-        self._retry, self._words, self._show = retry, words, show
+        self._retry, self._words, self._show, self._changes = retry, words, show, changes
 
     def work(self) -> None:
         """Take one run after the other until none waits."""
@@ -110,6 +114,8 @@ class _Execution:
     def _one(self, job: Job) -> dict[str, int]:
         """Bring one run to its end; return what it adds to the counts."""
         directory = RunDirectory(job.path)
+        if self._changes(job):
+            set_aside(job.path)
         if directory.finished:
             return {"done": 1, "reused": 1}
         if directory.failed and not self._retry:

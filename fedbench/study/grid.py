@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -160,6 +160,12 @@ def labels(registry: Registry, jobs: Sequence[Job]) -> dict[str, str]:
     return names
 
 
-def collect(registry: Registry, jobs: Sequence[Job]) -> list[records.Record]:
-    """Read the runs of a plan; one that has not begun is left out."""
-    return [records.read(registry, j.path) for j in jobs if RunDirectory(j.path).exists]
+def collect(
+    registry: Registry, jobs: Sequence[Job], left_out: Callable[[str], object] = lambda _: None
+) -> list[records.Record]:
+    """Read the runs of a plan; those that have not begun are left out.
+
+    ``left_out`` is called with a line for each run whose files contradict each other.
+    """
+    begun = [job.path for job in jobs if RunDirectory(job.path).exists]
+    return records.fitting(registry, begun, left_out)

@@ -8,14 +8,17 @@ rule and card version are the same; what else differs (method, ablations, option
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config.build import build
 from ..config.changes import describe_changes
 from ..config.model import RunConfig
 from ..config.resolve import load
+from ..engine.evaluation import reported
+from ..engine.run import metrics_sha256
 from ..plugins.registry import Registry
 from ..store.contents import Environment, Partition, Result
 from ..store.directory import RunDirectory
@@ -123,6 +126,49 @@ def read(registry: Registry, path: Path) -> Record:
         environment=directory.read_environment(),
         partition=directory.read_partition(),
     )
+
+
+def fitting(
+    registry: Registry, paths: Iterable[Path], left_out: Callable[[str], object]
+) -> list[Record]:
+    """Read run directories, without those whose files contradict each other.
+
+    Args:
+        registry: what is installed.
+        paths: the run directories.
+        left_out: called with a line for each run that is left out.
+
+    Raises:
+        ConfigError: when one holds no run, or a file of it is damaged.
+    """
+    found = []
+    for path in paths:
+        record = read(registry, path)
+        if why := contradiction(registry, record):
+            left_out(f"{path} is left out: {why}")
+        else:
+            found.append(record)
+    return found
+
+
+def contradiction(registry: Registry, record: Record) -> str | None:
+    """Return how the files of a finished run contradict each other; ``None`` when they do not."""
+    result, config = record.result, record.config
+    if result is None:
+        return None
+    if result.config_hash is not None and result.config_hash != config.hash:
+        return "config.yaml is not the config that its result was made with"
+    if result.seed != config.seed:
+        return f"its result has seed {result.seed}, its config {config.seed}"
+    if result.metrics_sha256 != metrics_sha256(record.rounds):
+        return "its rounds are not those that its result was made of"
+    rule = config.accuracy
+    metric = build(registry, "metric", {"name": rule.metric, **config.metrics[rule.metric]})
+    scores = [one.scores[rule.inference][rule.metric] for one in record.rounds]
+    again = reported(rule, scores, metric.higher_is_better)
+    if (result.accuracy.mean, dict(result.accuracy.domains)) != (again.mean, dict(again.domains)):
+        return f"its result has accuracy {result.accuracy.mean}, its rounds give {again.mean}"
+    return None
 
 
 def without_shared(variants: Iterable[str]) -> dict[str, str]:

@@ -190,7 +190,7 @@ def test_versions_that_differ_are_told(kept: Path, registry: Registry) -> None:
     data = json.loads(path.read_text())
     now = data["versions"]["torch"]
     edit(path, "versions", {**data["versions"], "torch": "1.0"})
-    assert Kept(registry, kept).changed_environment() == [f"torch: 1.0 then, {now} here"]
+    assert Kept(registry, kept).changed_environment() == [f"torch: 1.0 then, {now} now"]
 
 
 def test_checksums_made_in_another_way_are_not_compared(kept: Path, registry: Registry) -> None:

@@ -1,0 +1,198 @@
+"""What a result depends on besides its config: code, versions, arithmetic and data.
+
+A fingerprint maps a thing to a text that changes when the thing does. It is kept with a run, so
+that a finished run is not reused, and an unfinished one not resumed, when the result would differ.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+from xxhash import xxh3_64
+
+from ..ambient import SWITCHES
+from ..config.layers import CHOICES
+from ..config.model import RunConfig
+from ..plugins.registry import Entry, Registry
+from ..values import checksum
+from .environment import versions
+
+if TYPE_CHECKING:
+    from ..types import Dataset
+    from .contents import Environment
+
+Fingerprint = Mapping[str, str]
+"""Thing -> a text that changes with it."""
+
+DIGEST = re.compile(r",? ?xxh3:[0-9a-f]+")
+"""A digest in a text, which says nothing to a reader."""
+
+DATA, PARTITION, CORE = "data", "partition", "fedbench's own code"
+CORE_WINGS = ("cli", "report", "study", "testing")
+"""Wings of core that make no number of a run."""
+
+VARIABLES = (
+    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
+    *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "OPENBLAS_CORETYPE"),
+    *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "CUBLAS_WORKSPACE_CONFIG"),
+    *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
+)
+"""Environment variables that choose how libraries compute."""
+
+
+def of_run(registry: Registry, config: RunConfig) -> dict[str, str]:
+    """Return all but the data: core, the code that the config names, versions, arithmetic."""
+    return {**_code(registry, config), **versions(), **_arithmetic(config.device)}
+
+
+def kept(environment: Environment) -> dict[str, str]:
+    """Return the fingerprint that a run directory's environment holds."""
+    return {**environment.depends, **environment.versions}
+
+
+def of_data(data: Dataset) -> str:
+    """Return a text over the names and every byte of a loaded data set."""
+    digest = xxh3_64(repr((data.classes, data.domains)).encode())
+    for examples in (data.train, data.test):
+        for tensor in (examples.inputs, examples.labels, examples.domains):
+            digest.update(checksum(tensor).encode())
+    return f"xxh3:{digest.hexdigest()}"
+
+
+def of_partition(parts: Sequence[Tensor]) -> str:
+    """Return a text over which examples each client has."""
+    return f"xxh3:{xxh3_64(''.join(map(checksum, parts)).encode()).hexdigest()}"
+
+
+def changes(then: Fingerprint, now: Fingerprint) -> list[str]:
+    """Return what differs, a line each: ``torch: 2.9.0 then, 2.9.1 now``, ``data: changed``.
+
+    A thing that only one of the two knows is left out.
+    """
+    found = []
+    for name, old in then.items():
+        new = now.get(name, old)
+        if old != new:
+            before, after = (DIGEST.sub("", text) for text in (old, new))
+            what = "changed" if before == after else f"{before} then, {after} now"
+            found.append(f"{name}: {what}")
+    return found
+
+
+def _code(registry: Registry, config: RunConfig) -> dict[str, str]:
+    """Return core's code, and for each thing that the config names its package and source."""
+    tops = {entry.value.__module__.split(".")[0] for entry in _classes(registry)} - {"fedbench"}
+    named = [(kind, str(getattr(config, key)["name"])) for key, kind in CHOICES.items()]
+    named += [("plugin", name) for name in config.plugins]
+    named += [("metric", name) for name in config.metrics]
+    found = {CORE: _core()}
+    for kind, name in named:
+        if kind == "executor":  # every executor gives the same bits
+            continue
+        entry = registry.get(kind, name)
+        source = _source(entry.value.__module__, frozenset(tops))
+        found[f"{kind} {name}"] = f"{entry.package} {entry.version}".strip() + source
+    return found
+
+
+def _classes(registry: Registry) -> Iterator[Entry]:
+    for (kind, _), entries in registry.entries.items():
+        if kind not in ("recipe", "card"):
+            yield from entries
+
+
+@lru_cache(1)
+def _core() -> str:
+    root = Path(__file__).parents[1]
+    files = sorted(root.rglob("*.py"))
+    return _digest((f for f in files if f.relative_to(root).parts[0] not in CORE_WINGS), root)
+
+
+@lru_cache(1000)
+def _source(module: str, tops: frozenset[str]) -> str:
+    """Return a digest of a module's source and of what it imports from packages of plugins.
+
+    Args:
+        module: its name.
+        tops: the top-level names of the packages that register anything; imports are followed into
+            these, and into modules that lie beside the first one.
+    """
+    start = sys.modules.get(module)
+    if start is None or not getattr(start, "__file__", None):
+        return ", unknown source"
+    files: dict[str, Path] = {}
+    waiting = [module]
+    beside = _beside(start)
+    while waiting:
+        name = waiting.pop()
+        found = sys.modules.get(name)
+        file = getattr(found, "__file__", None)
+        if name in files or found is None or not file:
+            continue
+        top = name.split(".")[0]
+        if top not in tops and top != module.split(".")[0] and Path(file).parent != beside:
+            continue
+        files[name] = Path(file)
+        waiting += _imports(found, Path(file))
+    return ", " + _digest([files[name] for name in sorted(files)])
+
+
+def _beside(module: ModuleType) -> Path | None:
+    """Return the folder of a lone module's neighbours; ``None`` in a folder of many packages."""
+    file = Path(str(module.__file__))
+    lone = "." not in module.__name__ and not hasattr(module, "__path__")
+    shared = {"site-packages", "dist-packages"} & set(file.parts)
+    return file.parent if lone and not shared else None
+
+
+def _imports(module: ModuleType, file: Path) -> Iterator[str]:
+    """Yield the names that a module may import, of modules and of what is in them."""
+    if file.suffix != ".py":
+        return
+    package = module.__name__ if hasattr(module, "__path__") else module.__name__.rpartition(".")[0]
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join(filter(None, (*(above if node.level else ()), node.module)))
+            whole = [f"{base}.{alias.name}" for alias in node.names]
+            yield from (name for name in whole if name in sys.modules)
+            if any(name not in sys.modules for name in whole):
+                yield base
+
+
+def _digest(files: Iterable[Path], root: Path | None = None) -> str:
+    digest = xxh3_64()
+    for file in files:
+        digest.update((str(file.relative_to(root)) if root else file.name).encode())
+        try:
+            digest.update(file.read_bytes())
+        except OSError as error:
+            digest.update(repr(error.errno).encode())
+    return f"xxh3:{digest.hexdigest()}"
+
+
+def _arithmetic(device: str) -> dict[str, str]:
+    """Return what decides how numbers are added: the kind of processor, switches, variables."""
+    import torch
+
+    return {
+        "CPU capability": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "switches": ", ".join(f"{switch.name} {switch.wanted}" for switch in SWITCHES),
+        **{f"${name}": os.environ.get(name, "(not set)") for name in VARIABLES},
+    }

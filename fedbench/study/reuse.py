@@ -1,0 +1,85 @@
+"""Which kept runs of a plan may be reused: those whose result would be the same today."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..ambient import settled
+from ..config.build import build
+from ..config.model import RunConfig
+from ..errors import ConfigError
+from ..plugins.registry import Registry
+from ..store import fingerprint
+from ..store.directory import RunDirectory
+from .grid import Job
+
+UNKNOWN = "no record of what the result depends on"
+SHOWN = 4
+"""Changes that are named in the line on them."""
+
+
+class Reuse:
+    """Compares kept runs with what their results depend on today.
+
+    Args:
+        registry: what is installed.
+        data_root: where data sets look for their files.
+    """
+
+    def __init__(self, registry: Registry, data_root: Path) -> None:
+        self._registry, self._root = registry, data_root
+        self._data: dict[str, str] = {}
+
+    def changes(self, job: Job) -> list[str]:
+        """Return what has changed since a job's run was made; empty when it may be reused.
+
+        Raises:
+            ConfigError: when the data cannot be read any more.
+        """
+        directory = RunDirectory(job.path)
+        if not directory.exists:
+            return []
+        then = fingerprint.kept(directory.read_environment())
+        if fingerprint.CORE not in then:
+            return [] if directory.failed else [UNKNOWN]
+        now = fingerprint.of_run(self._registry, job.config)
+        if fingerprint.DATA in then:
+            now[fingerprint.DATA] = self._content(job.config)
+        return fingerprint.changes(then, now)
+
+    def _content(self, config: RunConfig) -> str:
+        key = json.dumps(config.data, sort_keys=True)
+        if key not in self._data:
+            try:
+                with settled():
+                    data = build(self._registry, "dataset", config.data).load(self._root)
+            except ConfigError as error:
+                error.add_note("(--trust-old reuses finished runs without looking at their data)")
+                raise
+            self._data[key] = fingerprint.of_data(data)
+        return self._data[key]
+
+    def summary(self, jobs: Sequence[Job]) -> str | None:
+        """Return one line on the kept runs that are made anew; ``None`` when there are none."""
+        found = [changes for job in jobs if (changes := self.changes(job))]
+        if not found:
+            return None
+        what = list(dict.fromkeys(change for changes in found for change in changes))
+        more = f" and {len(what) - SHOWN} more" if len(what) > SHOWN else ""
+        runs = "1 run is" if len(found) == 1 else f"{len(found)} runs are"
+        return (
+            f"{runs} made anew, because of a change since: {'; '.join(what[:SHOWN])}{more} "
+            "(--trust-old reuses what is there)"
+        )
+
+
+def set_aside(path: Path) -> None:
+    """Move a run that is made anew out of the way, into ``replaced/`` beside the runs' folder."""
+    folder = path.parent.parent / "replaced"
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while (target := folder / f"{path.name}-{number}").exists():
+        number += 1
+    path.rename(target)
