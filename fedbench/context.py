@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import NonFiniteError, PluginError
-from .pipeline import Pipeline, eval_batch, send
+from .pipeline import Pipeline, batch_sizes, eval_batch, send
 from .random import Streams
 from .types import (
     Batch,
@@ -146,11 +146,11 @@ class ClientContext:
     def _batches(self, batch_size: int, epochs: int, drop_last: bool) -> Iterator[Batch]:
         order = self._streams.numpy("batches", self.round, self.client)
         n = len(self.data)
+        sizes = batch_sizes(n, batch_size, drop_last)
         for epoch in range(epochs):
             permutation = torch.from_numpy(order.permutation(n))
-            end = n - n % batch_size if drop_last and n >= batch_size else n
-            for start in range(0, end, batch_size):
-                chosen = self.data[permutation[start : min(start + batch_size, end)]]
+            for index in permutation[: sum(sizes)].split(sizes):
+                chosen = self.data[index]
                 yield Batch(
                     self.prepare(chosen.inputs, train=True),
                     send(chosen.labels, self.device),

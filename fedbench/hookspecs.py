@@ -6,6 +6,7 @@ they send back. A run as pseudocode, with its hooks by name::
 
     data  = prepare_data(data)                               once, before round 1; chained
     parts = partition(data)                                  once; exactly one
+    run_start(ctx, model, inputs, history, directory)        once; may refuse the run
 
     clients = select_clients(ctx, state)                     server; exactly one
     payload = broadcast(ctx, state) of every plugin          server -> clients, bytes per key
@@ -39,7 +40,7 @@ import pluggy
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Generator, Tensor
+    from torch import Generator, Tensor, nn
 
     from .context import ClientContext, ServerContext
     from .contracts import DataSource, Executor, Metric, ModelSource
@@ -112,6 +113,24 @@ class RunHooks:
         When: at the start of every turn of the client. ``rng`` starts at the same place in every
         round, so the change is the same in every round.
         Returns: the `Examples` to train on, as many as ``data`` has.
+        """
+
+    @hookspec
+    def run_start(
+        self,
+        ctx: ServerContext,
+        model: nn.Module,
+        inputs: Tensor,
+        history: Sequence[RoundResult],
+        directory: Path | None,
+    ) -> None:
+        """Look at a run before its first round, and refuse what cannot work.
+
+        When: once, when data, partition and model exist; again when a run is resumed, with the
+        rounds so far as ``history`` and their number as ``ctx.round``. ``inputs`` (1, ...) are one
+        training example as ``model`` gets it in tests. Leave ``model`` as it was. ``directory`` is
+        the run directory, or ``None`` when nothing is saved.
+        Returns: nothing; it raises `ConfigError` for a run that cannot work.
         """
 
     @hookspec

@@ -20,6 +20,15 @@ def eval_batch(device: torch.device) -> int:
     return EVAL_BATCH if device.type == "cpu" else 10 * EVAL_BATCH
 
 
+def batch_sizes(examples: int, batch_size: int, drop_last: bool = False) -> list[int]:
+    """Return the sizes of the batches of one epoch, in order.
+
+    With ``drop_last``, a last batch that is smaller is left out unless it is the only one.
+    """
+    whole, rest = divmod(examples, batch_size)
+    return [batch_size] * whole + [rest] * (rest > 0 and not (drop_last and whole > 0))
+
+
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """Return ``tensor`` on ``device``; a copy to a GPU uses pinned memory and does not block."""
     if device.type == "cuda" and tensor.device.type == "cpu":

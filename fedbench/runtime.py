@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from .ambient import settled
 from .config.build import build, build_plugins
 from .config.model import RunConfig
-from .context import ClientContext
+from .context import ClientContext, ServerContext
 from .device import keep_freed_memory, open_device
 from .errors import ConfigError, PluginError
 from .failures import ClientFailure, ends_the_run, failure
@@ -190,6 +190,11 @@ class Runtime:
         )
         with settled(), self.streams.scope("example"):
             return pipeline(self.data.train[torch.tensor([0])].inputs, False)
+
+    def server_context(self, round: int) -> ServerContext:
+        """Return the run as the server's hooks see it in ``round``."""
+        sizes = tuple(len(part) for part in self.parts)
+        return ServerContext(round, self.config.rounds, len(self.data.classes), sizes, self.streams)
 
     def run_client(
         self, job: ClientJob, payload: Mapping[str, Value], empty: Empty | None = None

@@ -35,6 +35,7 @@ TITLES = {
     "broadcast": "selection and broadcast",
     "inference": "evaluation",
     "personal_models": "evaluation",
+    "run_start": "observers",
     "round_end": "observers",
 }
 """Hook -> the step that it belongs to; others stand under their own name."""

@@ -77,16 +77,9 @@ class Rounds:
         self.digests: dict[int, Mapping[str, str]] = {}
         """The checksums of what each client sent in the last round."""
 
-    def _context(self, number: int) -> ServerContext:
-        sizes = tuple(len(part) for part in self._runtime.parts)
-        classes = len(self._runtime.data.classes)
-        return ServerContext(
-            number, self._runtime.config.rounds, classes, sizes, self._runtime.streams
-        )
-
     def initial_state(self) -> ServerState:
         """Return the state before round 1: initial weights and the plugins' entries."""
-        ctx = self._context(0)
+        ctx = self._runtime.server_context(0)
         found = self._runtime.plugins.collect_owned(
             "init_server", ctx=ctx, weights=self._runtime.initial
         )
@@ -104,7 +97,7 @@ class Rounds:
                 lowest client id.
         """
         hook = self._runtime.plugins.hook
-        ctx = self._context(number)
+        ctx = self._runtime.server_context(number)
         clients = _checked(hook.select_clients(ctx=ctx, state=state), ctx.num_clients)
         payload = self._payload(ctx, state)
         jobs = [ClientJob(number, client, self._clients.get(client, {})) for client in clients]

@@ -192,6 +192,7 @@ class Run:
             )
         if self.state:
             checkpoint.check_weights(self.state, runtime.initial)
+        self._tell_start(runtime)
         metrics = self._metrics
         self._workers = build(self.registry, "executor", config.executor).open(runtime)
         if self.directory:
@@ -201,6 +202,18 @@ class Run:
             self.directory.write_depends(depends)
             self.directory.write_partition(partition_table(runtime))
         return Rounds(runtime, self._workers, self._clients, self._owners, metrics, self.progress)
+
+    def _tell_start(self, runtime: Runtime) -> None:
+        """Let plugins look at the run before its first round, or refuse it."""
+        with settled(), runtime.streams.scope("run_start"):
+            for _, call in runtime.plugins.calls("run_start"):
+                call(
+                    ctx=runtime.server_context(len(self.history)),
+                    model=runtime.model,
+                    inputs=runtime.example(),
+                    history=tuple(self.history),
+                    directory=self.directory.path if self.directory else None,
+                )
 
     def _initial_state(self, rounds: Rounds) -> ServerState:
         with settled(), self.runtime.streams.scope("server", 0):

@@ -168,10 +168,11 @@ def model_parts(subject: Subject) -> None:
 
 @rule("model")
 def model_trains(subject: Subject) -> None:
-    """Every trainable parameter gets a gradient, and a batch of one can be trained on.
+    """Every trainable parameter gets a gradient, and a single example is enough to train on.
 
     Mend: leave out layers that `features` does not use, or freeze them by `requires_grad_(False)`;
-    batch norm over a single value can't train, so skip it for a batch of one.
+    batch norm over a single value can't train, so skip it for a batch of one. On smaller inputs
+    than the kit's a model may need more: a run with such batches is refused before round 1.
     """
     model, inputs = _made(subject)
     for batch in (inputs, inputs[:1]):

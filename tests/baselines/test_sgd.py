@@ -6,12 +6,16 @@ import math
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import pytest
 import torch
-from fedbench_baselines.sgd import CrossEntropy, Sgd, step
+from fedbench_baselines.models import ResNet10
+from fedbench_baselines.sgd import CrossEntropy, Sgd, step, training_error
 from torch import nn
 
+from fedbench.errors import ConfigError
+from fedbench.hookspecs import hookimpl
 from fedbench.types import Batch, Output
 
 
@@ -174,10 +178,7 @@ def test_label_smoothing_mixes_in_the_uniform_distribution():
 
 
 def test_each_example_is_seen_once_an_epoch_in_a_new_order(registry, tiny_config, add):
-    from dataclasses import dataclass
-
     from fedbench.engine.run import Run
-    from fedbench.hookspecs import hookimpl
 
     seen: list[tuple[int, int, torch.Tensor]] = []
 
@@ -203,10 +204,6 @@ def test_each_example_is_seen_once_an_epoch_in_a_new_order(registry, tiny_config
 def test_drop_last_leaves_out_a_smaller_last_batch_unless_it_is_the_only_one(
     run_tiny, add, batch_size, sizes
 ):
-    from dataclasses import dataclass
-
-    from fedbench.hookspecs import hookimpl
-
     seen: list[int] = []
 
     @dataclass(frozen=True, eq=False)
@@ -219,3 +216,88 @@ def test_drop_last_leaves_out_a_smaller_last_batch_unless_it_is_the_only_one(
     add(eyes=Eyes)
     run_tiny(rounds=1, extra={"sgd": {"drop_last": True, "batch_size": batch_size}, "eyes": {}})
     assert seen == sizes
+
+
+# --- batches of one example ----------------------------------------------------------------------
+
+TORCH = "Expected more than 1 value per channel when training, got input size torch.Size("
+SMALL = {"name": "resnet10", "filters": 1}
+"""On the tiny data's 8 x 8 pixels its last batch norm gets one value per channel and example."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sizes:
+    """Gives clients the first ``sizes`` examples, in turn."""
+
+    sizes: tuple[int, ...]
+
+    @hookimpl
+    def partition(self, data):
+        return torch.arange(sum(self.sizes)).split(self.sizes)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sgd", "what", "mend"),
+    [
+        (
+            (16, 15, 14),
+            {"batch_size": 7},
+            "client 1 has 15 examples, so its last batch of sgd.batch_size 7 has one",
+            "set sgd.drop_last=true or another sgd.batch_size",
+        ),
+        (
+            (1, 8, 8, 8, 8, 8),
+            {"batch_size": 7},
+            "client 1 has 8 examples, so its last batch of sgd.batch_size 7 has one (also clients "
+            "2, 3, 4 and 1 more)",
+            "set sgd.drop_last=true or another sgd.batch_size",
+        ),
+        (
+            (8, 1, 9, 1),
+            {"batch_size": 7, "drop_last": True},
+            "client 1 has one example (also client 3)",
+            "partition the data so that every client has more, or use a model without batch norm",
+        ),
+        (
+            (4, 4),
+            {"batch_size": 1, "drop_last": True},
+            "sgd.batch_size is 1",
+            "set a larger sgd.batch_size",
+        ),
+    ],
+    ids=["last batch", "several", "one example", "size one"],
+)
+def test_batch_norm_and_a_batch_of_one_are_refused_before_round_1(
+    run_tiny, add, sizes, sgd, what, mend
+):
+    add(sizes=Sizes)
+    with pytest.raises(ConfigError) as caught:
+        run_tiny(model=SMALL, without=["domains"], extra={"sizes": {"sizes": sizes}, "sgd": sgd})
+    start, end = str(caught.value).split(TORCH)
+    assert start == f"{what}; batch norm cannot train on a single example ("
+    assert end.endswith(f")): {mend}")
+
+
+@pytest.mark.parametrize(
+    ("model", "sgd"),
+    [
+        (SMALL, {"batch_size": 7, "drop_last": True}),
+        (SMALL, {"batch_size": 13}),
+        ({"name": "cnn", "width": 1, "feature_size": 2}, {"batch_size": 7}),
+    ],
+    ids=["dropped", "another size", "no batch norm"],
+)
+def test_what_the_message_advises_works(run_tiny, add, model, sgd):
+    add(sizes=Sizes)
+    extra = {"sizes": {"sizes": (15, 15)}, "sgd": sgd}
+    assert len(run_tiny(model=model, without=["domains"], extra=extra, rounds=1).history) == 1
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_trying_a_model_in_training_mode_leaves_it_as_it_was(batch):
+    model = ResNet10(filters=1).build((1, 8, 8), 3).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    inputs = torch.rand(batch, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert (training_error(model, inputs) is None) == (batch == 2)
+    assert not model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

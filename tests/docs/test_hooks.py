@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedbench import Run, hookspecs
+from fedbench import ConfigError, Run, hookspecs
 from fedbench.config import resolve as config
 from fedbench.config.cards import load_card
 from fedbench.plugins.rules import RUN_HOOKS, marked
@@ -101,6 +101,13 @@ def client_data(with_example, run_tiny, folder):
         seen = run.runtime.client_data(client).inputs
         before = plain.runtime.client_data(client).inputs
         assert torch.equal(seen, 255 - before if client < 2 else before)
+
+
+@check
+def run_start(with_example, run_tiny, folder):
+    assert len(with_example("run_start", {"least": 18}).history) == 2
+    with pytest.raises(ConfigError, match=r"^client 0 has 18 examples, not 19$"):
+        run_tiny(extra={"example": {"least": 19}})
 
 
 @check

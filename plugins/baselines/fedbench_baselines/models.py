@@ -110,7 +110,11 @@ class ResNet10Module(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class ResNet10:
-    """ResNet-10 with a 3x3 stem, as in FPL and FedHPro: one block per stage, d = 8 x filters."""
+    """ResNet-10 with a 3x3 stem, as in FPL and FedHPro: one block per stage, d = 8 x filters.
+
+    Images have at least 8 x 8 pixels. At exactly 8 x 8 the last stage has one value per channel, so
+    batch norm needs at least two examples in each training batch.
+    """
 
     filters: Annotated[int, Field(ge=1, description="filters of the stem")] = 32
 

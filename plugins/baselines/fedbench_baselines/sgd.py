@@ -9,13 +9,15 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import sgd as functional
 
-from fedbench.context import ClientContext
+from fedbench.context import ClientContext, ServerContext
+from fedbench.errors import ConfigError
 from fedbench.hookspecs import hookimpl
-from fedbench.types import Batch, Output
+from fedbench.pipeline import batch_sizes
+from fedbench.types import Batch, Output, forward
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +34,40 @@ class Sgd:
         Literal["constant", "cosine"],
         Field(description="learning rate over the rounds; cosine falls to 0 after the last round"),
     ] = "constant"
+
+    @hookimpl
+    def run_start(self, ctx: ServerContext, model: nn.Module, inputs: Tensor) -> None:
+        alone = [
+            client
+            for client, n in enumerate(ctx.client_sizes)
+            if 1 in batch_sizes(n, self.batch_size, self.drop_last)
+        ]
+        error = training_error(model, inputs) if alone else None
+        if error:
+            what, mend = self._batch_of_one(alone, ctx.client_sizes)
+            raise ConfigError(
+                f"{what}; batch norm cannot train on a single example ({error}): {mend}"
+            )
+
+    def _batch_of_one(self, clients: Sequence[int], sizes: Sequence[int]) -> tuple[str, str]:
+        """Say how the batch of one of ``clients`` comes about, and how to avoid it."""
+        if self.batch_size == 1:
+            return "sgd.batch_size is 1", "set a larger sgd.batch_size"
+        several = [client for client in clients if sizes[client] > 1]
+        client, *others = several or clients
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        names = ", ".join(map(str, others[:3])) + more
+        also = f" (also {'clients' if others[1:] else 'client'} {names})" if others else ""
+        if several:
+            return (
+                f"client {client} has {sizes[client]} examples, so its last batch of "
+                f"sgd.batch_size {self.batch_size} has one{also}",
+                "set sgd.drop_last=true or another sgd.batch_size",
+            )
+        return (
+            f"client {client} has one example{also}",
+            "partition the data so that every client has more, or use a model without batch norm",
+        )
 
     @hookimpl
     def client_update(self, ctx: ClientContext) -> bool:
@@ -54,6 +90,26 @@ class Sgd:
         if self.schedule == "constant":
             return self.lr
         return self.lr * (1 + math.cos(math.pi * (round - 1) / rounds)) / 2
+
+
+@torch.no_grad()
+def training_error(model: nn.Module, inputs: Tensor) -> ValueError | None:
+    """Return the error of a forward pass in training mode, or ``None``; leave ``model`` as it was.
+
+    Args:
+        model: a `fedbench.types.Model`.
+        inputs: (B, ...). Norms raise a ``ValueError`` when they get one value per channel.
+    """
+    buffers, training = [buffer.clone() for buffer in model.buffers()], model.training
+    try:
+        forward(model.train(), inputs)
+    except ValueError as error:
+        return error
+    finally:
+        model.train(training)
+        for buffer, before in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+    return None
 
 
 @torch.no_grad()
