@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .client_state import ClientState
 from .errors import NonFiniteError, PluginError
 from .pipeline import Pipeline, batch_sizes, eval_batch, send
 from .random import Streams
@@ -25,7 +26,6 @@ from .types import (
     Output,
     Payload,
     Value,
-    copy_to,
     forward,
     seal,
     tensors,
@@ -78,7 +78,8 @@ class ClientContext:
         model: the model, loaded with the received weights; train it in place.
         payload: what the server sent, by key. A wrapper of ``client_update`` may replace it with
             another `fedbench.types.Received` for the turn; do not write to its tensors.
-        state: what this client kept from its last turn; write to it what the client should keep.
+        state: what this client kept from its last turn; assign to it what the client should keep.
+            A value is copied when it is assigned, see `fedbench.client_state.ClientState`.
         scratch: values that plugins share within this turn; discarded afterwards.
         data: the client's raw examples, on the CPU.
     """
@@ -104,8 +105,7 @@ class ClientContext:
         self.round, self.client, self.rounds = job.round, job.client, rounds
         self.num_classes, self.device, self.model = num_classes, device, model
         self.payload, self.data = payload, data
-        # A copy: the kept state changes only when the round is finished.
-        self.state = {key: copy_to(v, torch.device("cpu")) for key, v in job.state.items()}
+        self._state = ClientState(job.state, self.where, empty, watch)
         self.scratch: dict[str, Any] = {}
         self._plugins, self._streams = plugins, streams
         self._pipeline = Pipeline(plugins, device, self.rng)
@@ -117,6 +117,16 @@ class ClientContext:
         self._owners: dict[str, str] = {}
         self._failures: list[Failure] = []
         self._seen = 0
+
+    @property
+    def state(self) -> ClientState:
+        """What this client keeps, by key; see the class's docstring."""
+        return self._state
+
+    @state.setter
+    def state(self, values: Mapping[str, Value]) -> None:
+        if values is not self._state:  # the same after ``ctx.state |= values``
+            self._state.replace(values)
 
     def rng(self, purpose: str) -> torch.Generator:
         """Return a fresh generator for this client and round.
@@ -255,8 +265,10 @@ class ClientContext:
 
         Raises:
             PluginError: when the key was already used in this turn and ``replace`` is not given, or
-                when ``value`` has the wrong type.
+                when ``key`` is not text or ``value`` has the wrong type.
         """
+        if not isinstance(key, str):
+            raise PluginError(f"a key of an upload must be text, got {key!r}")
         if key in self._uploads and not replace:
             raise PluginError(f"two plugins upload {key!r} in {self.where}")
         with self.phase("uploads"):
@@ -310,7 +322,7 @@ class ClientContext:
             examples=len(self.data),
             uploads=Payload(self._uploads, f"the uploads of client {self.client}"),
             metrics=self._metrics,
-            state={k: seal(v, f"client state {k!r}", self._empty) for k, v in self.state.items()},
+            state=self._state.sealed(),
             seconds=seconds,
             failures=tuple(self._failures),
             digests=found,

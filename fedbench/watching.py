@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from .failures import ClientFailure
-    from .types import ClientJob, ClientResult
+    from .types import ClientJob, ClientResult, Value
 
 T = TypeVar("T")
 
@@ -56,6 +56,15 @@ class Watch:
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Return a context manager for a step of a round; phases and calls nest."""
         return _NO_PHASE
+
+    def keep(self, where: str, key: str, value: Value) -> None:
+        """See what a hook assigns to ``ctx.state[key]``, before it is copied.
+
+        Args:
+            where: whose turn it is: ``round 3, client 7``.
+            key: the key.
+            value: as the hook gave it.
+        """
 
     def turn(
         self, job: ClientJob, run: Callable[[], ClientResult | ClientFailure]

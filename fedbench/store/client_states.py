@@ -56,10 +56,16 @@ class ClientStates(Mapping[int, Mapping[str, "Value"]]):
         return len(self._states)
 
     def newest(self, client: int) -> Mapping[str, Value] | None:
-        """Return a client's state with the round under way counted in; ``None`` for no state."""
+        """Return a copy of a client's state, the round under way counted in; ``None`` for none."""
         _, staged = self._staged.get(client, (0, None))
         found = staged if staged is not None else self._states.get(client)
-        return self._read(found) if isinstance(found, str) else found
+        if found is None or isinstance(found, str):
+            return self._read(found) if found else None
+        import torch
+
+        from ..types import copy_to
+
+        return {key: copy_to(value, torch.device("cpu")) for key, value in found.items()}
 
     def stage(self, client: int, state: Mapping[str, Value], round: int) -> None:
         """Take a client's new state; it replaces the old one when ``round`` is committed."""

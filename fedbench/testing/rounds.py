@@ -257,6 +257,18 @@ def inputs_untouched(subject: Subject) -> None:
         raise Breach(f"it writes into {what!r}", where)
 
 
+@rule(*RUN)
+def kept_as_assigned(subject: Subject) -> None:
+    """A client keeps what was assigned to `ctx.state`; nothing writes into it later.
+
+    Mend: compute a new tensor and assign it: `ctx.state[key] = ctx.state[key] + 1`, not
+    `ctx.state[key].add_(1)`; do not load a value that was read from the state into a model with
+    `load_state_dict(..., assign=True)`, because training would then change it.
+    """
+    for key, where in subject.plain().trace.states:
+        raise Breach(f"the value kept under {key!r} is not the one that was assigned", where)
+
+
 @rule("partition", "plugin", applies=_divides)
 def partition(subject: Subject) -> None:
     """Every client gets examples, no example goes to two clients, and the random stream decides.

@@ -61,6 +61,8 @@ class Trace:
     """(what of a plugin or its module changed during the run, whose)."""
     uploads: list[tuple[str, str, str]] = field(default_factory=list)
     """(what is wrong with an upload, where, how to mend it)."""
+    states: list[tuple[str, str]] = field(default_factory=list)
+    """(key of the client's state that keeps something else than what was assigned, where)."""
     terms: dict[tuple[str, str], bool] = field(default_factory=dict)
     """(plugin, loss term) -> whether it ever depended on the model."""
     bytes_up: list[dict[str, int]] = field(default_factory=list)
@@ -228,6 +230,23 @@ class Probe(Watch):
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
+        self._assigned: dict[str, Any] = {}
+
+    def keep(self, where: str, key: str, value: Value) -> None:
+        """Remember the content of what is assigned in this turn."""
+        self._assigned[key] = fingerprint(value)
+
+    def turn(
+        self, job: ClientJob, run: Callable[[], ClientResult | ClientFailure]
+    ) -> ClientResult | ClientFailure:
+        """Run the turn and compare what the client keeps with what was assigned, then or before."""
+        self._assigned = {key: fingerprint(value) for key, value in job.state.items()}
+        answer = run()
+        if isinstance(answer, ClientResult):
+            for key, value in answer.state.items():
+                if fingerprint(value) != self._assigned.get(key):
+                    self._trace.states.append((key, f"round {job.round}, client {job.client}"))
+        return answer
 
     def call(self, call: Call, run: Callable[[], Any]) -> Any:
         """Look at arguments and result of a hook."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,34 +45,33 @@ class Ledger:
         self.at_work.pop()
 
 
-class Noted(dict[str, Any]):
+class Noted(MutableMapping[str, Any]):
     """A client's scratch or state that records its reads and writes in a ledger."""
 
-    def __init__(self, ledger: Ledger, place: str, given: Mapping[str, Any]) -> None:
-        super().__init__(given)
-        self._ledger, self._place = ledger, place
+    def __init__(self, ledger: Ledger, place: str, inner: Any) -> None:
+        self._ledger, self._place, self._inner = ledger, place, inner
+        self.sealed = getattr(inner, "sealed", None)
 
     def __getitem__(self, key: str) -> Any:
         self._ledger.read(self._place, key)
-        return super().__getitem__(key)
+        return self._inner[key]
 
     def __contains__(self, key: object) -> bool:
         self._ledger.read(self._place, str(key))
-        return super().__contains__(key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        self._ledger.read(self._place, key)
-        return super().get(key, default)
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        if not super().__contains__(key):
-            self._ledger.write(self._place, key)
-        self._ledger.read(self._place, key)
-        return super().setdefault(key, default)
+        return key in self._inner
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._ledger.write(self._place, key)
-        super().__setitem__(key, value)
+        self._inner[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._inner[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._inner)
+
+    def __len__(self) -> int:
+        return len(self._inner)
 
 
 def place_of(payload: Payload) -> str:
@@ -137,7 +136,7 @@ def reads(
     def begun(self: ClientContext, **given: Any) -> None:
         begin(self, **given)
         self.scratch = Noted(ledger, "scratch", {})
-        self.state = Noted(ledger, "client state", self.state)
+        self._state = Noted(ledger, "client state", self.state)
 
     def sent(self: ClientContext, key: str, *given: Any, **named: Any) -> None:
         ledger.write("the uploads", key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from fedbench.engine.run import Run
 from fedbench.errors import FedbenchError
 from fedbench.hookspecs import hookimpl
 from fedbench.plugins.registry import Registry
-from fedbench.types import Dataset, Examples, PerClass, RoundResult, ServerUpdate
+from fedbench.types import Dataset, Examples, PerClass, RoundResult, ServerUpdate, sha256
 
 # --- a round by hand: two clients, three weights -------------------------------------------------
 
@@ -207,6 +207,81 @@ def test_a_client_keeps_its_state_until_it_drops_it(add, run_tiny):
     add(forgetful=Forgetful)
     run = run_tiny(rounds=5, extra={"forgetful": {}})
     assert [r.metrics["turns"] for r in run.history] == [1, 2, 3, 1, 2]
+
+
+@dataclass(frozen=True, eq=False)
+class Smudges:
+    """Overwrites the model after everybody else's turn."""
+
+    outermost: ClassVar[bool] = True
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx):
+        trained = yield
+        with torch.no_grad():
+            for tensor in ctx.model.state_dict().values():
+                tensor.fill_(7)
+        return trained
+
+
+@pytest.mark.parametrize("method", ["moon", "fedproto-aaai"])
+def test_a_wrapper_further_out_does_not_change_what_a_client_keeps(add, run_tiny, method):
+    add(smudges=Smudges)
+    plain, smudged = run_tiny(method), run_tiny(method, extra={"smudges": {}})
+    assert plain.result()["metrics_sha256"] == smudged.result()["metrics_sha256"]
+    for client in plain._clients:
+        assert sha256(plain._clients[client]) == sha256(smudged._clients[client])
+
+
+@dataclass(frozen=True, eq=False)
+class Reassigns:
+    """Replaces its state as a whole in odd rounds, and joins a value to it in even ones."""
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx):
+        live = torch.full((1,), float(ctx.round))
+        if ctx.round % 2:
+            ctx.state = {"odd": live}
+        else:
+            ctx.state |= {"even": live}
+        live.fill_(0)
+        ctx.metric("keys", len(ctx.state))
+        return (yield)
+
+
+def test_a_state_that_is_assigned_as_a_whole_is_sealed_too(add, run_tiny):
+    add(reassigns=Reassigns)
+    run = run_tiny(rounds=2, extra={"reassigns": {}})
+    assert [r.metrics["keys"] for r in run.history] == [1, 2]
+    assert {k: float(v) for k, v in run._clients[0].items()} == {"odd": 1, "even": 2}
+
+
+@dataclass(frozen=True, eq=False)
+class Borrowed:
+    """Trains in the memory of its own state, and tests in that of all clients'."""
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx):
+        if "own" in ctx.state:
+            ctx.model.load_state_dict(ctx.state["own"], assign=True)
+        trained = yield
+        ctx.state["own"] = ctx.model.state_dict()
+        return trained
+
+    @hookimpl
+    def personal_models(self, state, clients):
+        for kept in clients:
+            yield {name: tensor.mul_(1) for name, tensor in kept["own"].items()}
+            for tensor in kept["own"].values():
+                tensor.zero_()
+
+
+def test_memory_that_a_plugin_borrows_from_the_state_is_its_own(add, run_tiny):
+    add(borrowed=Borrowed)
+    run = run_tiny(rounds=3, extra={"borrowed": {}})
+    kept = [sha256(run._clients[client]) for client in run._clients]
+    assert len(set(kept)) == 4, "every client keeps what it trained itself"
+    assert all(bool(run._clients[c]["own"]["hidden.weight"].any()) for c in run._clients)
 
 
 def test_an_interrupted_round_leaves_the_kept_states_alone(add, registry, tiny_config):

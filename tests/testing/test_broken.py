@@ -447,6 +447,41 @@ class WritesThenReplacesPayload:
         return (yield)
 
 
+def assigns(change: Callable[[ClientContext], object], doc: str) -> type:
+    class Assigns:
+        @hookimpl(wrapper=True)
+        def client_update(self, ctx: ClientContext) -> Any:
+            ctx.state["mine"] = ctx.model.state_dict()
+            change(ctx)
+            return (yield)
+
+    Assigns.__doc__ = doc
+    return plugin(Assigns)
+
+
+BROKEN += [
+    ("kept-as-assigned", "plugin", assigns(change, doc), "'mine' is not the one that was assigned")
+    for change, doc in (
+        (lambda ctx: ctx.state["mine"]["classifier.bias"].add_(1), "Write into it."),
+        (lambda ctx: ctx.model.load_state_dict(ctx.state["mine"], assign=True), "Train it."),
+    )
+]
+
+
+@breaks("kept-as-assigned", "plugin", "assigned\n  where: round 2, client 0")
+@plugin
+class Counts:
+    """Count a client's turns in place."""
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Any:
+        if "mine" in ctx.state:
+            ctx.state["mine"].add_(1)  # type: ignore[union-attr]
+        else:
+            ctx.state["mine"] = torch.ones(())
+        return (yield)
+
+
 # Partitions
 
 

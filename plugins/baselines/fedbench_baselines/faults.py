@@ -119,7 +119,7 @@ class Faults:
     def _keep_or_swap_broadcast(self, ctx: ClientContext, stale: bool) -> None:
         """Keep this turn's broadcast for a later stale turn; in a stale turn, use the kept one."""
         head = f"{STATE}/"
-        kept = {k.removeprefix(head): v for k, v in ctx.state.items() if k.startswith(head)}
+        kept = {k.removeprefix(head): ctx.state[k] for k in ctx.state if k.startswith(head)}
         ctx.state.update({head + key: ctx.payload[key] for key in ctx.payload})
         if stale and kept:
             ctx.payload = Received(kept, ctx.device)
