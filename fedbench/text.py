@@ -68,10 +68,14 @@ def _escape(letter: str) -> str:
     return letter.encode("unicode_escape").decode()
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of a message that is not blank, printable, at most 500 long."""
+def first_line(message: object) -> str:
+    """Return the first line of a message that is not blank, printable, at most 500 long.
+
+    Args:
+        message: an error, or its text.
+    """
     try:
-        text = next((line for line in str(error).splitlines() if line.strip()), "")
+        text = next((line for line in str(message).splitlines() if line.strip()), "")
     except Exception:  # a third-party exception whose text raises
         text = "(its message cannot be read)"
     return printable(text.strip())[:500]

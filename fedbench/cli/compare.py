@@ -189,5 +189,7 @@ def _report(
         order = list(dict.fromkeys(labels.values()))
     analysis = analyse(registry, found, variants=order, reference=reference, test=test)
     print_analysis(analysis)
-    paths = write(analysis, out)
-    click.echo("Wrote " + ", ".join(str(p) for p in paths if p.parent == out))
+    written = write(analysis, out)
+    click.echo("Wrote " + ", ".join(str(p) for p in written.paths if p.parent == out))
+    if written.missing:
+        click.echo(written.missing, err=True)

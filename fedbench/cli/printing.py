@@ -192,6 +192,7 @@ def show_partition(config: RunConfig, table: Partition, out: Path | None) -> Non
 
     Raises:
         ConfigError: when the picture can't be written.
+        NotDrawn: when it can't be drawn.
     """
     classes, counts = table.classes, table.counts
     shown = grid("client", "domain", "examples", *classes)
@@ -211,8 +212,11 @@ def show_partition(config: RunConfig, table: Partition, out: Path | None) -> Non
         from ..store.files import write_atomic
 
         figure = figures.partition_figure(series.partition_rows(table), classes, "")
+        drawn = draw.pictures({"partition": figure})
+        if drawn.missing:
+            raise draw.NotDrawn(f"{out} was not written: {drawn.missing['partition']}")
         try:
-            write_atomic(out, draw.png(figure))
+            write_atomic(out, drawn.files["partition.png"])
         except OSError as error:
             raise ConfigError(f"{out} can't be written: {error.strerror or error}") from error
         print(f"wrote {out}")

@@ -6,25 +6,42 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from ..store.files import write_atomic
 from ..study.analysis import Analysis
 from .terminal import print_analysis
 
-__all__ = ["print_analysis", "write"]
+if TYPE_CHECKING:
+    from .figures import Figure
+
+__all__ = ["Written", "print_analysis", "write"]
 
 
-def write(analysis: Analysis, folder: Path, figures: bool = True) -> list[Path]:
+@dataclass(frozen=True)
+class Written:
+    """A report on disk.
+
+    Args:
+        paths: its files: the page, tables, numbers, then figures.
+        missing: what could not be drawn and why, on one line; empty when all was.
+    """
+
+    paths: list[Path]
+    missing: str
+
+
+def write(analysis: Analysis, folder: Path, figures: bool = True) -> Written:
     """Write the report into ``folder``, which is made when it is missing.
 
     ``report.html`` (one page, no network needed), ``table.md``, ``table.tex`` (booktabs),
     ``rounds.csv`` (long form), ``summary.json`` and, unless ``figures`` is false,
-    ``figures/*.png`` and ``figures/*.svg``. Each file is written whole or not at all.
-
-    Returns:
-        the files, in the order above.
+    ``figures/*.png`` and ``figures/*.svg``. Each file is written whole or not at all. Tables and
+    numbers are written first, then the page; a failure to draw costs pictures and nothing else.
 
     Raises:
         ConfigError: when the folder can't be written.
@@ -32,21 +49,51 @@ def write(analysis: Analysis, folder: Path, figures: bool = True) -> list[Path]:
     from . import draw, exports, html, tables
     from .figures import figures as figures_of
 
-    charts = [figures_of(group) for group in analysis.groups]
-    files = {
-        "report.html": html.page(analysis, charts).encode(),
+    texts = {
         "table.md": tables.markdown(analysis).encode(),
         "table.tex": tables.latex(analysis).encode(),
         "rounds.csv": exports.rounds_csv(analysis).encode(),
         "summary.json": exports.summary_json(analysis),
     }
-    if figures:
-        for number, (group, found) in enumerate(zip(analysis.groups, charts, strict=True), 1):
-            slug = re.sub(r"[^A-Za-z0-9.=_-]+", "_", group.label)[:60]
-            start = f"{number}-{slug}-" if len(analysis.groups) > 1 else ""
-            for figure in found:
-                files[f"figures/{start}{figure.name}.png"] = draw.png(figure)
-                files[f"figures/{start}{figure.name}.svg"] = draw.svg(figure).encode()
+    written = _write(folder, texts)
+    charts = [figures_of(group) for group in analysis.groups]
+    try:
+        script, problem = draw.javascript(), ""
+    except draw.NotDrawn as error:
+        script, problem = "", str(error)
+    page = html.page(analysis, charts, script, problem)
+    written = [*_write(folder, {"report.html": page.encode()}), *written]
+    drawn = draw.pictures(_named(analysis, charts) if figures else {})
+    for name in drawn.missing:  # an older picture is not one of this report
+        for suffix in (".png", ".svg"):
+            (folder / f"{name}{suffix}").unlink(missing_ok=True)
+    missing = {"charts of report.html": problem, **drawn.missing} if problem else drawn.missing
+    return Written([*written, *_write(folder, drawn.files)], _missing(missing))
+
+
+def _named(analysis: Analysis, charts: Sequence[Sequence[Figure]]) -> dict[str, Figure]:
+    """Return the figures of each setting by the names of their files, without suffix."""
+    named: dict[str, Figure] = {}
+    for number, (group, found) in enumerate(zip(analysis.groups, charts, strict=True), 1):
+        slug = re.sub(r"[^A-Za-z0-9.=_-]+", "_", group.label)[:60]
+        start = f"{number}-{slug}-" if len(analysis.groups) > 1 else ""
+        named |= {f"figures/{start}{figure.name}": figure for figure in found}
+    return named
+
+
+def _missing(found: Mapping[str, str]) -> str:
+    """Return what was not drawn, name -> reason, on one line: each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in found.items():
+        reasons.setdefault(why, []).append(name)
+    parts = []
+    for why, names in reasons.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        parts.append(f"{', '.join(names[:3])}{more}: {why}")
+    return f"Not drawn: {'; '.join(parts)}" if parts else ""
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     paths = [folder / name for name in files]
     try:
         for path, data in zip(paths, files.values(), strict=True):

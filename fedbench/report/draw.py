@@ -1,14 +1,26 @@
-"""Figures as PNG and SVG files, and the JavaScript that draws them in a page; no network."""
+"""Figures as PNG and SVG, and the JavaScript that draws them in a page; no network.
+
+Both come from `fedbench.report.child`, a process of its own that may end or hang without harm: what
+it did not draw is missing, with the reason in one line.
+"""
 
 from __future__ import annotations
 
+import base64
 import functools
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import vl_convert
-
+from ..errors import FedbenchError
+from ..text import first_line
 from . import specs
 from .figures import Figure, Panel
 from .specs import Spec
@@ -33,20 +45,89 @@ FONT = "Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"
 WIDE, SMALL, COLUMNS = 560, 240, 2
 
 
-def png(figure: Figure) -> bytes:
-    """Return the figure as PNG, at two pixels a point."""
-    return bytes(vl_convert.vegalite_to_png(paper(figure), scale=2))
+PROGRAM = Path(__file__).with_name("child.py")
+SECONDS, SECONDS_EACH = 60, 10
+"""How long the child may take to start, and for each task."""
 
 
-def svg(figure: Figure) -> str:
-    """Return the figure as SVG."""
-    return str(vl_convert.vegalite_to_svg(paper(figure)))
+class NotDrawn(FedbenchError):
+    """A picture, or the script that draws in a page, could not be made."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What the child drew.
+
+    Args:
+        files: file name, with its suffix -> content.
+        missing: name of a figure that was not drawn -> the reason, on one line.
+    """
+
+    files: Mapping[str, bytes]
+    missing: Mapping[str, str]
+
+
+def pictures(figures: Mapping[str, Figure]) -> Pictures:
+    """Draw figures, each as ``NAME.svg`` and ``NAME.png`` with two pixels a point.
+
+    Args:
+        figures: name -> figure.
+    """
+    files: dict[str, bytes] = {}
+    missing: dict[str, str] = {}
+    answers = _child([{"draw": paper(figure)} for figure in figures.values()])
+    for name, answer in zip(figures, answers, strict=True):
+        if "error" in answer:
+            missing[name] = answer["error"]
+        else:
+            files[f"{name}.png"] = base64.b64decode(answer["png"])
+            files[f"{name}.svg"] = answer["svg"].encode()
+    return Pictures(files, missing)
 
 
 @functools.cache
 def javascript() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script that sets ``vegaEmbed``."""
-    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    """Return Vega, Vega-Lite and Vega-Embed as one script that sets ``vegaEmbed``.
+
+    Raises:
+        NotDrawn: when the child cannot make it.
+    """
+    (answer,) = _child([{"bundle": "window.vegaEmbed = vegaEmbed;"}])
+    if "error" in answer:
+        raise NotDrawn(answer["error"])
+    return answer["text"]
+
+
+def _child(tasks: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return the answers of `fedbench.report.child`, an ``error`` for each task not done."""
+    if not tasks:
+        return []
+    # -P: no module of the folder that the user is in.
+    command = [sys.executable or "", "-P", str(PROGRAM)]
+    given = json.dumps([os.getpid(), tasks]).encode()
+    limit = SECONDS + SECONDS_EACH * len(tasks)
+    try:
+        done = subprocess.run(command, input=given, capture_output=True, timeout=limit, check=False)
+        out, why = done.stdout, _ended(done.returncode, done.stderr)
+    except subprocess.TimeoutExpired as error:
+        out, why = error.stdout or b"", f"drawing took longer than {limit} s"
+    except (OSError, ValueError) as error:
+        out, why = b"", f"the process that draws cannot be started: {first_line(error)}"
+    # A line that is not whole was being written when the process ended.
+    answers = [json.loads(line) for line in out.splitlines(keepends=True) if line.endswith(b"\n")]
+    for answer in answers:
+        if "error" in answer:
+            answer["error"] = first_line(answer["error"])
+    return answers + [{"error": why}] * (len(tasks) - len(answers))
+
+
+def _ended(status: int, said: bytes) -> str:
+    """Return in words why a process ended before all was drawn."""
+    if status < 0:
+        name = signal.strsignal(-status) or f"signal {-status}"
+        return f"the process that draws was ended ({name}), as a limit on memory may do"
+    last = [line for line in said.decode(errors="replace").split("\n") if line.strip()][-1:]
+    return f"the process that draws ended: {first_line((last or [f'exit status {status}'])[0])}"
 
 
 def coloured(spec: Spec) -> Any:

@@ -23,7 +23,7 @@ from ..store.files import json_ready
 from ..study.analysis import Analysis, Group
 from ..study.records import Record
 from ..text import duration, size
-from . import content, draw, series, specs
+from . import content, series, specs
 from .figures import Figure, look
 
 HERE = Path(__file__).parent
@@ -34,8 +34,15 @@ SECTIONS = {
 }
 
 
-def page(analysis: Analysis, figures: Sequence[Sequence[Figure]]) -> str:
-    """Return the page; ``figures`` are those of each group."""
+def page(analysis: Analysis, figures: Sequence[Sequence[Figure]], script: str, problem: str) -> str:
+    """Return the page.
+
+    Args:
+        analysis: what it is about.
+        figures: those of each group.
+        script: `fedbench.report.draw.javascript`; without it the page has no charts.
+        problem: why there is no script.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -56,7 +63,8 @@ def page(analysis: Analysis, figures: Sequence[Sequence[Figure]]) -> str:
         data=_script_json(_data(figures)),
         css=(HERE / "page.css").read_text(encoding="utf-8"),
         script=(HERE / "page.js").read_text(encoding="utf-8"),
-        vega=draw.javascript(),
+        vega=script,
+        problem=problem,
         version=versions()["fedbench-toolkit"],
         date=date.today().isoformat(),
     )

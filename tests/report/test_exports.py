@@ -104,7 +104,7 @@ def test_several_settings_get_figures_of_their_own(
 ) -> None:
     for rounds in (1, 2):
         runs.grid(("a",), seeds=1, rounds=rounds, domains=("only",), classes=("0",))
-    paths = write(analysed(), tmp_path / "out")
+    paths = write(analysed(), tmp_path / "out").paths
     names = {p.name for p in paths if p.suffix == ".svg"}
     assert {"1-tiny_rounds=1-rounds.svg", "2-tiny_rounds=2-rounds.svg"} <= names
     assert all(p.is_file() for p in paths)

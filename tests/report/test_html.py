@@ -44,7 +44,7 @@ class Page(HTMLParser):
 
 
 def write_page(analysis: Analysis, folder: Path) -> Page:
-    return Page(write(analysis, folder, figures=False)[0])
+    return Page(write(analysis, folder, figures=False).paths[0])
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,7 @@ def test_tables(kept: Any, capsys: pytest.CaptureFixture[str], metric: str, perc
 def test_the_page(kept: Any, tmp_path: Path, metric: str, percent: bool) -> None:
     _, analysis = kept(metric)
     mean = shown(analysis.groups[0].cells["fedavg"]["mean"].summary.mean, percent)
-    page = write(analysis, tmp_path / "report", figures=False)[0].read_text()
+    page = write(analysis, tmp_path / "report", figures=False).paths[0].read_text()
     assert re.search(rf'<td class="num( best)?">{mean}<span', page)
     note = "Top5 in percent, last round;" if percent else "My_accuracy, last round;"
     assert note in page.replace("<wbr>", "")
