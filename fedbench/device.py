@@ -9,8 +9,11 @@ result.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -66,6 +69,42 @@ def _has_bf16(device: torch.device) -> bool:
         return False
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores(root: Path = Path("/")) -> int:
+    """Return how many cores this process may use, at least 1.
+
+    That is the smallest of its CPU affinity (``taskset``, cpusets), the CPU quotas of its control
+    groups (containers), rounded up, and what Slurm allocated to it. Without any of them it is the
+    number of cores of the machine.
+
+    Args:
+        root: where ``proc`` and ``sys`` are.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    limits = [len(affinity(0)) if affinity else os.cpu_count() or 1, *_quotas(root)]
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
+        text = os.environ.get(name, "")
+        limits += [int(text)] if text.isdecimal() else []
+    return max(1, min(limits))
+
+
+def _quotas(root: Path) -> Iterator[int]:
+    """Yield the CPU quotas of this process's control groups and their ancestors, in cores."""
+    for line in _words(root / "proc/self/cgroup", "\n"):
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        folder = root / "sys/fs/cgroup" / controllers
+        for group in (folder.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)):
+            both = [*_words(group / "cpu.cfs_quota_us"), *_words(group / "cpu.cfs_period_us")]
+            quota, period = [*(both if controllers else _words(group / "cpu.max")), "", ""][:2]
+            if quota.isdecimal() and period.isdecimal() and int(period):  # not "max", not -1
+                yield math.ceil(int(quota) / int(period))
+
+
+def _words(file: Path, separator: str | None = None) -> list[str]:
+    """Return the words of a small file, none if it cannot be read."""
+    try:
+        return [word for word in file.read_text().split(separator) if word]
+    except (OSError, ValueError):
+        return []
