@@ -37,7 +37,11 @@ if TYPE_CHECKING:
     help="Paired test. Default t: exact under normality and of use from 3 seeds on, while "
     "Wilcoxon's can't reject at 5 % below 6.",
 )  # fmt: skip
-@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Runs at once. Default: cores.")
+@click.option(
+    "--jobs", type=click.IntRange(1), metavar="N",
+    help="Runs at once. Default as many as cores may be used (taskset, containers, Slurm), but one "
+    "on each GPU.",
+)  # fmt: skip
 @checkpoint_flags
 @click.option("--retry", is_flag=True, help="Run failed runs again.")
 @click.option(
@@ -125,15 +129,13 @@ def _execute(
     planned: Sequence[Job], out: Path, quiet: bool, *, jobs: int | None, **more: Any
 ) -> None:
     """Run what is not finished, with progress; an interrupt says how to continue."""
-    import os
-
     from ..study.execute import execute
     from .progress import comparison_progress
 
     show = comparison_progress(quiet)
     try:
         with show:
-            execute(planned, workers=jobs or os.cpu_count() or 1, show=show.update, **more)
+            execute(planned, workers=jobs, show=show.update, **more)
     except KeyboardInterrupt as error:
         click.echo(
             f"\nInterrupted; finished runs are kept in {out}. The same command resumes.", err=True

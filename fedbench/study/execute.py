@@ -19,6 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ..device import cores
 from ..store.directory import RunDirectory
 from ..store.files import write_atomic
 from . import PARENT
@@ -41,7 +42,7 @@ class Progress:
 def execute(
     jobs: Sequence[Job],
     *,
-    workers: int = 1,
+    workers: int | None = None,
     retry: bool = False,
     data_root: Path | None = None,
     words: Sequence[str] = (),
@@ -50,6 +51,7 @@ def execute(
 ) -> Progress:
     """Run what is not finished yet, each run in a process of its own, ``workers`` at a time.
 
+    By default there are as many at a time as this process may use cores, but one on each GPU.
     A run that fails leaves ``error.txt`` and is not tried again unless ``retry``. On an interrupt
     the processes are stopped; unfinished runs continue from their checkpoints next time.
     ``words`` are flags for every ``fedbench run``. A kept run of which ``changes`` names something
@@ -59,11 +61,12 @@ def execute(
         the final counts.
     """
     more = [*words, *(["--data-root", str(data_root)] if data_root else [])]
-    if workers > 1:  # the cores are taken by runs; results do not depend on the executor
+    queues = _queues(jobs, workers)
+    if sum(number for _, number in queues) > 1:  # runs take the cores; the bits are the same
         more += ["--executor", "inline"]
-    execution = _Execution(jobs, retry, more, show, changes)
-    with ThreadPoolExecutor(max_workers=max(1, workers)) as threads:
-        futures = [threads.submit(execution.work) for _ in range(max(1, workers))]
+    execution = _Execution(len(jobs), retry, more, show, changes)
+    with ThreadPoolExecutor(max_workers=sum(number for _, number in queues) or 1) as threads:
+        futures = [threads.submit(execution.work, q) for q, number in queues for _ in range(number)]
         try:
             for future in futures:
                 future.result()
@@ -73,36 +76,49 @@ def execute(
     return execution.progress
 
 
+def _queues(jobs: Sequence[Job], workers: int | None) -> list[tuple[deque[Job], int]]:
+    """Return queues of jobs, each with how many of its jobs run at a time.
+
+    Jobs on different devices do not wait for each other, unless ``workers`` says how many run.
+    """
+    devices: dict[str, deque[Job]] = {}
+    for job in jobs:
+        name = job.config.device
+        device = "" if workers else name if ":" in name else f"{name}:0"
+        devices.setdefault(device, deque()).append(job)
+    numbers = (workers or (cores() if device == "cpu:0" else 1) for device in devices)
+    return [(q, min(n, len(q))) for q, n in zip(devices.values(), numbers, strict=True)]
+
+
 class _Execution:
-    """The runs that wait, and what became of the others; shared by the threads that run them."""
+    """What becomes of the runs; shared by the threads that carry them out."""
 
     def __init__(
         self,
-        jobs: Sequence[Job],
+        total: int,
         retry: bool,
         words: Sequence[str],
         show: Callable[[Progress], None],
         changes: Callable[[Job], Sequence[str]],
     ) -> None:
-        self.progress, self.stop = Progress(len(jobs)), threading.Event()
-        self._waiting, self._lock = deque(jobs), threading.Lock()
+        self.progress, self.stop = Progress(total), threading.Event()
+        self._lock = threading.Lock()
         self._retry, self._words, self._show, self._changes = retry, words, show, changes
 
-    def work(self) -> None:
-        """Take one run after the other until none waits."""
+    def work(self, waiting: deque[Job]) -> None:
+        """Take one of the ``waiting`` jobs after the other until there is none."""
         while not self.stop.is_set():
-            with self._lock:
-                if not self._waiting:
-                    return
-                job = self._waiting.popleft()
+            try:
+                job = waiting.popleft()
+            except IndexError:
+                return
             job.path.parent.mkdir(parents=True, exist_ok=True)
             claim = FileLock(job.path.parent / f".{job.path.name}.lock")
             try:
                 with claim.acquire(timeout=0):
                     self._update(**self._one(job))
             except Timeout:  # another comparison runs it: look again later
-                with self._lock:
-                    self._waiting.append(job)
+                waiting.append(job)
                 self.stop.wait(1.0)
 
     def _update(self, **changes: int) -> None:
