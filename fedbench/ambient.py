@@ -1,8 +1,9 @@
-"""Process-wide settings that change results: set for each step of a run and restored after it.
+"""Process-wide torch settings that change results: set for each step of a run, restored after it.
 
-Any package may set torch's switches when it is imported, and a caller may have autocast on. A run
-computes under the same switches whatever they are outside: one thread, gradients on, no autocast,
-float32 by default and in matrix products, oneDNN on, deterministic algorithms not enforced.
+Any package may change torch's switches when it is imported, and a caller may have autocast on. A
+run always computes under the same switches, whatever they are outside: one thread, gradients on, no
+autocast, float32 by default and in matrix products, oneDNN on, deterministic algorithms not
+enforced.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 
 @dataclass(frozen=True)
 class Switch:
-    """One switch of torch: its name, how to read and set it, and the value that a run needs."""
+    """A switch of torch: its name, how to read and set it, and the value that a run needs."""
 
     name: str
     get: Callable[[], Any]
@@ -29,7 +30,7 @@ class Switch:
 def _matmul_precision() -> str | None:
     try:
         return torch.get_float32_matmul_precision()
-    except RuntimeError:  # torch's newer switches were used, which are in the table too
+    except RuntimeError:  # someone set torch's newer switches, which the table has too
         return None
 
 
@@ -47,7 +48,7 @@ def _denormals_are_flushed() -> bool:
 
 
 def _fp32_switches() -> Iterator[Switch]:
-    """Yield the switches of float32 arithmetic that torch has since 2.9, set to their defaults."""
+    """Yield the switches of float32 arithmetic that torch has had since 2.9, at their defaults."""
     mkldnn = torch.backends.mkldnn
     holders: dict[str, Any] = {"fp32 precision": torch.backends, "mkldnn fp32 precision": mkldnn}
     holders |= {
@@ -83,7 +84,7 @@ SWITCHES = (
     Switch("gradients", torch.is_grad_enabled, torch.set_grad_enabled, True),
     _autocast_switch("cpu"),
     *([_autocast_switch("cuda")] if torch.cuda.is_available() else []),
-    # Under a caller's autocast the cache of cast weights would outlive an optimiser's step.
+    # Under a caller's autocast, the cache of cast weights would outlive an optimiser step.
     Switch(
         "autocast cache", torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled, False
     ),

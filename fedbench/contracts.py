@@ -1,10 +1,10 @@
 """What registered classes must offer: one protocol per kind, with shapes and units.
 
 Core uses registered data sets, models, metrics and executors only through these protocols. A class
-need not inherit from its protocol; it needs the attributes and methods. The return type in
+need not inherit from its protocol; it only needs the attributes and methods. The return type in
 ``register_models() -> Mapping[str, type[ModelSource]]`` lets mypy check what a package registers.
-What a class may state in class attributes (a data set's card, a plugin's requirements) is in
-`fedbench.plugins.facts`.
+`fedbench.plugins.facts` lists what a class may state in class attributes (a data set's card, a
+plugin's requirements).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class DataSource(Protocol):
         """Return the data; ``root`` is the folder where data sets look for their files.
 
         Raises:
-            ConfigError: when files are missing or damaged; its one line says what to do.
+            ConfigError: when files are missing or damaged, with one line that says what to do.
         """
         ...
 
@@ -43,10 +43,10 @@ class FetchedSource(DataSource, Protocol):
     """A data set that can download its files: ``fedbench data fetch NAME`` calls `fetch`."""
 
     def fetch(self, root: Path, report: FetchReport) -> None:
-        """Download the files into ``root`` and report the progress.
+        """Download the files into ``root``, reporting progress.
 
         Raises:
-            ConfigError: when that fails, or when files have to be obtained by hand, saying how.
+            ConfigError: when that fails, or when files have to be obtained by hand; it says how.
         """
         ...
 
@@ -62,7 +62,7 @@ class ModelSource(Protocol):
             num_classes: C.
 
         Raises:
-            ConfigError: for a shape that the model cannot take.
+            ConfigError: for a shape that the model does not accept.
         """
         ...
 
@@ -82,36 +82,36 @@ class Metric(Protocol):
         """Score ``scores`` (N, C) against ``labels`` (N,) of one domain's test data.
 
         Returns:
-            a finite number, or C of them, with ``None`` for a class for which there is none.
+            A finite number, or C of them, with ``None`` for a class that has no value.
         """
         ...
 
 
 class Workers(Protocol):
-    """The workers that run the clients of one run; an `Executor` opens them."""
+    """The workers that execute a run's clients; an `Executor` opens them."""
 
     def run(
         self, payload: Mapping[str, Value], jobs: Sequence[ClientJob]
     ) -> Iterator[ClientResult | ClientFailure]:
-        """Yield one answer per job, in client-id order, with few of them waiting at any time.
+        """Yield one answer per job, in client-id order, holding few of them at any time.
 
         Answers come from `Runtime.run_client`, computed anywhere and in any order, and are passed
-        on unchanged. The failure of a client is an answer too. An error that this method raises
-        itself (a lost worker) ends the run under every policy, because its cause is the machine.
+        on unchanged. A client's failure is an answer too. An error that this method raises itself
+        (a lost worker) ends the run under every failure policy, because its cause is the machine.
         """
         ...
 
     def close(self) -> None:
-        """Stop the workers and release what they hold; called once, also after an error."""
+        """Stop the workers and release their resources; called once, also after an error."""
         ...
 
 
 @runtime_checkable
 class EvaluatingWorkers(Workers, Protocol):
-    """Workers that also run models on test data; otherwise the server's process does that."""
+    """Workers that also run models on test data; without them the server's process does that."""
 
     def test(self, weights: Weights, chunks: Sequence[Chunk]) -> Iterator[Output]:
-        """Yield what `Runtime.run_chunk` returns for each part of the test data, in order."""
+        """Yield `Runtime.run_chunk`'s output for each part of the test data, in order."""
         ...
 
 

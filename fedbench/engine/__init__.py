@@ -1,1 +1,1 @@
-"""The engine: a run, round by round; its evaluation, repetition and times."""
+"""The engine plays a run round by round, evaluates it, repeats it to verify it, and times it."""

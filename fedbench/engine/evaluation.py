@@ -1,4 +1,4 @@
-"""Accuracy on the test data, per domain and class, and the rule that makes one number of it."""
+"""Accuracy on the test data, per domain and class, and the rule that reduces it to one number."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def evaluate(
     """Score the models of every domain on its test data.
 
     Args:
-        outputs: domain number -> for each model to test on it, what the model made of the domain's
-            test data, part by part in order; scores are averaged over models. Called for each
-            domain with test data, in order.
+        outputs: domain number -> for each model to be tested on that domain, the model's outputs
+            for its test data, part by part in order; scores are averaged over models. Called for
+            each domain with test data, in order.
         data: the data set; a domain without test data is left out.
         rules: inference rules by name.
         metrics: metrics by name.
@@ -116,7 +116,7 @@ def counted(rule: Accuracy, history: Sequence[Scores], higher_is_better: bool) -
     Args:
         rule: the run's accuracy rule.
         history: the scores of its metric after rounds 1, 2, ...
-        higher_is_better: of the metric; only the rule ``best`` asks.
+        higher_is_better: of the metric; only the rule ``best`` uses it.
     """
     if rule.rule == "best" and history:
         sign = 1 if higher_is_better else -1
@@ -126,10 +126,10 @@ def counted(rule: Accuracy, history: Sequence[Scores], higher_is_better: bool) -
 
 
 def reported(rule: Accuracy, history: Sequence[Scores], higher_is_better: bool) -> Scores:
-    """Apply the accuracy rule to the scores of rounds 1, 2, ...: values per domain, summarised.
+    """Apply the accuracy rule to the scores of rounds 1, 2, ..., and summarise over domains.
 
     Raises:
-        ConfigError: when there is no round yet or the metric has no scalar per domain.
+        ConfigError: when there is no round yet or the metric has no single number per domain.
     """
     if not history or history[-1].mean is None:
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""Where a round's time goes, by the wall clock and in the clients.
+"""Measure where a round's time goes: on the server by the wall clock, and in the clients' turns.
 
-A `Stopwatch` sees the run's phases and every plugin's hooks; an ordinary run has none and pays
-nothing. Time is counted once: what a step spends in a timed step inside it is not its own.
+A `Stopwatch` times the run's phases and every plugin's hooks; an ordinary run has none and pays
+nothing for it. Each second is counted once: time in a nested step belongs to the inner step only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..watching import Call, Watch
 from .run import Run
 
 CLIENT = "profile: "
-"""Begins the names under which a client's times travel beside its metrics; taken out on arrival."""
+"""Prefix of the names under which a client's times travel among its metrics, until they arrive."""
 
 TITLES = {
     "prepare_data": "data",
@@ -38,11 +38,11 @@ TITLES = {
     "run_start": "observers",
     "round_end": "observers",
 }
-"""Hook -> the step that it belongs to; others stand under their own name."""
+"""Hook -> the step that it belongs to; other hooks are listed under their own name."""
 
 
 class Timer:
-    """Seconds by name, each second counted once, in the innermost step."""
+    """Adds up seconds by step; each second is counted once, in the innermost step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -50,7 +50,7 @@ class Timer:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time what happens inside as ``name``."""
+        """Time the block under ``name``."""
         self._inside.append(0.0)
         began = time.perf_counter()
         try:
@@ -69,8 +69,8 @@ class Profile:
     Args:
         round: its number.
         seconds: the whole round by the wall clock.
-        server: step -> seconds of the process that runs the server; they add up to ``seconds``.
-        clients: step -> seconds in client turns, summed over clients, also those that ran at once.
+        server: step -> seconds in the process that runs the server; they add up to ``seconds``.
+        clients: step -> seconds in client turns, summed over clients, including parallel ones.
         turns: how many clients there were.
     """
 
@@ -82,13 +82,13 @@ class Profile:
 
 
 class Stopwatch(Watch):
-    """Times the part of a run that is under way: the server's, or a client's turn."""
+    """Times whichever part of a run is executing: the server's part or a client's turn."""
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        """Forget all times; ``clients`` sums those of the turns that arrived since."""
+        """Forget all times; ``clients`` then sums those of turns that arrive afterwards."""
         self.timer = Timer()
         self.clients: dict[str, float] = defaultdict(float)
         self.turns = 0
@@ -103,7 +103,7 @@ class Stopwatch(Watch):
             return run()
 
     def generate(self, call: Call, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        """Time a hook that yields, but not what happens elsewhere while it waits."""
+        """Time a hook that yields, excluding the time while it is suspended."""
         resume: Callable[[], Any] = partial(next, steps)
         while True:
             with self.phase(_title(call)):
@@ -122,7 +122,7 @@ class Stopwatch(Watch):
     def turn(
         self, job: ClientJob, run: Callable[[], ClientResult | ClientFailure]
     ) -> ClientResult | ClientFailure:
-        """Time a client's turn by a timer of its own; its times leave beside the metrics."""
+        """Time a client's turn with a timer of its own, and send its times among the metrics."""
         outer, self.timer = self.timer, Timer()
         try:
             with self.phase("rest"):
@@ -135,7 +135,7 @@ class Stopwatch(Watch):
         return replace(answer, metrics={**answer.metrics, **times})
 
     def arrive(self, answer: ClientResult | ClientFailure) -> ClientResult | ClientFailure:
-        """Add up a client's times and leave its own metrics."""
+        """Add up a client's times and return its answer with its own metrics only."""
         if isinstance(answer, ClientFailure):
             return answer
         self.turns += 1
@@ -150,9 +150,9 @@ def _title(call: Call) -> str:
 
 
 def profile(config: RunConfig, registry: Registry, **more: Any) -> Iterator[Profile]:
-    """Run a config and yield where the time of each round went; ``more`` as in `Run`.
+    """Run a config and yield where the time of each round went; for ``more`` see `Run`.
 
-    The first round holds what is done once (memory, caches, compiled kernels): look at the others.
+    The first round includes one-off work (memory, caches, compiled kernels): look at the others.
 
     Raises:
         FedbenchError: as `Run.rounds`.
@@ -165,7 +165,7 @@ def profile(config: RunConfig, registry: Registry, **more: Any) -> Iterator[Prof
             result = next(run, None)
         if result is None:
             return
-        # What comes before the first round (imports, data, workers) is not of that round.
+        # What happens before the first round (imports, data, workers) does not belong to it.
         server = dict(watch.timer.seconds)
         server["rest"] = max(0.0, server["rest"] - (sum(server.values()) - result.seconds))
         yield _profile(result, server, watch)

@@ -41,7 +41,7 @@ Progress = Callable[[int, int, int], None]
 
 @dataclass
 class _Arrived:
-    """What the answers of a round's clients add up to so far."""
+    """Accumulates the answers of a round's clients."""
 
     round: int
     selected: int
@@ -52,12 +52,12 @@ class _Arrived:
 
 
 class Rounds:
-    """Plays rounds: from one server state to the next.
+    """Plays rounds, each from one server state to the next.
 
     Args:
         runtime: the run's plugins, data, partition and model.
         workers: where clients run; see the executors.
-        clients: the clients' states; changed ones are staged, the caller commits them.
+        clients: the clients' states; changes are staged here, and the caller commits them.
         owners: key of a server entry -> the plugin that owns it; grows as plugins write.
         metrics: metrics by name, for the evaluation.
         progress: called after each client.
@@ -75,10 +75,10 @@ class Rounds:
         self._runtime, self._workers, self._clients = runtime, workers, clients
         self._owners, self._metrics, self._progress = owners, metrics, progress
         self.digests: dict[int, Mapping[str, str]] = {}
-        """The checksums of what each client sent in the last round."""
+        """Client id -> checksums of what it sent in the last round."""
 
     def initial_state(self) -> ServerState:
-        """Return the state before round 1: initial weights and the plugins' entries."""
+        """Return the state before round 1: the initial weights and the plugins' entries."""
         ctx = self._runtime.server_context(0)
         found = self._runtime.plugins.collect_owned(
             "init_server", ctx=ctx, weights=self._runtime.initial
@@ -88,13 +88,13 @@ class Rounds:
         return ServerState(0, self._runtime.initial, Payload(entries, "the server's state"))
 
     def play(self, state: ServerState, number: int) -> tuple[ServerState, RoundResult]:
-        """Play round ``number`` and return the state after it and the round's result, untimed.
+        """Play round ``number``; return the state after it and the round's result, without a time.
 
         Raises:
-            FedbenchError: for what a user can mend: a plugin that breaks a rule, a loss or weight
+            FedbenchError: for what a user can fix: a plugin that breaks a rule, a loss or weight
                 that is not finite, too few clients left.
-            Exception: a client's, under ``failures.policy: fail``; with several of them that of the
-                lowest client id.
+            Exception: a client's error under ``failures.policy: fail``; if several clients fail,
+                that of the lowest client id.
         """
         hook = self._runtime.plugins.hook
         ctx = self._runtime.server_context(number)
@@ -120,14 +120,14 @@ class Rounds:
         return state, RoundResult(number, clients, scores, metrics, up, down, 0.0, failures)
 
     def _payload(self, ctx: ServerContext, state: ServerState) -> dict[str, Value]:
-        """Return what every client of the round gets, sealed."""
+        """Return what every client of the round receives, sealed."""
         found = self._runtime.plugins.collect("broadcast", ctx=ctx, state=state)
         return {key: seal(value, f"broadcast {key!r}") for key, value in found.items()}
 
     def _results(
         self, payload: Mapping[str, Value], jobs: Sequence[ClientJob], arrived: _Arrived
     ) -> Iterator[ClientResult]:
-        """Yield the clients' results in client-id order and note in ``arrived`` what they hold."""
+        """Yield the clients' results in client-id order, and add each of them to ``arrived``."""
         self.digests = {}
         watch = self._runtime.watch
         answers = self._workers.run(payload, jobs)
@@ -150,14 +150,14 @@ class Rounds:
     def _server_update(
         self, ctx: ServerContext, state: ServerState, reports: Sequence[Report]
     ) -> tuple[ServerState, dict[str, float]]:
-        """Let plugins change the server, one by one; return its state and the round's metrics."""
+        """Let plugins update the server one by one; return its state and the round's metrics."""
         metrics = _client_metrics(reports)
         for plugin, call in self._runtime.plugins.calls("server_update"):
             update = call(ctx=ctx, state=state, reports=reports)
             state = self._apply(state, plugin, update)
             for name, value in update.metrics.items():
                 if name in metrics:
-                    raise PluginError(f"plugin {plugin!r}: metric {name!r} is reported already")
+                    raise PluginError(f"plugin {plugin!r}: metric {name!r} is already reported")
                 metrics[name] = float(value)
                 if not math.isfinite(metrics[name]):
                     raise NonFiniteError(
@@ -167,10 +167,10 @@ class Rounds:
         return state, metrics
 
     def _go_on_without(self, answer: ClientFailure, arrived: _Arrived) -> None:
-        """Return when the policy lets the round go on, else raise the client's error."""
+        """Return if the policy lets the round continue; otherwise raise the client's error."""
         if answer.fatal or self._runtime.config.failures.policy == "fail":
             if isinstance(answer.error, ClientFailed):
-                answer.error.add_note("(failures.policy=skip or retry lets a round go on)")
+                answer.error.add_note("(failures.policy=skip or retry lets a round continue)")
             raise answer.error
         try:
             self._check_cohort(arrived)
@@ -178,7 +178,11 @@ class Rounds:
             raise error from answer.error
 
     def _check_cohort(self, arrived: _Arrived) -> None:
-        """Check that enough clients are left for the round to count."""
+        """Check that enough clients are left.
+
+        Raises:
+            TooFewClients: when fewer are left than ``failures.min_clients``.
+        """
         needed = self._runtime.config.failures.min_clients
         lost = [failure for failure in arrived.failures if failure.lost]
         left = arrived.selected - len(lost)
@@ -221,7 +225,7 @@ class Rounds:
         wanted = self._runtime.config.accuracy.inference
         if wanted not in rules:
             raise ConfigError(
-                f"accuracy.inference: no plugin of this run gives {wanted!r}"
+                f"accuracy.inference: no plugin of this run provides {wanted!r}"
                 f"{did_you_mean(wanted, rules)}"
             )
         outputs = self._outputs(ctx.round, state)
@@ -234,9 +238,10 @@ class Rounds:
     def _outputs(
         self, number: int, state: ServerState
     ) -> Callable[[int], Iterator[Sequence[Output]]]:
-        """Return domain -> what each model to test on it makes of its test data, in parts.
+        """Return a function from a domain to the outputs of each model to be tested on it.
 
-        `EvaluatingWorkers` compute the parts in parallel.
+        The outputs come in parts of the domain's test data, which `EvaluatingWorkers` compute in
+        parallel.
         """
         runtime = self._runtime
         workers = self._workers
@@ -279,7 +284,7 @@ def _finite(weights: Weights, when: str) -> Weights:
 
 
 def _report(result: ClientResult) -> Report:
-    """Return what `server_update` sees of a result: all but the weights."""
+    """Return the part of a result that `server_update` receives: everything but the weights."""
     light = {key: value for key, value in result.uploads.items() if key != "weights"}
     uploads = Payload(light, f"the uploads of client {result.client}")
     return Report(result.client, result.examples, uploads, result.metrics)

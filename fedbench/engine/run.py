@@ -49,15 +49,15 @@ class Run:
 
     Args:
         config: a resolved `RunConfig`, or the path of a YAML file.
-        directory: where to keep the run; ``None`` keeps nothing on disk. It must not exist yet.
+        directory: where to keep the run, which must not exist yet; ``None`` writes nothing.
         registry: what is installed; default `fedbench.discover`.
         data_root: where data sets look for files; default ``FEDBENCH_DATA`` or the user's cache.
         progress: called after each client.
-        checkpoint_seconds: how often a checkpoint is written, at the end of a round; one is also
-            written when the run is interrupted. Only with a directory.
-        checkpoint_rounds: also after so many rounds; ``None`` goes by time alone.
-        keep_checkpoints: leave every checkpoint in ``checkpoints/``, for `fedbench.engine.verify`.
-        watch: what sees the hook calls, phases and clients' turns.
+        checkpoint_seconds: a checkpoint is written at the end of a round when the last one is this
+            old, and when the run is interrupted. Only with a directory.
+        checkpoint_rounds: also write one after this many rounds; ``None`` for time alone.
+        keep_checkpoints: keep every checkpoint in ``checkpoints/``, for `fedbench.engine.verify`.
+        watch: observes hook calls, phases and clients' turns.
 
     Raises:
         ConfigError: for a config that can't be used, or a directory that exists or can't be
@@ -102,10 +102,10 @@ class Run:
 
     @classmethod
     def resume(cls, directory: str | Path, *, registry: Registry | None = None, **more: Any) -> Run:
-        """Return the unfinished run of a directory, ready to go on from its last checkpoint.
+        """Return the unfinished run of a directory, ready to continue from its last checkpoint.
 
-        Without a checkpoint it starts from round 1. The result is the same, to the bit, as that of
-        a run that was never interrupted. ``more`` as in `Run`.
+        Without a checkpoint it starts from round 1. Its result is bit-identical to that of a run
+        that was never interrupted. For ``more`` see `Run`.
 
         Raises:
             ConfigError: when the directory holds no run, a finished one, or a damaged checkpoint.
@@ -149,17 +149,17 @@ class Run:
             )
 
     def start_from(self, found: checkpoint.Restored, history: Sequence[RoundResult]) -> None:
-        """Let `rounds` go on after a checkpoint's round; ``history`` holds the rounds up to it."""
+        """Let `rounds` continue after a checkpoint; ``history`` holds the rounds up to it."""
         self.state, self._owners, self._clients = found.state, found.owners, found.clients
         self.history = list(history)
 
     def rounds(self) -> Generator[RoundResult, None, None]:
-        """Run round after round and yield each one's result as it is finished.
+        """Run round after round, and yield the result of each when it is finished.
 
-        A run that was resumed yields the rounds that were still to do.
+        A resumed run yields the remaining rounds.
 
         Raises:
-            FedbenchError: for what a user can mend: a plugin that breaks a rule, a loss that is
+            FedbenchError: for what a user can fix: a plugin that breaks a rule, a loss that is
                 not finite.
         """
         if self.directory and not self._lock:
@@ -204,7 +204,7 @@ class Run:
         return Rounds(runtime, self._workers, self._clients, self._owners, metrics, self.progress)
 
     def _tell_start(self, runtime: Runtime) -> None:
-        """Let plugins look at the run before its first round, or refuse it."""
+        """Call ``run_start``: plugins look at the run before its first round, or refuse it."""
         with settled(), runtime.streams.scope("run_start"):
             for _, call in runtime.plugins.calls("run_start"):
                 call(
@@ -225,12 +225,12 @@ class Run:
         """Play one round; return the state after it and its result, timed."""
         started = time.perf_counter()
         with settled(), self.runtime.streams.scope("server", number):
-            # A copy: a plugin that writes into it must not change the state that is kept.
+            # A copy, so that a plugin that writes into it does not change the kept state.
             state, result = rounds.play(state.copy(), number)
         return state, replace(result, seconds=time.perf_counter() - started)
 
     def _keep(self, rounds: Rounds, state: ServerState, result: RoundResult) -> None:
-        """Make a finished round count: write it, take over its state, tell the observers."""
+        """Record a finished round: write it, adopt its state, and call the observers."""
         self.digests = digests.line(result.round, rounds.digests, digests.of_state(state))
         path = self.directory.path if self.directory else None
         if self.directory and path:
@@ -238,7 +238,7 @@ class Run:
             self.directory.add_round(result)
         self.history.append(result)
         if result.round == 1:
-            self.accuracy()  # refuses a metric without one number per domain at once
+            self.accuracy()  # refuses a metric without one number per domain after round 1
         self.state = state
         self._clients.commit(result.round)
         for _, call in self.runtime.plugins.calls("round_end"):
@@ -253,7 +253,7 @@ class Run:
         return seconds >= self.checkpoint_seconds
 
     def _checkpoint(self) -> None:
-        """Write a checkpoint of the rounds so far, where the run is kept."""
+        """Write a checkpoint of the rounds so far, if the run has a directory."""
         if self.directory and self.state:
             self._clients.commit(self.state.round)
             path, key = self.directory.path, self.config.hash
@@ -263,7 +263,7 @@ class Run:
         self._saved = time.monotonic(), self.state.round if self.state else 0
 
     def _close(self) -> None:
-        """Stop the workers and let others have the directory."""
+        """Stop the workers and release the directory's lock."""
         if self._workers:
             self._workers.close()
             self._workers = None
@@ -274,7 +274,7 @@ class Run:
 
     @cached_property
     def _metrics(self) -> dict[str, Metric]:
-        """The run's metrics by name."""
+        """The run's metrics, by name."""
         return {
             name: build(self.registry, "metric", {"name": name, **given})
             for name, given in self.config.metrics.items()
@@ -287,7 +287,7 @@ class Run:
         return self.result()
 
     def accuracy(self) -> Scores:
-        """The run's accuracy by its rule, over the rounds so far.
+        """Return the run's accuracy by its rule, over the rounds so far.
 
         Raises:
             FedbenchError: before the first round.
@@ -299,7 +299,7 @@ class Run:
         return reported(rule, scores, self._metrics[rule.metric].higher_is_better)
 
     def summary(self) -> Result:
-        """The run's result over the rounds so far.
+        """Return the run's result over the rounds so far.
 
         Raises:
             FedbenchError: before the first round.
@@ -334,7 +334,7 @@ class Run:
         )
 
     def result(self) -> dict[str, Any]:
-        """Return `summary` as plain data: what ``result.json`` holds; accuracies are fractions.
+        """Return `summary` as plain data, as in ``result.json``; accuracies are fractions.
 
         Raises:
             FedbenchError: before the first round.
@@ -343,13 +343,13 @@ class Run:
 
 
 def metrics_sha256(rounds: Sequence[RoundResult]) -> str:
-    """Return the SHA-256 over rounds, without their times and the failures' reasons."""
+    """Return the SHA-256 of all rounds, without their times and the failures' reasons."""
     lines = "\n".join(canonical_round(one) for one in rounds)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def canonical_round(result: RoundResult) -> str:
-    """Return a round as JSON, the form that is hashed: without times and the failures' reasons."""
+    """Return a round as the JSON that is hashed: without its time and the failures' reasons."""
     data = json_ready(result)
     del data["seconds"]
     if result.failures:
@@ -360,7 +360,7 @@ def canonical_round(result: RoundResult) -> str:
 
 
 def count_failures(rounds: Sequence[RoundResult]) -> dict[str, int]:
-    """Return how often each kind of failure happened, and ``lost``: turns without a result.
+    """Return the number of failures of each kind, and ``lost``, the turns without a result.
 
     Under ``retry`` every failed attempt counts. Empty when nothing failed.
     """

@@ -1,4 +1,4 @@
-"""Run a kept run again and say whether the bits agree, and if not, what differs first."""
+"""Repeat a kept run and say whether the bits agree, and if not, what differs first."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ REPEATED = (
     *("rounds", "accuracy", "bytes", "failures", "metrics_sha256", "weights_sha256"),
     *("method", "data", "model", "seed", "config_hash"),
 )
-"""Keys of ``result.json`` that a second run repeats; earlier versions did not write all of them."""
+"""Keys of ``result.json`` that a second run must repeat; older versions lack some of them."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came out.
+    """The outcome of a verification.
 
     Args:
-        rounds: the last round that was run again, 0 for none.
-        difference: the first one, as one line; ``None`` when the bits agree.
+        rounds: the last round that was repeated, 0 for none.
+        difference: the first difference, as one line; ``None`` when the bits agree.
         notes: what limits the verdict.
         start: the round of the kept checkpoint that the second run started from, 0 for none.
     """
@@ -53,10 +53,10 @@ class Kept:
     Args:
         registry: what is installed.
         path: its directory.
-        executor: an executor's choice to use instead of the run's own.
+        executor: the executor to use instead of the run's own: its name and options.
 
     Raises:
-        ConfigError: when the directory holds no run or no round, or a file of it is damaged.
+        ConfigError: when the directory holds no run or no finished round, or a file is damaged.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Kept:
             raise ConfigError(f"{path} holds no finished round to verify")
 
     def changed_environment(self) -> list[str]:
-        """Return how this machine differs from the run's, a line each; empty when it does not."""
+        """Return how this machine differs from the run's, one line per difference."""
         made, here = self.directory.read_environment(), environment(self.config.device)
         then: dict[str, str] = dict(fingerprint.kept(made))
         now: dict[str, str] = dict(fingerprint.of_run(self._registry, self.config))
@@ -90,14 +90,14 @@ class Kept:
         progress: Progress | None = None,
         after_round: Callable[[RoundResult], None] = lambda _: None,
     ) -> Verdict:
-        """Run again up to round ``last`` and compare from round ``first`` on.
+        """Repeat the run up to round ``last`` and compare its rounds from ``first`` on.
 
-        Rounds depend on all rounds before them, so that the run starts from the newest kept
-        checkpoint before ``first``, at round 1 where there is none.
+        A round depends on all rounds before it. The second run therefore starts from the newest
+        kept checkpoint before ``first``, or from round 1 if there is none.
 
         Raises:
             ConfigError: for rounds that the run does not have, or a damaged checkpoint.
-            Exception: what ends the second run.
+            Exception: any error of the second run.
         """
         last = len(self.rounds) if last is None else last
         if not 1 <= first <= last <= len(self.rounds):
@@ -112,7 +112,7 @@ class Kept:
                 return Verdict(0, f"the checkpoint of round {start}: {text}", start=start)
             job.start_from(found, self.rounds[:start])
         unknown = [n for n in range(first, last + 1) if n not in self._digests]
-        notes = [f"no digests are kept of {len(unknown)} rounds"] if unknown else []
+        notes = [f"no digests are kept for {len(unknown)} rounds"] if unknown else []
         with closing(job.rounds()) as rounds:
             for result in rounds:
                 after_round(result)
@@ -134,7 +134,7 @@ class Kept:
         return Verdict(last, None, tuple(notes), start)
 
     def _changed_data(self, job: Run) -> Iterator[str]:
-        """Yield whether data or partition are others, which explains all that differs later."""
+        """Yield changes of data and partition, which explain any later difference."""
         yield from fingerprint.changes(
             self.directory.read_environment().depends, job.runtime.depends
         )
@@ -147,7 +147,7 @@ class Kept:
         return next(_tensors("server", line["server"], digests.of_state(state)), None)
 
     def _contradiction(self) -> str | None:
-        """Return how the kept files contradict each other, which no second run need show."""
+        """Return how the kept files contradict each other, without a second run."""
         if not self.result:
             return None
         files = self.directory
@@ -155,7 +155,7 @@ class Kept:
             file.name for file in (files.config_file, files.model_file, files.result_file)
         )
         if self.result.config_hash not in (None, self.config.hash):
-            return f"{config} is not the config that {result} was made with"
+            return f"{config} is not the config that produced {result}"
         try:
             held = sha256(load_file(files.model_file))
         except (OSError, SafetensorError) as error:
@@ -166,7 +166,7 @@ class Kept:
         return None
 
     def _differences(self, now: RoundResult, line: Mapping[str, Any]) -> Iterator[str]:
-        """Yield what differs in a round, in the order in which it comes about."""
+        """Yield what differs in a round, in the order in which a round computes it."""
         then = self.rounds[now.round - 1]
         if list(then.clients) != list(now.clients):
             yield f"selected clients: {_show(list(then.clients), list(now.clients))}"

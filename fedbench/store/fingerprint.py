@@ -1,7 +1,7 @@
-"""What a result depends on besides its config: code, versions, arithmetic and data.
+"""Fingerprints of what a result depends on besides its config: code, versions, arithmetic, data.
 
-A fingerprint maps a thing to a text that changes when the thing does. It is kept with a run, so
-that a finished run is not reused, and an unfinished one not resumed, when the result would differ.
+A fingerprint maps each of these to a text that changes whenever it does. It is kept with a run. If
+a result would differ today, a finished run is not reused and an unfinished one is not resumed.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from .contents import Environment
 
 Fingerprint = Mapping[str, str]
-"""Thing -> a text that changes with it."""
+"""Name of a dependency -> a text that changes with it."""
 
 DIGEST = re.compile(r",? ?xxh3:[0-9a-f]+")
-"""A digest in a text, which says nothing to a reader."""
+"""Matches a digest, which is left out of what a reader sees."""
 
 DATA, PARTITION, CORE = "data", "partition", "fedbench's own code"
 CORE_WINGS = ("cli", "report", "study", "testing")
-"""Wings of core that make no number of a run."""
+"""Packages of core that do not affect a run's numbers."""
 
 VARIABLES = (
     *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
@@ -46,21 +46,21 @@ VARIABLES = (
     *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "CUBLAS_WORKSPACE_CONFIG"),
     *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
 )
-"""Environment variables that choose how libraries compute."""
+"""Environment variables that decide how libraries compute."""
 
 
 def of_run(registry: Registry, config: RunConfig) -> dict[str, str]:
-    """Return all but the data: core, the code that the config names, versions, arithmetic."""
+    """Return the fingerprint without the data: core, the config's code, versions, arithmetic."""
     return {**_code(registry, config), **versions(), **_arithmetic(config.device)}
 
 
 def kept(environment: Environment) -> dict[str, str]:
-    """Return the fingerprint that a run directory's environment holds."""
+    """Return the fingerprint kept in a run directory's environment."""
     return {**environment.depends, **environment.versions}
 
 
 def of_data(data: Dataset) -> str:
-    """Return a text over the names and every byte of a loaded data set."""
+    """Return a digest of the names and every byte of a loaded data set."""
     digest = xxh3_64(repr((data.classes, data.domains)).encode())
     for examples in (data.train, data.test):
         for tensor in (examples.inputs, examples.labels, examples.domains):
@@ -69,14 +69,14 @@ def of_data(data: Dataset) -> str:
 
 
 def of_partition(parts: Sequence[Tensor]) -> str:
-    """Return a text over which examples each client has."""
+    """Return a digest of the examples that each client holds."""
     return f"xxh3:{xxh3_64(''.join(map(checksum, parts)).encode()).hexdigest()}"
 
 
 def changes(then: Fingerprint, now: Fingerprint) -> list[str]:
-    """Return what differs, a line each: ``torch: 2.9.0 then, 2.9.1 now``, ``data: changed``.
+    """Return one line per difference: ``torch: 2.9.0 then, 2.9.1 now``, ``data: changed``.
 
-    A thing that only one of the two knows is left out.
+    What only one of the two records is left out.
     """
     found = []
     for name, old in then.items():
@@ -89,14 +89,14 @@ def changes(then: Fingerprint, now: Fingerprint) -> list[str]:
 
 
 def _code(registry: Registry, config: RunConfig) -> dict[str, str]:
-    """Return core's code, and for each thing that the config names its package and source."""
+    """Return a digest of core, and the package and source of everything that the config names."""
     tops = {entry.value.__module__.split(".")[0] for entry in _classes(registry)} - {"fedbench"}
     named = [(kind, str(getattr(config, key)["name"])) for key, kind in CHOICES.items()]
     named += [("plugin", name) for name in config.plugins]
     named += [("metric", name) for name in config.metrics]
     found = {CORE: _core()}
     for kind, name in named:
-        if kind == "executor":  # every executor gives the same bits
+        if kind == "executor":  # every executor computes the same bits
             continue
         entry = registry.get(kind, name)
         source = _source(entry.value.__module__, frozenset(tops))
@@ -119,12 +119,12 @@ def _core() -> str:
 
 @lru_cache(1000)
 def _source(module: str, tops: frozenset[str]) -> str:
-    """Return a digest of a module's source and of what it imports from packages of plugins.
+    """Return a digest of the source of a module and of what it imports from plugin packages.
 
     Args:
         module: its name.
-        tops: the top-level names of the packages that register anything; imports are followed into
-            these, and into modules that lie beside the first one.
+        tops: the top-level names of the packages that register anything. Imports are followed into
+            these, and into modules in the same folder as the first one.
     """
     start = sys.modules.get(module)
     if start is None or not getattr(start, "__file__", None):
@@ -147,7 +147,7 @@ def _source(module: str, tops: frozenset[str]) -> str:
 
 
 def _beside(module: ModuleType) -> Path | None:
-    """Return the folder of a lone module's neighbours; ``None`` in a folder of many packages."""
+    """Return the folder of a module outside any package; ``None`` for all other modules."""
     file = Path(str(module.__file__))
     lone = "." not in module.__name__ and not hasattr(module, "__path__")
     shared = {"site-packages", "dist-packages"} & set(file.parts)
@@ -155,7 +155,7 @@ def _beside(module: ModuleType) -> Path | None:
 
 
 def _imports(module: ModuleType, file: Path) -> Iterator[str]:
-    """Yield the names that a module may import, of modules and of what is in them."""
+    """Yield the names of the modules that a module imports, with or without ``from``."""
     if file.suffix != ".py":
         return
     package = module.__name__ if hasattr(module, "__path__") else module.__name__.rpartition(".")[0]
@@ -187,7 +187,7 @@ def _digest(files: Iterable[Path], root: Path | None = None) -> str:
 
 
 def _arithmetic(device: str) -> dict[str, str]:
-    """Return what decides how numbers are added: the kind of processor, switches, variables."""
+    """Return what decides how numbers are rounded: processor, switches, environment variables."""
     import torch
 
     return {

@@ -1,4 +1,4 @@
-"""Which kept runs of a plan may be reused: those whose result would be the same today."""
+"""Decide which kept runs of a plan may be reused: those whose result would be the same today."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .grid import Job
 
 UNKNOWN = "no record of what the result depends on"
 SHOWN = 4
-"""Changes that are named in the line on them."""
+"""How many changes the summary names."""
 
 
 class Reuse:
-    """Compares kept runs with what their results depend on today.
+    """Compares what the results of kept runs depended on with what is installed today.
 
     Args:
         registry: what is installed.
@@ -33,10 +33,10 @@ class Reuse:
         self._data: dict[str, str] = {}
 
     def changes(self, job: Job) -> list[str]:
-        """Return what has changed since a job's run was made; empty when it may be reused.
+        """Return what has changed since a job was run; empty when its run may be reused.
 
         Raises:
-            ConfigError: when the data cannot be read any more.
+            ConfigError: when the data can no longer be read.
         """
         directory = RunDirectory(job.path)
         if not directory.exists:
@@ -56,13 +56,13 @@ class Reuse:
                 with settled():
                     data = build(self._registry, "dataset", config.data).load(self._root)
             except ConfigError as error:
-                error.add_note("(--trust-old reuses finished runs without looking at their data)")
+                error.add_note("(--trust-old reuses finished runs without reading their data)")
                 raise
             self._data[key] = fingerprint.of_data(data)
         return self._data[key]
 
     def summary(self, jobs: Sequence[Job]) -> str | None:
-        """Return one line on the kept runs that are made anew; ``None`` when there are none."""
+        """Return one line on the kept runs that will be repeated; ``None`` when there are none."""
         found = [changes for job in jobs if (changes := self.changes(job))]
         if not found:
             return None
@@ -70,13 +70,13 @@ class Reuse:
         more = f" and {len(what) - SHOWN} more" if len(what) > SHOWN else ""
         runs = "1 run is" if len(found) == 1 else f"{len(found)} runs are"
         return (
-            f"{runs} made anew, because of a change since: {'; '.join(what[:SHOWN])}{more} "
-            "(--trust-old reuses what is there)"
+            f"{runs} repeated because of a change since then: {'; '.join(what[:SHOWN])}{more} "
+            "(--trust-old reuses existing runs)"
         )
 
 
 def set_aside(path: Path) -> None:
-    """Move a run that is made anew out of the way, into ``replaced/`` beside the runs' folder."""
+    """Move a run that will be repeated out of the way, into ``replaced/`` next to ``runs/``."""
     folder = path.parent.parent / "replaced"
     folder.mkdir(parents=True, exist_ok=True)
     number = 1

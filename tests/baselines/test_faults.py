@@ -160,7 +160,7 @@ def test_a_fault_ends_the_run_under_the_default_policy(faulty: Callable[..., Run
         faulty(failures={}, drop=1.0).run()
     assert caught.value.__notes__ == [
         "in round 1, client 0",
-        "(failures.policy=skip or retry lets a round go on)",
+        "(failures.policy=skip or retry lets a round continue)",
     ]
     with pytest.raises(NonFiniteError, match=r"^upload 'weights', tensor '.*', is not finite in"):
         faulty(failures={}, nan=1.0).run()

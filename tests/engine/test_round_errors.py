@@ -152,7 +152,7 @@ def test_weights_that_a_server_update_makes_not_finite(failing):
         (
             "server_update",
             ServerUpdate(metrics={"loss.cross_entropy": 1.0}),
-            "plugin 'bad': metric 'loss.cross_entropy' is reported already",
+            "plugin 'bad': metric 'loss.cross_entropy' is already reported",
         ),
         (
             "broadcast",
@@ -184,7 +184,7 @@ def test_a_server_hook_that_asks_for_what_is_not_there(failing):
 
 def test_an_unknown_inference_rule(registry, tiny_config):
     config = tiny_config(registry, accuracy={"inference": "prototypes"})
-    text = "^accuracy.inference: no plugin of this run gives 'prototypes' .known: classifier.$"
+    text = "^accuracy.inference: no plugin of this run provides 'prototypes' .known: classifier.$"
     with pytest.raises(ConfigError, match=text):
         Run(config, registry=registry).run()
 

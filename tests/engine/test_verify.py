@@ -142,7 +142,7 @@ def test_a_better_accuracy_in_the_result_is_noticed(kept: Path, registry: Regist
 def test_a_changed_config_is_noticed(kept: Path, registry: Registry) -> None:
     text = (kept / "config.yaml").read_text()
     (kept / "config.yaml").write_text(text.replace("lr: 0.05", "lr: 0.06"))
-    expected = "config.yaml is not the config that result.json was made with"
+    expected = "config.yaml is not the config that produced result.json"
     assert verified(registry, kept) == Verdict(0, expected)
 
 
@@ -159,7 +159,7 @@ def test_a_run_of_an_earlier_version_is_verified_by_its_numbers(
     kept: Path, registry: Registry
 ) -> None:
     (kept / "digests.jsonl").unlink()
-    assert verified(registry, kept) == Verdict(3, None, ("no digests are kept of 3 rounds",))
+    assert verified(registry, kept) == Verdict(3, None, ("no digests are kept for 3 rounds",))
     edit(kept / "result.json", "metrics_sha256", "0" * 64)
     assert "result.json, metrics_sha256: 000" in str(verified(registry, kept).difference)
 

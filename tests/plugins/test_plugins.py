@@ -551,7 +551,7 @@ class MeasuresOnServer:
         (Loses, Loses, "plugins 'one' and 'two' both return loss term 'shared'"),
         (Uploads, Uploads, "two plugins upload 'shared' in round 1, client 0"),
         (Measures, Measures, "metric 'shared' is reported twice in round 1, client 0"),
-        (Measures, MeasuresOnServer, "plugin 'two': metric 'shared' is reported already"),
+        (Measures, MeasuresOnServer, "plugin 'two': metric 'shared' is already reported"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )

@@ -54,7 +54,7 @@ def test_what_changed_is_named_in_one_line(name: str, job: Job, reuse: Reuse) ->
     assert change.startswith(f"{name}: another then")
     line = reuse.summary([job])
     assert line is not None
-    assert line.startswith(f"1 run is made anew, because of a change since: {name}: another")
+    assert line.startswith(f"1 run is repeated because of a change since then: {name}: another")
     assert "--trust-old" in line
 
 
