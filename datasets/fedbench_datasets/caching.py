@@ -18,7 +18,6 @@ import json
 import math
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,11 +29,13 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from fedbench.store.files import default_data_root, write_atomic
 from fedbench.types import Dataset, Examples
+
+from .locking import held
+from .notices import say
 
 VERSION = 1
 """Of the readers and the cache format; raised when the same files would give other tensors."""
@@ -89,8 +90,7 @@ class Writer:
         if time.monotonic() - self._said > QUIET_SECONDS:
             self._said = time.monotonic()
             total = f" of {self._expected}" if self._expected else ""
-            text = f"{self._name}: decoded {self._done}{total} (the first time only)"
-            print(text, file=sys.stderr, flush=True)
+            say(self._name, f"decoded {self._done}{total} (the first time only)")
 
     def finish(self, classes: Sequence[str], domains: Sequence[str], key: str) -> None:
         """Write labels, domains and ``meta.json`` next to the inputs, and flush all to disk.
@@ -187,7 +187,7 @@ def _load(source: Source, folder: Path, name: str, options: Mapping[str, Any]) -
     found = _open_stamped(folder, stamp)
     if found:
         return found
-    with FileLock(folder / ".lock"):
+    with held(folder / ".lock", name):
         found = _open_stamped(folder, stamp)  # another process may just have made it
         if found:
             return found

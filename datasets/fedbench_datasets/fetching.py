@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from fedbench.errors import ConfigError
 
+from . import locking
 from .caching import why
 
 Report = Callable[[str, int, int | None], None]
@@ -68,13 +69,14 @@ def fetch(downloads: Sequence[Download], folder: Path, report: Report) -> None:
     Raises:
         ConfigError: in one line, when a file cannot be downloaded; it says where to put it by hand.
     """
+    lock = folder / ".fetch.lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".fetch.lock", timeout=0):
+        with locking.held(lock, folder.name, wait=False):
             for item in downloads:
                 _fetch(item, folder, report)
     except Timeout:
-        raise ConfigError(f"{folder}: another process is fetching it") from None
+        raise ConfigError(f"{folder}: {locking.holder(lock)} is fetching it") from None
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written: {error.strerror or error}") from error
 

@@ -8,6 +8,7 @@ import hashlib
 import http.server
 import io
 import json
+import os
 import re
 import socket
 import tarfile
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from fedbench_datasets import fetching
+from fedbench_datasets import fetching, locking
 from fedbench_datasets.fetching import Download
 from filelock import FileLock
 
@@ -292,6 +293,14 @@ def test_two_fetches_at_once_are_refused(site: Site, tmp_path: Path) -> None:
     with (
         FileLock(tmp_path / ".fetch.lock"),
         pytest.raises(ConfigError, match="another process is fetching it"),
+    ):
+        get(site, tmp_path)
+
+
+def test_the_process_that_fetches_is_named(site: Site, tmp_path: Path) -> None:
+    with (
+        locking.held(tmp_path / ".fetch.lock", "mnist"),
+        pytest.raises(ConfigError, match=rf"process {os.getpid()} on .* is fetching it"),
     ):
         get(site, tmp_path)
 
