@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,44 @@ def test_a_renamed_file_is_decoded_anew_whatever_its_time(shelf: Shelf) -> None:
     assert firsts(shelf.load()) == [1, 2, 3, 0]
 
 
+def test_files_that_are_swapped_are_noticed_even_with_equal_sizes_and_times(shelf: Shelf) -> None:
+    for path in shelf.files():
+        os.utime(path, ns=(10**18, 10**18))  # as a reproducible archive leaves them
+        time.sleep(0.01)  # the times of change differ, though, and can't be set
+    shelf.load()
+    first, second = shelf.files()[:2]
+    first.rename(shelf.base / "aside")
+    second.rename(first)
+    (shelf.base / "aside").rename(second)
+    assert firsts(shelf.load()) == [1, 0, 2, 3]
+
+
+def test_a_file_that_is_edited_is_noticed_when_its_size_and_time_are_kept(shelf: Shelf) -> None:
+    before = shelf.files()[0].stat()
+    shelf.load()
+    time.sleep(0.01)
+    os.utime(shelf.write(0, "8888"), ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert firsts(shelf.load()) == [8, 1, 2, 3]
+
+
+def test_names_that_come_from_empty_folders_have_caches_of_their_own(shelf: Shelf) -> None:
+    def load(*classes: str) -> tuple[str, ...]:
+        def decode(out: Writer) -> Any:
+            shelf.decode(out)
+            return classes, ["shelf"]
+
+        source = replace(shelf.source(decode), names=(classes, ["shelf"]))
+        return caching.load(source, shelf.root, "shelf", {}).classes
+
+    assert load("even", "odd") == ("even", "odd")
+    assert load("straight", "odd") == ("straight", "odd")
+
+
+def test_a_file_name_of_other_bytes_than_utf_8_is_read(shelf: Shelf) -> None:
+    shelf.files()[0].rename(shelf.base / os.fsdecode(b"0\xff.txt"))
+    assert firsts(shelf.load()) == [0, 1, 2, 3]
+
+
 def test_a_file_more_or_less_is_decoded_anew(shelf: Shelf) -> None:
     shelf.load()
     extra = shelf.write(9, "9999")
@@ -180,21 +220,49 @@ def test_what_a_killed_process_left_is_never_used_and_is_removed(shelf: Shelf) -
     assert list(folder.glob("unfinished-*")) == []
 
 
-@pytest.mark.parametrize("name", ["train.bin", "test.labels.npy", "meta.json", "train.domains.npy"])
-@pytest.mark.parametrize("damage", ["cut", "gone", "empty", "noise"])
-def test_a_damaged_cache_is_made_anew(shelf: Shelf, name: str, damage: str) -> None:
+def flip(data: bytes) -> bytes:
+    """Return the bytes with one bit of the last but second one changed."""
+    return data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda data: data[:-1],
+    "empty": lambda data: b"",
+    "noise": lambda data: b"\x80 noise",
+    "flipped": flip,
+}
+
+
+@pytest.mark.parametrize("name", [*caching.FILES, caching.CHECKSUMS])
+@pytest.mark.parametrize("damage", [*DAMAGES, "gone"])
+def test_a_damaged_cache_is_made_anew_and_said(
+    shelf: Shelf, name: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     shelf.load()
     path = shelf.root / ".cache/shelf" / shelf.keys()[0] / name
     if damage == "gone":
         path.unlink()
-    elif damage == "cut":
-        path.write_bytes(path.read_bytes()[:-1])
     else:
-        path.write_bytes(b"" if damage == "empty" else b"\x80 noise")
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
     data = shelf.load()
     assert firsts(data) == [0, 1, 2, 3]
     assert data.test.labels.tolist() == [0, 1]
     assert shelf.decodings == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"shelf: {path.parent}/")
+    assert said.endswith("; decoding the files again\n")
+    assert said.count("\n") == 1
+    assert firsts(shelf.load()) == [0, 1, 2, 3]
+    assert capsys.readouterr().err == ""
+
+
+def test_bytes_that_are_flipped_are_noticed_whatever_the_times(shelf: Shelf) -> None:
+    shelf.load()
+    path = shelf.root / ".cache/shelf" / shelf.keys()[0] / "train.bin"
+    times = path.stat()
+    path.write_bytes(bytes(byte ^ 255 for byte in path.read_bytes()))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert firsts(shelf.load()) == [0, 1, 2, 3]
 
 
 def test_a_stamp_of_nonsense_is_no_way_out_of_the_folder(shelf: Shelf) -> None:

@@ -114,7 +114,7 @@ FOLDER_DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     ),
     (
         lambda b: (b / "amazon/class5/frame_0001.jpg").write_bytes(b""),
-        "amazon/class5/frame_0001.jpg: truncated or damaged image",
+        "amazon/class5/frame_0001.jpg: truncated or damaged: empty",
     ),
 ]
 

@@ -76,7 +76,7 @@ def test_ag_news_is_token_ids_with_the_training_vocabulary(news: Path) -> None:
         (lambda t: t.replace('"Cup Final",', ""), "train.csv:2: truncated or damaged"),
         (lambda t: t[:-12], "train.csv: truncated: its last row has no closing quote"),
         (lambda t: t.replace('"4"', '"3"'), "expected examples of 4 classes, found 3"),
-        (lambda t: "", "train.csv: expected labels of 4 classes, found none"),
+        (lambda t: "", "train.csv: truncated or damaged: empty"),
     ],
 )
 def test_damage_to_ag_news_is_one_line(
