@@ -1,4 +1,4 @@
-"""The conformance kit: rules that every plugin must keep, for its author's own tests.
+"""The conformance kit: rules that every plugin must keep, for use in its author's tests.
 
 With pytest::
 
@@ -9,14 +9,14 @@ With pytest::
     def test_conformance(rule):
         rule.check()
 
-A rule that is broken raises `RuleBroken`, which says what was broken, where, and how to mend it. A
-rule that can't be checked here (an optional package or a data set's files are missing) raises
-``unittest.SkipTest``, which test runners report as skipped. The kit needs no test runner itself.
+A broken rule raises `RuleBroken`, which says what is wrong, where, and how to mend it. A rule that
+can't be checked (an optional package or a data set's files are missing) raises
+``unittest.SkipTest``, which test runners report as skipped. The kit itself needs no test runner.
 
-The kit brings tiny data (`TinyData`: three classes, domains ``ink`` and ``chalk``), a tiny model
-(`TinyModel`) and the plainest pieces of a run, so that the rounds take milliseconds. A method is
-run as its recipe says; a run plugin in the smallest method that uses it, else with what it
-requires; whatever a run then still lacks comes from the kit.
+The kit comes with tiny data (`TinyData`: three classes, domains ``ink`` and ``chalk``), a tiny
+model (`TinyModel`) and the simplest pieces of a run, so a round takes milliseconds. A method runs
+as its recipe says. A run plugin runs in the smallest method that names it, or, if no method names
+it, together with the plugins that it requires. Whatever a run then still lacks comes from the kit.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def rules(
             ``dataset``, ``model``, ``metric`` or ``executor``.
         name: its registered name.
         registry: what is installed; default `fedbench.discover`.
-        options: options for it; those without a default must be given.
+        options: its options; those without a default are required.
 
     Raises:
         ConfigError: when nothing of that kind and name is registered.

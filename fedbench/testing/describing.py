@@ -16,7 +16,7 @@ from .rule import rule
 from .subject import KINDS, RUN, Subject, build
 
 LEARNING = ("local_loss", "aggregate", "server_update")
-"""Hooks that change what is learned; what does so comes from somewhere."""
+"""Hooks that change what is learned; a plugin with one of them must name its source."""
 
 CITES = re.compile(r"\b(19|20)\d\d\b|https?://|arXiv|doi", re.IGNORECASE)
 CLASSES = tuple(k for k in KINDS if k != "method")
@@ -24,10 +24,10 @@ CLASSES = tuple(k for k in KINDS if k != "method")
 
 @rule(*KINDS)
 def docstring(subject: Subject) -> None:
-    """It says in a line what it does.
+    """It says in one line what it does.
 
-    Mend: write a docstring under the class, or `about=` in the `Recipe`: the lists and the
-    documentation show its first line.
+    Mend: give the class a docstring, or the `Recipe` an `about=`: listings and the documentation
+    show its first line.
     """
     if subject.kind == "method":
         if not subject.entry.about:
@@ -47,10 +47,10 @@ def _cites(subject: Subject) -> bool:
 
 @rule(*RUN, "dataset", applies=lambda s: s.kind == "dataset" or _cites(s))
 def source(subject: Subject) -> None:
-    """What changes the learning names the paper that it comes from; a data set its origin.
+    """Whatever changes the learning names the paper that it comes from, and a data set its origin.
 
     Mend: name authors, venue and year (or a link) in the docstring of the class or its module, or
-    in `Recipe(source=...)`; a data set has the class attributes `source` and `licence`.
+    in `Recipe(source=...)`; give a data set the class attributes `source` and `licence`.
     """
     if subject.kind == "dataset":
         for name in ("source", "licence"):
@@ -70,10 +70,10 @@ def source(subject: Subject) -> None:
 
 @rule(*CLASSES)
 def options(subject: Subject) -> None:
-    """Every option has a type, a description and, if a number, bounds; the defaults keep to them.
+    """Every option has a type and a description, and a number has bounds that its default meets.
 
-    Mend: write `name: Annotated[float, Field(gt=0, description="...")] = 0.5` with values that the
-    bounds allow; check what depends on several options in `__post_init__` by raising `ValueError`.
+    Mend: write `name: Annotated[float, Field(gt=0, description="...")] = 0.5` with a default within
+    the bounds; check what involves several options in `__post_init__`, and raise `ValueError`.
     """
     cls, given = subject.cls, subject.options
     properties = option_checks.schema(cls).get("properties", {})
@@ -82,7 +82,7 @@ def options(subject: Subject) -> None:
         if not option.about:
             raise Breach("it has no description", where)
         if option.type in ("Any", "object"):
-            raise Breach(f"its type is {option.type}, so that anything goes", where)
+            raise Breach(f"its type is {option.type}, which accepts anything", where)
         for number in _numbers(properties[option.name]):
             if not _bounds(number):
                 raise Breach("it is a number without a bound", where)
@@ -95,7 +95,7 @@ def options(subject: Subject) -> None:
         mend = mend if "required" in str(error) else ""
         raise Breach(f"its options are refused: {error}", "defaults", mend) from error
     if again != dumped:
-        raise Breach(f"options change on the way through YAML: {dumped} becomes {again}")
+        raise Breach(f"options change when written to YAML and read back: {dumped} becomes {again}")
     for name, schema in properties.items():
         for wrong in _outside(schema):
             _refused(cls, {**dumped, name: wrong}, f"{name}: {wrong!r}")
@@ -111,14 +111,14 @@ def _refused(cls: type, given: Mapping[str, Any], what: str) -> None:
 
 
 def _numbers(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the parts of an option's schema that are numbers by themselves."""
+    """Yield the parts of an option's schema that describe a number."""
     for part in (schema, *schema.get("anyOf", ())):
         if part.get("type") in ("integer", "number"):
             yield part
 
 
 def _bounds(schema: Mapping[str, Any]) -> list[float]:
-    """Return for each bound a value just outside it."""
+    """Return a value just outside each bound."""
     step = {"minimum": -1, "maximum": 1, "exclusiveMinimum": 0, "exclusiveMaximum": 0}
     return [schema[key] + by for key, by in step.items() if key in schema]
 

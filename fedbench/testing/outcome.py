@@ -1,4 +1,4 @@
-"""Ways to run a subject, what comes out, and how two outcomes differ."""
+"""Ways to run a subject, the outcome of a run, and how two outcomes differ."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Outcome:
     error: BaseException | None = None
     trace: Trace = field(default_factory=Trace)
     failure: BaseException | None = None
-    """What ended a run in which the kit made a client fail, before it was resumed."""
+    """The error that ended a run in which the kit made a client fail, before it was resumed."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Setting:
     """One way to run a subject.
 
     Args:
-        executor: the executor's name; with ``kit_watch`` hook calls are watched, too.
+        executor: the executor's name; with ``kit_watch``, hook calls are watched too.
         data: options of the kit's data.
         partition: how the kit divides it.
-        one: one client a round.
-        fails: which turn of round 2 the kit lets fail, from 1; 0 for none.
-        stop: ``""``, ``"interrupted"`` after round 1, or ``"failed"`` by that turn; the run is then
-            resumed.
-        policy: what a failing client leads to, as in the config's ``failures``.
-        again: repeats of the same run have different numbers.
+        one: one client per round.
+        fails: which turn of round 2 the kit makes fail, from 1; 0 for none.
+        stop: ``""``, ``"interrupted"`` after round 1, or ``"failed"`` in that turn; a stopped run
+            is then resumed.
+        policy: what happens when a client fails, as in the config's ``failures``.
+        again: the number of the repetition, so that a repeated run is not taken from the cache.
         rounds: how many.
     """
 
@@ -75,7 +75,7 @@ def failed(error: BaseException, why: str = "") -> Breach:
 
 
 def difference(one: Outcome, other: Outcome) -> str:
-    """Return where two runs first differ, in words; ``""`` when they have the same bits."""
+    """Return where two runs first differ, in words; ``""`` when they are bit-identical."""
     for a, b in zip(one.rounds, other.rounds, strict=False):
         if canonical_round(a) != canonical_round(b):
             mine, its = (dict(_flat(json.loads(canonical_round(r)))) for r in (a, b))
@@ -104,9 +104,9 @@ def _flat(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def shuffled(number: int) -> Iterator[None]:
-    """Put every global generator at a place of its own for a block, and back after it.
+    """Seed every global generator with ``number`` for a block, and restore them after it.
 
-    A plugin that draws from one of them then gets other numbers in every run.
+    A plugin that draws from one of them then gets different numbers in every run.
     """
     before = random.getstate(), np.random.get_state()
     try:

@@ -1,4 +1,4 @@
-"""Rules for methods and run plugins, checked on real rounds."""
+"""Rules for methods and run plugins, checked by playing real rounds."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def _kits_selection(subject: Subject) -> bool:
 
 @rule(*RUN)
 def smoke_round(subject: Subject) -> None:
-    """Two rounds on tiny data run to their end with the default options.
+    """Two rounds on tiny data finish without an error, with the default options.
 
-    Mend: read the error; it names the plugin, the hook and the client where they are known.
+    Mend: read the error; it names the plugin, the hook and the client if they are known.
     """
     outcome = subject.must()
     for result in outcome.rounds:
@@ -46,53 +46,53 @@ def _same(subject: Subject, other: Setting, what: str) -> None:
     plain = subject.plain()
     found = difference(plain, subject.must(other, f" {what}"))
     if found:
-        raise Breach(f"a run {what} is another than the plain one: {found}")
+        raise Breach(f"a run {what} differs from the plain one: {found}")
 
 
 @rule(*RUN)
 def same_twice(subject: Subject) -> None:
     """The same config gives the same bits when it is run again in the same process.
 
-    Mend: draw random numbers from `ctx.rng(...)` or the `rng` that the hook is given, never from a
-    global generator, a clock or the order of a set; keep nothing outside the server's and the
-    clients' states.
+    Mend: draw random numbers from `ctx.rng(...)` or from the hook's argument `rng`, never from a
+    global generator, a clock or the order of a set; keep nothing outside the states of the server
+    and the clients.
     """
     _same(subject, Setting("inline", again=1), "once more")
 
 
 @rule(*RUN)
 def any_order(subject: Subject) -> None:
-    """The same bits come out when clients work in another order and the model is wiped in between.
+    """A run gives the same bits with clients in another order and the model wiped in between.
 
-    Mend: a client's turn may depend on the job, the payload and the client's own state only; let
-    it neither read what another client left behind nor remember the model.
+    Mend: let a client's turn depend only on the job, the payload and the client's own state; it
+    must neither read what another client left behind nor remember the model.
     """
     _same(subject, Setting("kit_rough"), "with the clients in descending order")
 
 
 @rule(*RUN)
 def one_worker(subject: Subject) -> None:
-    """The same bits come out when clients run in a worker process.
+    """A run gives the same bits when clients run in one worker process.
 
-    Mend: nothing but uploads gets from a client to the server, and nothing but the broadcast back;
-    what a plugin writes into itself or its module stays in the worker.
+    Mend: send to the server only by `ctx.upload`, and to the clients only by `broadcast`; what a
+    plugin writes into itself or its module stays in the worker.
     """
     _same(subject, Setting("pool", workers=1), "in a pool of 1 worker")
 
 
 @rule(*RUN)
 def two_workers(subject: Subject) -> None:
-    """The same bits come out when clients run in two worker processes.
+    """A run gives the same bits when clients run in two worker processes.
 
-    Mend: as for `one-worker`; what a client keeps for its next turn belongs into `ctx.state`,
-    since that turn may come in the other process.
+    Mend: as for `one-worker`; put what a client keeps for its next turn into `ctx.state`, because
+    that turn may run in the other process.
     """
     _same(subject, Setting("pool", workers=2), "in a pool of 2 workers")
 
 
 @rule(*RUN)
 def resumed(subject: Subject) -> None:
-    """A run that is interrupted after a round and resumed ends with the same bits.
+    """A run that is interrupted after a round and then resumed gives the same bits.
 
     Mend: keep what lasts between rounds in `ServerUpdate(entries=...)` or `ctx.state`: the
     checkpoint holds those and the weights, and nothing else.
@@ -105,16 +105,16 @@ def resumed(subject: Subject) -> None:
 
 
 def _last_turn(plain: Outcome) -> int:
-    """Return the number of the last turn of round 2: all others of the round are done before it."""
+    """Return the number of the last turn of round 2, before which all others of it are done."""
     return len(plain.rounds[1].clients)
 
 
 @rule(*RUN)
 def failing_client(subject: Subject) -> None:
-    """A client that fails ends the run with its error, and the resumed run ends with the same bits.
+    """A failing client ends the run with its error, and the resumed run gives the same bits.
 
-    Mend: let errors through that `yield` raises in a client_update wrapper, and keep nothing of a
-    round outside the states: it is played again from its start.
+    Mend: do not catch errors that `yield` raises in a client_update wrapper, and keep nothing of a
+    round outside the states: the round is played again from its start.
     """
     plain = subject.plain()
     outcome = subject.must(
@@ -125,50 +125,50 @@ def failing_client(subject: Subject) -> None:
         raise Breach(f"the client's error was lost; the run ended with {error!r}") from error
     found = difference(plain, outcome)
     if found:
-        raise Breach(f"resumed after a client failed, the run is another: {found}")
+        raise Breach(f"a run resumed after a client failed differs from the plain one: {found}")
 
 
 @rule(*RUN)
 def skipped_client(subject: Subject) -> None:
-    """Under `failures.policy: skip` the round goes on without a client that failed.
+    """With `failures.policy: skip`, a round continues without a client that failed.
 
-    Mend: don't count on a report or an upload of every client that was selected: take those that
-    the hook is given.
+    Mend: don't expect a report or an upload from every selected client: use those that the hook
+    receives.
     """
-    why = " that goes on without a failing client"
+    why = " that continues without a failing client"
     last = _last_turn(subject.plain())
     _finite(subject, Setting("inline", policy="skip", fails=last), why)
 
 
 @rule(*RUN, applies=_kits_selection)
 def some_clients(subject: Subject) -> None:
-    """Rounds in which only one client takes part work.
+    """Rounds with only one participating client work.
 
-    Mend: don't count on every client, class or domain in a round: take what the reports hold, and
-    keep or leave out the rest.
+    Mend: don't expect every client, class or domain in a round: use what the reports hold, and
+    keep the old values of the rest or leave them out.
     """
-    _finite(subject, Setting("inline", one=True), " with one client a round")
+    _finite(subject, Setting("inline", one=True), " with one client per round")
 
 
 @rule(*RUN, applies=_kits_clients)
 def one_client(subject: Subject) -> None:
     """A federation of a single client works.
 
-    Mend: guard what compares clients with each other, for example a division by their number less
-    one.
+    Mend: guard what compares clients with each other, for example a division by the number of
+    clients minus one.
     """
     _finite(subject, Setting("inline", partition="one_client"), " with a single client")
 
 
 @rule(*RUN, applies=_kits_clients)
 def one_class(subject: Subject) -> None:
-    """Clients with one class and a class that nobody holds work; data of a single class work, too,
-    or are refused by a ConfigError.
+    """Clients that hold one class work, and so does a class that no client holds; data with a
+    single class works or is refused with a ConfigError.
 
-    Mend: use `PerClass`, which has rows only for the classes that are there; guard what compares
+    Mend: use `PerClass`, which has rows only for the classes that are present; guard what compares
     classes with each other.
     """
-    _finite(subject, Setting("inline", partition="one_class"), " with one class a client")
+    _finite(subject, Setting("inline", partition="one_class"), " with one class per client")
     single = Setting("inline", data=(("classes", 1),))
     if not isinstance(subject.run(single).error, ConfigError):
         _finite(subject, single, " on data of one class")
@@ -176,9 +176,9 @@ def one_class(subject: Subject) -> None:
 
 @rule(*RUN, applies=_kits_clients)
 def last_batch_of_one(subject: Subject) -> None:
-    """Batches of a single example work: as a client's last one, and as its only one.
+    """Batches of a single example work, both as a client's last batch and as its only one.
 
-    Mend: guard statistics over a batch, such as a standard deviation, and pairs within it.
+    Mend: guard statistics over a batch, such as a standard deviation, and pairs within a batch.
     """
     _finite(subject, Setting("inline", partition="odd"), " with batches of one example")
 
@@ -194,7 +194,7 @@ def _finite(subject: Subject, setting: Setting, why: str) -> None:
 
 @rule(*RUN)
 def finite_losses(subject: Subject) -> None:
-    """Every loss term and number of a round is finite, and every loss term trains the model.
+    """All loss terms and metrics of a round are finite, and every loss term trains the model.
 
     Mend: guard divisions, logarithms and norms against zero; don't `detach` the whole term or
     compute it under `no_grad`.
@@ -208,10 +208,10 @@ def finite_losses(subject: Subject) -> None:
 
 @rule(*RUN)
 def typed_uploads(subject: Subject) -> None:
-    """What travels has one type under one key, finite values, valid classes, and counted bytes.
+    """Each upload key has one type, finite values and valid classes, and its bytes are counted.
 
     Mend: upload a tensor, a `PerClass` (int64 labels and counts, a row for each class that is
-    there) or tensors by name, with `ctx.upload`.
+    present) or tensors by name, with `ctx.upload`.
     """
     outcome = subject.plain()
     for what, where, mend in outcome.trace.uploads:
@@ -226,10 +226,10 @@ def typed_uploads(subject: Subject) -> None:
 
 @rule(*RUN)
 def no_hidden_state(subject: Subject) -> None:
-    """Plugin objects, their classes and their modules are after a run what they were before it.
+    """A run changes neither the plugin objects nor their classes and modules.
 
-    Mend: hold options only; what lasts belongs into `ServerUpdate(entries=...)` or `ctx.state`,
-    what one turn shares into `ctx.scratch`.
+    Mend: let the plugin hold options only; put what lasts into `ServerUpdate(entries=...)` or
+    `ctx.state`, and what is shared within one turn into `ctx.scratch`.
     """
     for what, owner in subject.plain().trace.kept:
         raise Breach(f"{what} changed during a run", owner)
@@ -237,7 +237,7 @@ def no_hidden_state(subject: Subject) -> None:
 
 @rule(*RUN)
 def no_live_references(subject: Subject) -> None:
-    """Nothing of a client's turn is alive after it: no context, batch, model or graph.
+    """Nothing of a client's turn outlives it: no context, batch, model or autograd graph.
 
     Mend: upload with `ctx.upload`, which sends a detached copy; keep tensors in `ctx.state` or
     `ctx.scratch`, not in the plugin, its module or a cache.
@@ -248,10 +248,10 @@ def no_live_references(subject: Subject) -> None:
 
 @rule(*RUN)
 def inputs_untouched(subject: Subject) -> None:
-    """A hook does not write into what it is given, but for the model, the state and the scratch.
+    """A hook does not write into its arguments, except the model, `ctx.state` and `ctx.scratch`.
 
-    Mend: compute new tensors (`x = x * 2`, not `x *= 2`; `clone()` first), and return what changes;
-    a wrapper may set `ctx.payload` to another payload.
+    Mend: compute new tensors (`x = x * 2`, not `x *= 2`; or `clone()` first) and return what
+    changes; a wrapper may set `ctx.payload` to another payload.
     """
     for what, where in subject.plain().trace.writes:
         raise Breach(f"it writes into {what!r}", where)
@@ -271,7 +271,7 @@ def kept_as_assigned(subject: Subject) -> None:
 
 @rule("partition", "plugin", applies=_divides)
 def partition(subject: Subject) -> None:
-    """Every client gets examples, no example goes to two clients, and the random stream decides.
+    """Every client gets examples, no two clients share one, and all randomness comes from `rng`.
 
     Mend: build one array with the owner of each example, and split it by owner; draw from `rng`.
     """
@@ -294,14 +294,14 @@ def partition(subject: Subject) -> None:
             if owner.setdefault(index, client) != client or part.count(index) > 1:
                 raise Breach(f"example {index} goes to clients {owner[index]} and {client}")
     if drawn[0] != drawn[1]:
-        raise Breach("one random stream gives two partitions")
+        raise Breach("the same random stream gives two different partitions")
 
 
 @rule("partition", "plugin", applies=_divides)
 def too_little_data(subject: Subject) -> None:
-    """With fewer examples than clients, a partition works or says in one line what would.
+    """With fewer examples than clients, a partition works or says in one line what would work.
 
-    Mend: raise `ConfigError` that names the option and a value that would work.
+    Mend: raise a `ConfigError` that names the option and a value that would work.
     """
     error = subject.run(Setting(data=(("examples", 3),))).error
     if error is not None and not (isinstance(error, ConfigError) and "\n" not in str(error)):

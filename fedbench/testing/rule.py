@@ -1,4 +1,4 @@
-"""Rules, and the error of a broken one."""
+"""Rules, and the error that a broken rule raises."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class RuleBroken(AssertionError):
         rule: the rule's name.
         subject: kind and name of what was checked, ``plugin 'fedprox'``.
         what: what was found.
-        where: plugin, hook, round, client or key, as far as it is known.
-        mend: how to mend it.
+        where: plugin, hook, round, client or key, as far as known.
+        mend: how to fix it.
     """
 
     def __init__(self, rule: Rule, what: str, where: str, mend: str) -> None:
@@ -40,12 +40,12 @@ class Spec:
     """A rule before it is applied to anything.
 
     Args:
-        name: short, as tests are called.
+        name: a short name, used as test id.
         kinds: what it applies to.
         statement: one sentence.
-        mend: how to mend what breaks it, unless the check says something better.
+        mend: how to fix what breaks it, unless the check says something more specific.
         test: the check.
-        applies: says whether it concerns a subject of these kinds.
+        applies: whether it applies to a given subject of these kinds.
     """
 
     name: str
@@ -63,11 +63,11 @@ SPECS: list[Spec] = []
 def rule(
     *kinds: str, applies: Callable[[Subject], bool] = lambda subject: True
 ) -> Callable[[C], C]:
-    """Make a rule of a function; its docstring is the statement and, after ``Mend:``, the way out.
+    """Register a check as a rule; its docstring is the statement and, after ``Mend:``, the fix.
 
     Args:
         kinds: what it applies to.
-        applies: narrows it down.
+        applies: whether it applies to a given subject of these kinds.
     """
 
     def register(check: C) -> C:
@@ -90,7 +90,7 @@ class Rule:
 
     @property
     def name(self) -> str:
-        """The rule's name, as in the documentation's table."""
+        """The rule's name, as in the table of the documentation."""
         return self._spec.name
 
     @property
@@ -102,12 +102,12 @@ class Rule:
         return self.name
 
     def check(self) -> None:
-        """Check it.
+        """Check the rule.
 
         Raises:
-            RuleBroken: saying what was broken, where, and how to mend it.
-            unittest.SkipTest: when it can't be checked here, saying why: an optional package or
-                the files of a data set are missing. pytest and unittest report it as skipped.
+            RuleBroken: when it is broken; says what is wrong, where, and how to fix it.
+            unittest.SkipTest: when it can't be checked because an optional package or the files
+                of a data set are missing; says which. pytest and unittest report it as skipped.
         """
         try:
             self._spec.test(self.subject)

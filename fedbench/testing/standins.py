@@ -1,10 +1,10 @@
-"""Stand-ins for unit tests: what a hook is given, without a run around it.
+"""Stand-ins for unit tests: the arguments of a hook, without a run around it.
 
-Everything here is the real thing on the kit's tiny data: contexts draw from named streams, uploads
-are sealed, a missing key is the same error as in a run. ``C`` is 3, ``d`` is 6, inputs are
-(1, 8, 8). Give only what the test is about.
+These are the real objects, on the kit's tiny data: contexts draw from named streams, uploads are
+sealed, and a missing key raises the same error as in a run. ``C`` is 3, ``d`` is 6, inputs are
+(1, 8, 8). Pass only what your test is about.
 
-One turn, from what the server sent and the client kept to what it uploads and keeps::
+One turn, from what the server sent and the client kept to what the client uploads and keeps::
 
     ctx = testing.client_context(
         plugins={"mine": Mine()}, payload={"mine.anchor": anchor}, state={"mine.mean": mean}
@@ -66,7 +66,7 @@ CLASSES = 3
 """C, the classes of the tiny data."""
 
 EXAMPLES = 24
-"""What a stand-in of a client holds."""
+"""How many examples a client holds by default."""
 
 BASES = {
     "partition": "kit_partition",
@@ -75,16 +75,16 @@ BASES = {
     "aggregate": "kit_mean",
     "local_loss": "kit_loss",
 }
-"""Hook that a run can't be without -> the kit's own implementation."""
+"""Hook that every run needs -> the kit's own implementation."""
 
 
 def tiny_dataset(*, examples: int = 36, classes: int = CLASSES, form: Form = "grey") -> Dataset:
     """Return the kit's data set: 3 classes, domains ``ink`` and ``chalk``; see `TinyData`.
 
     Args:
-        examples: training examples in each domain; there are 12 test examples in each.
+        examples: training examples per domain; each domain also has 12 test examples.
         classes: C, at most 3.
-        form: ``grey``, ``rgb``, ``ids`` or ``numbers``: what an input is.
+        form: the kind of inputs: ``grey``, ``rgb``, ``ids`` or ``numbers``.
 
     >>> tiny_dataset(form="rgb").train.inputs.shape
     torch.Size([72, 3, 32, 32])
@@ -105,27 +105,27 @@ def client_context(
     num_classes: int = CLASSES,
     seed: int = 0,
 ) -> ClientContext:
-    """Return a client's turn at its start, on the CPU.
+    """Return the context of a client's turn that is about to start, on the CPU.
 
     Args:
         plugins: the run's plugins, in YAML order: name -> the plugin, or the options of the
-            installed plugin of that name (``{}`` for its defaults). What a run needs and they lack
-            comes from the kit: plain SGD (learning rate 0.05, one epoch, batches of 8) and, when no
+            installed plugin of that name (``{}`` for its defaults). What a run needs besides them
+            comes from the kit: plain SGD (learning rate 0.05, one epoch, batches of 8) and, if no
             plugin has a loss term, the cross-entropy.
         payload: what the server sent, by key. ``"weights"`` are loaded into the model.
-        state: what the client kept from its last turn; ``result.state`` plays its next one.
+        state: what the client kept from its last turn; pass ``result.state`` for its next one.
         data: what the client holds, after ``client_data``; default 24 examples of the tiny data, 8
-            of each class, (24, 1, 8, 8) uint8.
+            per class, (24, 1, 8, 8) uint8.
         model: default a `TinyModel` for the data, the same for every seed. It is trained in place.
-        round: from 1.
-        rounds: how many the run has.
+        round: the round's number, from 1.
+        rounds: how many rounds the run has.
         client: the client's id.
         num_classes: C.
-        seed: the run's, for ``ctx.rng`` and the order of batches.
+        seed: the run's seed, for ``ctx.rng`` and the order of batches.
 
     Raises:
         ConfigError: when the plugins don't fit together, as in a run.
-        PluginError: for a plugin that couldn't be registered.
+        PluginError: for a plugin that could not be registered.
 
     >>> ctx = client_context(payload={"mine.anchor": torch.zeros(6)}, client=2)
     >>> ctx.payload.tensor("mine.anchor").shape, ctx.where
@@ -164,7 +164,7 @@ def run_turn(ctx: ClientContext) -> ClientResult:
         ctx: from `client_context`; its ``plugins`` act in the turn.
 
     Raises:
-        Exception: whatever a plugin raises, unchanged.
+        Exception: any error of a plugin, unchanged.
 
     >>> result = run_turn(client_context(plugins={"fedavg": {}}))
     >>> sorted(result.uploads), sorted(result.metrics)
@@ -179,7 +179,7 @@ def batch(ctx: ClientContext | None = None, *, size: int = 8) -> Batch:
     """Return the first batch of a turn: inputs (B, 1, 8, 8) float in [0, 1], labels (B,).
 
     Args:
-        ctx: whose examples; default `client_context` with nothing given.
+        ctx: the context whose examples are used; default ``client_context()``.
         size: B.
 
     >>> batch(size=4).inputs.shape
@@ -192,7 +192,7 @@ def output(ctx: ClientContext | None = None, batch: Batch | None = None) -> Outp
     """Return the model's output for a batch, with its graph: features (B, d), logits (B, C).
 
     Args:
-        ctx: whose model; default `client_context` with nothing given.
+        ctx: the context whose model is used; default ``client_context()``.
         batch: default the context's first batch of 8.
 
     >>> output().features.shape, output().logits.shape
@@ -211,14 +211,14 @@ def server_context(
     client_sizes: tuple[int, ...] = (EXAMPLES, EXAMPLES),
     seed: int = 0,
 ) -> ServerContext:
-    """Return the run as the server's hooks see it.
+    """Return the context that the server's hooks receive.
 
     Args:
-        round: the round under way, from 1; 0 in ``init_server``.
-        rounds: how many the run has.
+        round: the current round, from 1; 0 in ``init_server``.
+        rounds: how many rounds the run has.
         num_classes: C.
         client_sizes: training examples of each client, by id.
-        seed: the run's, for ``ctx.rng``.
+        seed: the run's seed, for ``ctx.rng``.
 
     >>> server_context(client_sizes=(9, 1)).num_clients
     2
@@ -233,9 +233,9 @@ def server_state(
 
     Args:
         entries: what plugins keep, by key.
-        weights: the global model; default the initial weights of a `TinyModel`, those that
-            `client_context` begins with.
-        round: rounds completed: 0 in the first round's ``broadcast``, 1 in its ``server_update``.
+        weights: the global model; default the initial weights of a `TinyModel`, as in
+            `client_context`.
+        round: completed rounds: 0 in the first round's ``broadcast``, 1 in its ``server_update``.
 
     >>> state = server_state(entries={"mine.mean": torch.ones(6)})
     >>> state.entries.tensor("mine.mean").sum(), state.weights["classifier.weight"].shape
@@ -256,13 +256,13 @@ def client_result(
     metrics: Mapping[str, float] = NOTHING,
     state: Mapping[str, Value] = NOTHING,
 ) -> ClientResult:
-    """Return what a client sends back; an iterator of these is what ``aggregate`` reads.
+    """Return what a client sends back; ``aggregate`` receives an iterator of these.
 
     Args:
-        client: its id.
+        client: the client's id.
         examples: how many training examples it holds.
-        uploads: what travels, by key.
-        metrics: numbers that it reports, by name.
+        uploads: what it uploads, by key.
+        metrics: the numbers that it reports, by name.
         state: what it keeps for its next turn.
 
     >>> client_result(uploads={"weights": {"w": torch.ones(1)}}).uploads.weights()
@@ -281,7 +281,7 @@ def report(
     uploads: Mapping[str, Value] = NOTHING,
     metrics: Mapping[str, float] = NOTHING,
 ) -> Report:
-    """Return what ``server_update`` sees of a client; like `client_result`, without the weights.
+    """Return what ``server_update`` receives of a client: `client_result` without the weights.
 
     >>> report(uploads={"mine.rows": torch.ones(2)}).uploads.tensor("mine.rows")
     tensor([1., 1.])
@@ -297,7 +297,7 @@ def _model(shape: tuple[int, ...], classes: int) -> nn.Module:
 
 
 def _completed(plugins: Mapping[str, object]) -> RunPlugins:
-    """Return the plugins of a run, the kit's own first for each hook that it can't be without."""
+    """Return a run's plugins; the kit's own come first, for required hooks that none implements."""
     made: dict[str, object] = {}
     for name, given in plugins.items():
         if isinstance(given, Mapping):

@@ -1,4 +1,4 @@
-"""What is checked, and the runs in which it is checked; a run is made once for all rules."""
+"""The registered thing to check, and its runs; all rules share one run per setting."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ KINDS = (*RUN, "dataset", "model", "metric", "executor")
 """Everything that the kit can check."""
 
 NEEDS = "pip install"
-"""An error that says this is about an optional package."""
+"""An error with these words is about a missing optional package."""
 
 
 _DONE: dict[Any, Outcome] = {}
-"""Runs by all that they depend on: plugins of one method share them."""
+"""Finished runs, by everything that they depend on: the plugins of one method share them."""
 
 
 class Subject:
-    """One registered thing, and runs of it on tiny data.
+    """A registered thing, and its runs on tiny data.
 
     Args:
         registry: what is installed.
-        kind: what it is.
+        kind: its kind, one of `KINDS`.
         name: its name.
-        options: options to give it, at least those without a default.
+        options: its options, at least those without a default.
 
     Raises:
-        ConfigError: when nothing of that name is registered, or it is no such thing.
+        ConfigError: when nothing of that kind and name is registered.
     """
 
     def __init__(
@@ -64,25 +64,25 @@ class Subject:
 
     @property
     def label(self) -> str:
-        """Kind and name, ``plugin 'fedprox'``."""
+        """Kind and name: ``plugin 'fedprox'``."""
         return f"{self.kind} {self.name!r}"
 
     @property
     def cls(self) -> type:
-        """The class that is registered; not for methods."""
+        """The registered class; methods have none."""
         found: type = self.entry.value
         return found
 
     def gives(self, hook: str) -> bool:
-        """Whether it is a run plugin with a base implementation of ``hook``."""
+        """Return whether it is a run plugin with a base implementation of ``hook``."""
         return self.entry.kind == "plugin" and _base(self.cls, hook)
 
     @cached_property
     def plugins(self) -> dict[str, dict[str, Any]]:
-        """The plugins of a run around it: name -> options, in order.
+        """The plugins of its runs: name -> options, in order.
 
-        A method's own; for a plugin those of the smallest method that uses it, else the ones that
-        it requires. What a run then still needs comes from the kit.
+        Those of the method itself; for a plugin, those of the smallest method that names it, or
+        else those that it requires. Whatever a run still needs comes from the kit.
         """
         plugins: dict[str, dict[str, Any]] = {}
         if self.kind in RUN:
@@ -95,7 +95,7 @@ class Subject:
 
     @property
     def home(self) -> Entry | None:
-        """The method that it is or is run in."""
+        """The method that it is, or in which it runs."""
         if self.kind == "method":
             return self.entry
         homes = [r for r in self.registry.all("recipe") if self.name in r.value.plugins]
@@ -129,16 +129,16 @@ class Subject:
             "kit_selection": lacks("select_clients"),
             "kit_training": lacks("client_update"),
             "kit_mean": lacks("aggregate"),
-            # A term outside any method may be one that is added to another, or absent at times.
+            # A term that no method names may be an addition to another one, or absent at times.
             "kit_loss": lacks("local_loss") or (self.kind in RUN and self.home is None),
-            # A bare aggregation rule: neither it nor another plugin moves weights.
+            # For an aggregation rule alone: no plugin sends weights.
             "kit_weights": lacks("broadcast")
             and not any(_has(cls, "personal_models") for cls in classes),
         }
         return {**{name: {} for name in PIECES if missing[name]}, **plugins}
 
     def config(self, registry: Registry, setting: Setting) -> RunConfig:
-        """Resolve the config of a run in that setting."""
+        """Return the resolved config of a run in that setting."""
         plugins = {name: dict(given) for name, given in self.plugins.items()}
         if "kit_partition" in plugins:
             plugins["kit_partition"] = {"form": setting.partition}
@@ -149,7 +149,7 @@ class Subject:
                 cls = registry.get("plugin", name).value
                 if _base(cls, "client_update") and "batch_size" in cls.__dataclass_fields__:
                     given.setdefault("batch_size", 8)
-        # A partition's default is for more clients than the kit's own.
+        # A partition's defaults make more clients than the kit's partition.
         many = self.gives("partition")
         if many and "kit_training" in plugins:
             plugins["kit_training"] = {"batch_size": 64}
@@ -173,7 +173,7 @@ class Subject:
 
     @cached_property
     def choice(self) -> dict[str, Any]:
-        """Config keys that name the subject, where it is no run plugin."""
+        """Config keys that choose a data set, model or metric; empty for other kinds."""
         if self.kind not in ("dataset", "model", "metric"):
             return {}
         named = {"name": self.name, **self.options}
@@ -182,7 +182,7 @@ class Subject:
         return {"data" if self.kind == "dataset" else "model": named}
 
     def run(self, setting: Setting = PLAIN) -> Outcome:
-        """Run it in that setting, or return what came out when it was run before.
+        """Run it in that setting, or return the outcome of an earlier run in that setting.
 
         Raises:
             unittest.SkipTest: when it needs an optional package that is not installed.
@@ -230,7 +230,7 @@ class Subject:
                     outcome.failure = _failure(run)
                     run = Run.resume(path, registry=registry, watch=watch)
                 run.run()
-            except Exception as error:  # whatever it is, a rule reports it
+            except Exception as error:  # of any kind: a rule reports it
                 outcome.error = error
             outcome.rounds = list(run.history)
             if run.state is not None:
@@ -244,10 +244,10 @@ class Subject:
         return outcome
 
     def must(self, setting: Setting = PLAIN, why: str = "") -> Outcome:
-        """Like `run`, for a run that must succeed.
+        """Return the outcome of `run`, which must succeed.
 
         Raises:
-            Breach: when it did not.
+            Breach: when the run ended with an error.
         """
         if setting == PLAIN and not why:
             why = " on tiny data"
@@ -260,12 +260,12 @@ class Subject:
         """Return the plain run, with which others are compared.
 
         Raises:
-            Breach: when it did not succeed, which is the business of the rule ``smoke-round``.
+            Breach: when it ended with an error, about which the rule ``smoke-round`` says more.
         """
         try:
             return self.must()
         except Breach as found:
-            found.mend = found.mend or "mend what the rule 'smoke-round' finds first"
+            found.mend = found.mend or "first mend what the rule 'smoke-round' finds"
             raise
 
 
@@ -279,10 +279,10 @@ def _failure(run: Run) -> BaseException:
     """Run until a client fails and return the error."""
     try:
         run.run()
-    except Exception as error:  # a plugin may have made another error of the kit's
+    except Exception as error:  # a plugin may have replaced the kit's error
         return error
     raise Breach(
-        "a client's turn raised an error, and the run went on as if it had not",
+        "a client's turn raised an error, and the run continued as if it had not",
         "hook 'client_update'",
         "don't catch what a wrapped client_update raises",
     )
@@ -293,12 +293,12 @@ def _has(cls: type, hook: str) -> bool:
 
 
 def _base(cls: type, hook: str) -> bool:
-    """Whether ``cls`` implements ``hook``, other than as a wrapper."""
+    """Return whether ``cls`` implements ``hook``, other than as a wrapper."""
     return _has(cls, hook) and not getattr(cls, hook).fedbench_impl.get("wrapper")
 
 
 def build(cls: type, options: Mapping[str, Any]) -> Any:
-    """Make an instance from options, as a run does.
+    """Create an instance from options, as a run does.
 
     Raises:
         ConfigError: for an option that can't be used.

@@ -28,8 +28,7 @@ def _loaded(subject: Subject) -> Dataset:
     """Load the data set from the user's data folder.
 
     Raises:
-        unittest.SkipTest: when it can't be loaded for a reason that it states; the rule
-            `missing-files` looks at that reason.
+        unittest.SkipTest: when it raises a `ConfigError`, which the rule `missing-files` checks.
     """
     made = build(subject.cls, subject.options)
     try:
@@ -43,26 +42,28 @@ def _loaded(subject: Subject) -> Dataset:
 
 @rule("dataset")
 def missing_files(subject: Subject) -> None:
-    """From an empty folder it loads, or says in one line what is missing.
+    """With an empty data folder it loads, or says in one line what is missing.
 
-    Mend: raise `ConfigError` with the name of the data set and the file that is missing.
+    Mend: raise a `ConfigError` with the name of the data set and of the missing file.
     """
     with tempfile.TemporaryDirectory(prefix="fedbench-kit-") as folder:
         try:
             build(subject.cls, subject.options).load(Path(folder))
         except ConfigError as error:
             if "\n" in str(error) or subject.name not in str(error):
-                raise Breach(f"the error is not one line that names it: {error}") from error
+                what = f"the error is not one line that names the data set: {error}"
+                raise Breach(what) from error
         except Exception as error:
             raise failed(error) from error
 
 
 @rule("dataset")
 def dataset_contents(subject: Subject) -> None:
-    """It has both splits, labels and domains that exist, finite inputs, and is the same each time.
+    """Both splits have examples, valid labels and domains and finite inputs, the same at each load.
 
-    Mend: return a `Dataset` of int64 `labels` (N,) and `domains` (N,) from 0, and of `inputs`
-    (N, ...) that are uint8, int64 or float; draw random numbers from a seeded generator.
+    Mend: return a `Dataset` with int64 `labels` (N,) and `domains` (N,), both counted from 0, and
+    with `inputs` (N, ...) that are uint8, int64 or float; draw random numbers from a seeded
+    generator.
     """
     data = _loaded(subject)
     for what, names in (("classes", data.classes), ("domains", data.domains)):
@@ -91,16 +92,16 @@ def _split(data: Dataset, part: Examples, split: str) -> None:
         if not 0 <= int(values.min()) <= int(values.max()) < len(names):
             raise Breach(f"{what} are not all from 0 to {len(names) - 1}", split)
     if len(part.inputs) != n:
-        raise Breach(f"{len(part.inputs)} inputs have {n} labels", split)
+        raise Breach(f"there are {len(part.inputs)} inputs and {n} labels", split)
     if part.inputs.is_floating_point() and not bool(torch.isfinite(part.inputs).all()):
         raise Breach("inputs have NaN or infinite values", split)
 
 
 @rule("dataset")
 def dataset_round(subject: Subject) -> None:
-    """A round on it runs to its end, with a tiny model on the raw inputs.
+    """A round on it finishes without an error, with a tiny model on the raw inputs.
 
-    Mend: read the error; the usual cause is a shape or a type of the inputs.
+    Mend: read the error; the usual cause is the shape or the type of the inputs.
     """
     _loaded(subject)
     subject.must(Setting("inline", partition="odd", rounds=1))
@@ -110,7 +111,7 @@ def dataset_round(subject: Subject) -> None:
 
 
 def _fitting(subject: Subject) -> TinyData:
-    """Return the kit's data in the first form that the model takes."""
+    """Return the kit's data in the first form that the model accepts."""
     model = build(subject.cls, subject.options)
     refusals = []
     for form in ("rgb", "grey", "ids", "numbers"):
@@ -121,18 +122,18 @@ def _fitting(subject: Subject) -> TinyData:
             continue
         except Exception as error:
             where = f"build({SHAPES[form]}, 3)"
-            mend = "raise ConfigError for inputs that the model can't take"
+            mend = "raise ConfigError for inputs that the model does not accept"
             raise Breach(f"{type(error).__name__}: {error}", where, mend) from error
         return TinyData(form=form)
     raise Breach(
-        f"it takes none of the kit's inputs {list(SHAPES.values())}: {refusals[0]}",
+        f"it accepts none of the kit's inputs {list(SHAPES.values())}: {refusals[0]}",
         "build(input_shape, num_classes)",
-        "let it take images (3, 32, 32) or (1, 8, 8), ids (12,) or numbers (20,)",
+        "let it accept images (3, 32, 32) or (1, 8, 8), ids (12,) or numbers (20,)",
     )
 
 
 def _made(subject: Subject, classes: int = 3) -> tuple[nn.Module, Tensor]:
-    """Build the model from a fixed seed, beside a batch of four inputs."""
+    """Return the model, built from a fixed seed, and a batch of four inputs."""
     data = _fitting(subject)
     raw = data.load(Path()).train.inputs[:4]
     with torch.random.fork_rng(devices=[]):
@@ -145,8 +146,8 @@ def _made(subject: Subject, classes: int = 3) -> tuple[nn.Module, Tensor]:
 def model_parts(subject: Subject) -> None:
     """It has `features` (B, d) and a linear `classifier` from d to the number of classes.
 
-    Mend: make `self.classifier = nn.Linear(d, num_classes)` and `features(x)` that returns what
-    goes into it.
+    Mend: set `self.classifier = nn.Linear(d, num_classes)`, and let `features(x)` return the
+    classifier's input.
     """
     for classes in (3, 1):
         model, inputs = _made(subject, classes)
@@ -168,7 +169,7 @@ def model_parts(subject: Subject) -> None:
 
 @rule("model")
 def model_trains(subject: Subject) -> None:
-    """Every trainable parameter gets a gradient, and a single example is enough to train on.
+    """Every trainable parameter gets a gradient, and a batch of a single example can be trained on.
 
     Mend: leave out layers that `features` does not use, or freeze them by `requires_grad_(False)`;
     batch norm over a single value can't train, so skip it for a batch of one. On smaller inputs
@@ -188,14 +189,14 @@ def model_trains(subject: Subject) -> None:
 
 @rule("model")
 def model_is_its_state(subject: Subject) -> None:
-    """One seed gives one model, `state_dict` is all of it, and each build has tensors of its own.
+    """The seed and the `state_dict` determine a model completely, and no two models share memory.
 
     Mend: initialise with torch's global generator, register what lasts as parameters or buffers,
-    and create layers in `__init__`, not in the class or the module.
+    and create layers in `__init__`, not in the class body or the module.
     """
     (one, inputs), (two, _) = _made(subject), _made(subject)
     if fingerprint(one.state_dict()) != fingerprint(two.state_dict()):
-        raise Breach("one seed gives two models")
+        raise Breach("the same seed gives two different models")
     mine = {t.data_ptr() for t in one.state_dict().values() if t.numel()}
     for name, tensor in two.state_dict().items():
         if tensor.numel() and tensor.data_ptr() in mine:
@@ -205,15 +206,15 @@ def model_is_its_state(subject: Subject) -> None:
     with torch.no_grad():
         a, b = (forward(model.eval(), inputs).logits for model in (one, two))
     if not torch.equal(a, b):
-        raise Breach("a model that loaded another's state_dict gives other logits")
+        raise Breach("a model that loaded another's state_dict gives different logits")
 
 
 @rule("model")
 def model_evaluates_one_by_one(subject: Subject) -> None:
     """In evaluation mode an example's logits don't depend on the others in its batch.
 
-    Mend: use layers that respect `eval()`, such as nn.BatchNorm2d, instead of statistics of the
-    batch.
+    Mend: use layers that respect `eval()`, such as nn.BatchNorm2d, instead of computing statistics
+    over the batch.
     """
     model, inputs = _made(subject)
     model.eval()
@@ -226,7 +227,7 @@ def model_evaluates_one_by_one(subject: Subject) -> None:
 
 @rule("model")
 def model_round(subject: Subject) -> None:
-    """Rounds with it give the same bits in this process and in worker processes.
+    """A round with it gives the same bits in this process and in worker processes.
 
     Mend: as for `model-is-its-state`; draw random numbers (dropout) from torch's global generator.
     """
@@ -234,14 +235,14 @@ def model_round(subject: Subject) -> None:
     plain = subject.must(few)
     found = difference(plain, subject.must(replace(few, executor="pool", workers=2)))
     if found:
-        raise Breach(f"a run in a pool of 2 workers is another: {found}")
+        raise Breach(f"a run in a pool of 2 workers differs from the plain one: {found}")
 
 
 # Metrics
 
 
 def _scored(subject: Subject, scores: Tensor, labels: Tensor, where: str) -> dict[int, float]:
-    """Return the metric's number under 0, or those of the classes that have one by class."""
+    """Return the metric's number under the key 0, or class -> number where there is one."""
     metric = build(subject.cls, subject.options)
     before = fingerprint([scores, labels])
     try:
@@ -264,10 +265,10 @@ def _scored(subject: Subject, scores: Tensor, labels: Tensor, where: str) -> dic
 
 @rule("metric")
 def metric_value(subject: Subject) -> None:
-    """It gives a finite float, or one for each class, for any scores, and leaves them as they are.
+    """For any scores it returns a finite float, or one per class, and leaves its arguments alone.
 
-    Mend: guard divisions by the examples of a class (`None` for a class that has none), compute in
-    float64, return `float(...)`.
+    Mend: guard divisions by the number of examples of a class (`None` for a class that has none),
+    compute in float64, and return `float(...)`.
     """
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(12, 3, generator=generator)
@@ -282,17 +283,17 @@ def metric_value(subject: Subject) -> None:
     ):
         first = _scored(subject, s, y, where)
         if first != _scored(subject, s, y, where):
-            raise Breach("the same scores give two values", where)
+            raise Breach("the same scores give two different values", where)
         flipped = _scored(subject, s.flip(0), y.flip(0), where)
         if first.keys() != flipped.keys() or any(
             abs(a - flipped[c]) > 1e-6 * max(1, abs(a)) for c, a in first.items()
         ):
-            raise Breach("the order of the examples changes it", where)
+            raise Breach("the order of the examples changes the value", where)
 
 
 @rule("metric")
 def metric_direction(subject: Subject) -> None:
-    """`higher_is_better` agrees with perfect and with wrong predictions.
+    """`higher_is_better` says which of perfect and wrong predictions score higher.
 
     Mend: set `higher_is_better` to the other value.
     """
@@ -307,7 +308,7 @@ def metric_direction(subject: Subject) -> None:
 
 @rule("metric")
 def metric_unit(subject: Subject) -> None:
-    """A metric whose `unit` is `percent` returns fractions, from 0 to 1.
+    """A metric whose `unit` is `percent` returns fractions between 0 and 1.
 
     Mend: return 0.5 for 50 %, or set `unit` to `"plain"`.
     """
@@ -322,7 +323,7 @@ def metric_unit(subject: Subject) -> None:
 
 @rule("metric")
 def metric_round(subject: Subject) -> None:
-    """It is in every round's scores, for every domain.
+    """The scores of every round contain it.
 
     Mend: read the error; a metric is called with scores (N, C) and labels (N,) of one domain.
     """

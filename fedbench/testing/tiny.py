@@ -1,6 +1,6 @@
-"""What the kit brings along: tiny data, a tiny model, and the plainest pieces of a run.
+"""The kit's own parts: tiny data, a tiny model, and the simplest pieces of a run.
 
-With them a plugin can be run without any other package: `register` gives them the names that begin
+With them a plugin runs without any other package. `register` registers them under names that begin
 with ``kit_``.
 """
 
@@ -30,7 +30,7 @@ Form = Literal["grey", "rgb", "ids", "numbers"]
 
 @dataclass(frozen=True, eq=False)
 class TinyData:
-    """Noisy patterns of up to three classes in two domains, ``ink`` and ``chalk``, made in place.
+    """Noisy patterns of up to three classes in two domains, ``ink`` and ``chalk``, without files.
 
     ``grey`` is uint8 (1, 8, 8), ``rgb`` uint8 (3, 32, 32), ``ids`` int64 (12,), ``numbers`` float
     (20,). The domains differ in contrast.
@@ -41,7 +41,7 @@ class TinyData:
     form: Annotated[Form, Field(description="what an input is")] = "grey"
 
     def load(self, root: Path) -> Dataset:
-        """Draw the examples; ``root`` is not needed."""
+        """Draw the examples; ``root`` is ignored."""
         generator = torch.Generator().manual_seed(7)
         shape = SHAPES[self.form]
         patterns = torch.randint(0, 128, (self.classes, *shape), generator=generator)
@@ -94,9 +94,9 @@ class TinyModel:
 class KitPartition:
     """Divide the examples in one of the ways that plugins must work with.
 
-    ``plain``: two clients a domain. ``one_client``: one client holds all. ``one_class``: each
-    client holds one class, and nobody holds the last. ``odd``: clients with 1, 9 and 17 examples
-    (or 9 again), so that batches of 8 end with one example.
+    ``plain``: two clients per domain. ``one_client``: one client holds all examples. ``one_class``:
+    each client holds one class, and no client holds the last. ``odd``: clients with 1, 9 and 17
+    (or again 9) examples, so that batches of 8 end with a batch of one.
     """
 
     form: Annotated[
@@ -123,9 +123,9 @@ class KitPartition:
 
 @dataclass(frozen=True, eq=False)
 class KitSelection:
-    """Take all clients, or one in each round, in turn."""
+    """Select all clients, or one per round, in turn."""
 
-    one: Annotated[bool, Field(description="one client a round instead of all")] = False
+    one: Annotated[bool, Field(description="one client per round instead of all")] = False
 
     @hookimpl
     def select_clients(self, ctx: ServerContext) -> Sequence[int]:
@@ -139,8 +139,8 @@ class KitTraining:
     """Plain SGD over the client's batches."""
 
     lr: Annotated[float, Field(gt=0, description="learning rate")] = 0.05
-    epochs: Annotated[int, Field(ge=1, description="local epochs a round")] = 1
-    batch_size: Annotated[int, Field(ge=1, description="examples in a batch")] = 8
+    epochs: Annotated[int, Field(ge=1, description="local epochs per round")] = 1
+    batch_size: Annotated[int, Field(ge=1, description="examples per batch")] = 8
 
     @hookimpl
     def client_update(self, ctx: ClientContext) -> bool:
@@ -156,7 +156,7 @@ class KitTraining:
 
 @dataclass(frozen=True, eq=False)
 class KitWeights:
-    """Send the global weights to the clients and the clients' back."""
+    """Send the global weights to the clients, and the clients' weights back."""
 
     @hookimpl
     def broadcast(self, state: ServerState) -> Mapping[str, Value]:
@@ -171,7 +171,7 @@ class KitWeights:
 
 @dataclass(frozen=True, eq=False)
 class KitMean:
-    """Take the mean of the clients' weights, by number of examples."""
+    """Average the clients' weights, weighted by number of examples."""
 
     @hookimpl
     def aggregate(self, results: Iterator[ClientResult]) -> Weights:
@@ -206,11 +206,11 @@ PIECES: Mapping[str, type] = {
 
 
 def register(registry: Registry, **more: tuple[str, type]) -> Registry:
-    """Return a copy of ``registry`` that also has the kit's things.
+    """Return a copy of ``registry`` with the kit's parts added.
 
     Args:
-        registry: what is installed; it stays as it is.
-        more: name -> (kind, class) of further ones.
+        registry: what is installed; it is not changed.
+        more: name -> (kind, class) of further things to add.
     """
     copy = Registry({k: list(v) for k, v in registry.entries.items()}, dict(registry.failures))
     things = {name: ("plugin", cls) for name, cls in PIECES.items()}

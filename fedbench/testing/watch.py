@@ -1,6 +1,6 @@
-"""Watching the kit's runs: what plugins are given, return and keep, and a client that fails.
+"""Watch the kit's runs: what plugins receive, return and keep. Also make a client fail.
 
-Nothing of it changes a result, but for the failure.
+Nothing here changes a result, except for the failure.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ ORDINARY = (bool, int, float, str, bytes, type(None))
 def fingerprint(value: Any, depth: int = 6) -> Any:
     """Return something that changes when the content of ``value`` does.
 
-    Tensors, arrays, containers and dataclass instances by content, all else by identity.
+    Tensors, arrays, containers and dataclass instances are compared by content, all else by
+    identity.
     """
     if isinstance(value, ORDINARY):
         return value if value == value else "nan"
@@ -53,37 +54,37 @@ def fingerprint(value: Any, depth: int = 6) -> Any:
 
 @dataclass
 class Trace:
-    """What was seen in one run. Places are texts such as ``round 1, client 2``."""
+    """What was seen in one run. "Where" is a text such as ``round 1, client 2``."""
 
     writes: list[tuple[str, str]] = field(default_factory=list)
-    """(what was written into, where)."""
+    """(name of what was written into, where)."""
     kept: list[tuple[str, str]] = field(default_factory=list)
-    """(what of a plugin or its module changed during the run, whose)."""
+    """(what changed in a plugin or its module during the run, the plugin)."""
     uploads: list[tuple[str, str, str]] = field(default_factory=list)
-    """(what is wrong with an upload, where, how to mend it)."""
+    """(what is wrong with an upload, where, how to fix it)."""
     states: list[tuple[str, str]] = field(default_factory=list)
-    """(key of the client's state that keeps something else than what was assigned, where)."""
+    """(key of the client's state whose value is not what was assigned, where)."""
     terms: dict[tuple[str, str], bool] = field(default_factory=dict)
     """(plugin, loss term) -> whether it ever depended on the model."""
     bytes_up: list[dict[str, int]] = field(default_factory=list)
-    """What clients sent, by key, for each round."""
+    """Bytes that clients sent, by key, for each round."""
     references: list[tuple[Callable[[], Any], str, str]] = field(default_factory=list)
-    """(weak reference, what it is to, where it was made)."""
+    """(weak reference, what it refers to, where it was created)."""
 
     def alive(self) -> list[tuple[str, str]]:
-        """Return what of the clients' turns is still in memory, as (what, where)."""
+        """Return the objects of clients' turns that are still in memory, as (what, where)."""
         return [(what, where) for ref, what, where in self.references if ref() is not None]
 
 
 def watching(trace: Trace) -> type:
     """Return an executor that runs clients in this process and fills ``trace``.
 
-    It notes what clients send and what plugins keep; `Probe` notes what hooks are given.
+    It records what clients send and what plugins keep; `Probe` records what hooks receive.
     """
 
     @dataclass(frozen=True, eq=False)
     class Watching:
-        """Runs clients in this process and looks on."""
+        """Runs clients in this process and watches them."""
 
         def open(self, runtime: Any) -> Watchers:
             """Return the workers of a run."""
@@ -118,7 +119,7 @@ class Watchers(InlineWorkers):
             yield result
 
     def close(self) -> None:
-        """Note what changed in the plugins."""
+        """Record what changed in the plugins."""
         model = weakref.ref(self._runtime.model)
         self._trace.references.append((model, "the run's model", ""))
         after = self._plugins()
@@ -127,7 +128,7 @@ class Watchers(InlineWorkers):
                 self._trace.kept.append((place, owner))
 
     def _plugins(self) -> dict[str, tuple[str, Any]]:
-        """Return the fingerprint of every place where a plugin could hide something."""
+        """Return a fingerprint of every place where a plugin could hide something."""
         found: dict[str, tuple[str, Any]] = {}
         for name, instance in self._runtime.plugins.plugins:
             whose = f"plugin {name!r}"
@@ -154,17 +155,17 @@ class Watchers(InlineWorkers):
             classes = len(self._runtime.data.classes)
             labels = value.labels
             if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-                wrong(f"labels {labels.tolist()} are no classes", f"use classes 0..{classes - 1}")
+                wrong(f"labels {labels.tolist()} are not classes", f"use 0 to {classes - 1}")
             if value.counts.numel() and int(value.counts.min()) < 1:
-                wrong("a row has no example behind it", "leave rows of classes without data out")
+                wrong("a row has a count below 1", "leave out the rows of classes without examples")
         kind = _kind(value)
         known = self._kinds.setdefault(key, kind)
         if kind != known:
-            wrong(f"it is {kind}, and {known} before", "send one type under one key")
+            wrong(f"it is {kind} and was {known} before", "send one type under one key")
 
 
 def _kind(value: Value) -> str:
-    """Return type and element types in words."""
+    """Return a value's type and element types in words."""
     kinds = sorted({str(t.dtype).removeprefix("torch.") for _, t in tensors(value)})
     name = type(value).__name__ if isinstance(value, (Tensor, PerClass)) else "mapping"
     return f"a {name} of {', '.join(kinds)}"
@@ -185,7 +186,7 @@ class RoughWorkers(InlineWorkers):
     def run(
         self, payload: Mapping[str, Value], jobs: Sequence[ClientJob]
     ) -> Iterator[ClientResult | ClientFailure]:
-        """Yield the results in client-id order, all of them computed before the first."""
+        """Yield the results in client-id order, after all of them were computed."""
         results = []
         for job in sorted(jobs, key=lambda job: -job.client):
             results.append(self._runtime.run_client(job, payload))
@@ -195,11 +196,11 @@ class RoughWorkers(InlineWorkers):
 
 
 class ClientFailedError(Exception):
-    """What the kit raises in a client's turn."""
+    """The error that the kit raises in a client's turn."""
 
 
 class Failing(Watch):
-    """Raises in the base ``client_update`` of one turn of round 2, once.
+    """Raises an error in the base ``client_update`` of one turn of round 2, once.
 
     Args:
         number: which turn of that round, from 1.
@@ -212,13 +213,13 @@ class Failing(Watch):
     def turn(
         self, job: ClientJob, run: Callable[[], ClientResult | ClientFailure]
     ) -> ClientResult | ClientFailure:
-        """Count the turns of round 2, also when it is played again, and run the turn."""
+        """Count the turns of round 2, including those of its repetition, and run the turn."""
         self._turns += job.round == 2
         self._job = job if job.round == 2 and self._turns == self._number else None
         return run()
 
     def call(self, call: Call, run: Callable[[], Any]) -> Any:
-        """Raise in place of the training of that turn."""
+        """Raise the error instead of training in that turn."""
         if self._job and call.hook == "client_update":
             where = f"round {self._job.round}, client {self._job.client}"
             raise ClientFailedError(f"the kit broke {where}")
@@ -226,7 +227,7 @@ class Failing(Watch):
 
 
 class Probe(Watch):
-    """Notes what hooks write into, what they hold of a client's turn, and which terms train."""
+    """Records what hooks write into, what keeps a client's turn alive, and which terms train."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
@@ -239,7 +240,7 @@ class Probe(Watch):
     def turn(
         self, job: ClientJob, run: Callable[[], ClientResult | ClientFailure]
     ) -> ClientResult | ClientFailure:
-        """Run the turn and compare what the client keeps with what was assigned, then or before."""
+        """Run the turn, and compare what the client keeps with what was last assigned."""
         self._assigned = {key: fingerprint(value) for key, value in job.state.items()}
         answer = run()
         if isinstance(answer, ClientResult):
@@ -249,7 +250,7 @@ class Probe(Watch):
         return answer
 
     def call(self, call: Call, run: Callable[[], Any]) -> Any:
-        """Look at arguments and result of a hook."""
+        """Look at a hook's arguments and its result."""
         seen = self._before(call)
         result = run()
         self._after(call, seen, result)
@@ -263,9 +264,9 @@ class Probe(Watch):
         return result
 
     def _before(self, call: Call) -> tuple[dict[str, Any], Any]:
-        """Return what the arguments hold, and what the client received.
+        """Return fingerprints of the arguments, and what the client received.
 
-        That is what was received before the call: `ctx.payload` may name another payload after it.
+        It is looked up before the call, after which `ctx.payload` may be another payload.
         """
         given = call.arguments.values()
         for value in given:
@@ -281,7 +282,7 @@ class Probe(Watch):
         before, received = seen
         trace, where = self._trace, _where(call)
         for name, content in _contents(call.arguments, received).items():
-            # The innermost call is the first to see it, and the one to blame.
+            # The innermost call sees the change first, and is the one that made it.
             known = any(
                 what == name and at.endswith(_place(call.arguments)) for what, at in trace.writes
             )
@@ -312,7 +313,7 @@ def _place(given: Mapping[str, Any]) -> str:
 
 
 def _contents(given: Mapping[str, Any], received: Any) -> dict[str, Any]:
-    """Return the fingerprints of what a hook was given and may not write into."""
+    """Return the fingerprints of the arguments that a hook must not write into."""
     found = {}
     for name, value in given.items():
         if isinstance(value, ClientContext):

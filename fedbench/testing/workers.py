@@ -21,7 +21,7 @@ from .watch import ClientFailedError, fingerprint
 
 @dataclass(frozen=True, eq=False)
 class KitFault:
-    """Fails in client 1's turn of round 2."""
+    """Fails in the turn of client 1 in round 2."""
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Iterator[None]:
@@ -31,7 +31,7 @@ class KitFault:
 
 
 def _executed(subject: Subject, *plugins: str) -> tuple[Run, list[list[int]]]:
-    """Make a run in the executor, and a list that fills with the ids that it yields a round."""
+    """Return a run on the executor, and a list that it fills with the ids yielded per round."""
     ids: list[list[int]] = []
     inner = subject.cls
 
@@ -52,7 +52,7 @@ def _executed(subject: Subject, *plugins: str) -> tuple[Run, list[list[int]]]:
 
     @dataclass(frozen=True, eq=False)
     class KitNoting:
-        """Notes the order in which results come."""
+        """Records the order in which results arrive."""
 
         def open(self, runtime: Any) -> Noting:
             return Noting(build(inner, subject.options).open(runtime))
@@ -69,7 +69,7 @@ def _executed(subject: Subject, *plugins: str) -> tuple[Run, list[list[int]]]:
 
 
 def _children() -> set[str]:
-    """Return the ids of this process's children, where the system tells them."""
+    """Return the ids of this process's children, on systems with ``/proc``."""
     tasks = Path("/proc/self/task")
     found = set()
     for task in tasks.iterdir() if tasks.is_dir() else ():
@@ -83,10 +83,10 @@ def _state(run: Run) -> tuple[Any, Any]:
 
 @rule("executor")
 def executor_result(subject: Subject) -> None:
-    """It gives the bits of clients that run one after the other, in the order of their ids.
+    """A run gives the same bits as with clients one after the other, in the order of their ids.
 
-    Mend: call `runtime.run_client(job, payload)` for each job, anywhere, and yield the results by
-    ascending client id; likewise `runtime.run_chunk` in `test`, if there is one.
+    Mend: call `runtime.run_client(job, payload)` for each job, anywhere, and yield the results in
+    ascending order of client id; likewise `runtime.run_chunk` in `test`, if you implement it.
     """
     run, ids = _executed(subject)
     try:
@@ -95,18 +95,18 @@ def executor_result(subject: Subject) -> None:
         raise failed(error) from error
     for number, found in enumerate(ids, 1):
         if found != sorted(found):
-            raise Breach(f"results come in the order {found}", f"round {number}")
+            raise Breach(f"results arrive in the order {found}", f"round {number}")
     mine = Outcome(run.history, *map(fingerprint, _state(run)))
     differs = difference(subject.must(PLAIN), mine)
     if differs:
-        raise Breach(f"clients one after the other give another result: {differs}")
+        raise Breach(f"clients one after the other give a different result: {differs}")
 
 
 @rule("executor")
 def executor_failure(subject: Subject) -> None:
-    """A client's error ends the run, and says which client it was.
+    """A client's error ends the run and names the client.
 
-    Mend: yield what `runtime.run_client` returns, also when it is a `ClientFailure`.
+    Mend: yield what `runtime.run_client` returns, even if it is a `ClientFailure`.
     """
     run, _ = _executed(subject, "kit_fault")
     try:
@@ -116,14 +116,14 @@ def executor_failure(subject: Subject) -> None:
         if "round 2, client 1" not in text:
             raise Breach(f"the error does not name the client: {text}") from error
         return
-    raise Breach("the run went on as if nothing had happened", "round 2, client 1")
+    raise Breach("the run continued as if nothing had happened", "round 2, client 1")
 
 
 @rule("executor")
 def executor_cleans_up(subject: Subject) -> None:
-    """After a run, also one that was broken off, no process of it is left.
+    """No process is left after a run, even if the run was stopped early.
 
-    Mend: stop every worker in `close()`, and wait for it.
+    Mend: stop every worker in `close()`, and wait until it has ended.
     """
     before = _children()
     run, _ = _executed(subject)
@@ -135,4 +135,4 @@ def executor_cleans_up(subject: Subject) -> None:
     rounds.close()
     left = _children() - before
     if left:
-        raise Breach(f"{len(left)} processes are still there after the run was broken off")
+        raise Breach(f"processes are left after the run was stopped: {len(left)}")

@@ -1,4 +1,4 @@
-"""A registry with one thing of a test's own in it, under the name ``mine``."""
+"""A fixture that registers a test's own plugin, method or other thing as ``mine``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedbench.plugins.registry import KINDS, Registry
 
 @pytest.fixture
 def registry_with() -> Callable[..., Registry]:
-    """Return the installed registry and, as ``mine``, the things given by kind."""
+    """Return a function that adds things, given by kind, to the installed registry as ``mine``."""
 
     def made(**things: object) -> Registry:
         registry = discover()

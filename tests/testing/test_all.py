@@ -1,4 +1,4 @@
-"""Everything that is registered keeps the rules that strangers' plugins must keep."""
+"""Everything that is registered keeps the rules that third-party plugins must keep."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "leave_out": {"domain": "chalk"},
     "long_tail": {"rho": 4.0},
 }
-"""What the tiny data asks for, or what has no default."""
+"""Options that the tiny data needs, or that have no default."""
 
 LOUD = {"tensorboard", "mlflow"}
-"""Plugins whose outer packages warn."""
+"""Plugins whose external packages emit warnings."""
 
 APART = pytest.mark.skip(
-    reason="each rule would start Ray anew; tests/executors/test_ray.py checks it on one cluster"
+    reason="each rule would start a Ray cluster; tests/executors/test_ray.py checks it on one"
 )
 
 
@@ -37,7 +37,7 @@ def cases() -> Iterator[Any]:
 
 
 def stale() -> Iterator[Any]:
-    """A plugin that puts another payload in the place of what was received."""
+    """Yield the rules for a plugin that replaces the received payload with another one."""
     for rule in testing.rules("plugin", "faults", REGISTRY, options={"stale": 0.5}):
         yield pytest.param(rule, id=f"plugin-faults-stale-{rule}")
 

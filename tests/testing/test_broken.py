@@ -1,4 +1,4 @@
-"""Plugins that break the kit's rules, one rule at a time, and the kit that catches them.
+"""Each rule of the kit catches a plugin that breaks it.
 
 The file has more than 400 lines because every rule needs a plugin that breaks it.
 """
@@ -79,7 +79,7 @@ class Unsourced:
 
 
 class Options:
-    """Implements a hook, so that subclasses have only their options to say."""
+    """Implements a hook, so that subclasses only declare options."""
 
     @hookimpl
     def round_end(self) -> None:
@@ -105,7 +105,7 @@ class Unbounded(Options):
 @breaks("options", "plugin", "its type is Any")
 @plugin
 class Untyped(Options):
-    """Has an option that takes anything."""
+    """Has an option that accepts anything."""
 
     weight: Annotated[Any, Field(description="a weight")] = 1.0
 
@@ -113,7 +113,7 @@ class Untyped(Options):
 @breaks("options", "plugin", "its options are refused: weight: input should be greater than")
 @plugin
 class OutOfBounds(Options):
-    """Has a default that its own bounds forbid."""
+    """Has a default outside its own bounds."""
 
     weight: Annotated[float, Field(gt=0, description="a weight")] = 0.0
 
@@ -142,7 +142,7 @@ class Crashes:
 @breaks("smoke-round", "plugin", "upload 'mine' is a list")
 @plugin
 class UploadsList:
-    """Upload what is no tensor."""
+    """Upload something that is not a tensor."""
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Any:
@@ -153,7 +153,7 @@ class UploadsList:
 @breaks("same-twice", "plugin", "round 1: metrics.mine is")
 @plugin
 class GlobalRandom:
-    """Report a number of a global generator."""
+    """Report a number from a global generator."""
 
     @hookimpl
     def server_update(self) -> ServerUpdate:
@@ -163,7 +163,7 @@ class GlobalRandom:
 @breaks("any-order", "plugin", "metrics.mine is")
 @plugin
 class Predecessor:
-    """Report which client had its turn before."""
+    """Report which client had the previous turn."""
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Any:
@@ -172,10 +172,10 @@ class Predecessor:
         return (yield)
 
 
-@breaks("one-worker", "plugin", "in a pool of 1 worker is another than the plain one")
+@breaks("one-worker", "plugin", "in a pool of 1 worker differs from the plain one")
 @plugin
 class Smuggles:
-    """Bring numbers to the server past the uploads."""
+    """Bring numbers to the server without uploading them."""
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Any:
@@ -192,7 +192,7 @@ class Smuggles:
         return ServerUpdate(metrics={"mine": COUNTS["turns"]})
 
 
-@breaks("two-workers", "plugin", "in a pool of 2 workers is another than the plain one")
+@breaks("two-workers", "plugin", "in a pool of 2 workers differs from the plain one")
 @plugin
 class CountsTurns:
     """Count the turns of this process."""
@@ -225,7 +225,7 @@ BROKEN += [
 ]
 
 
-@breaks("failing-client", "plugin", "the run went on as if it had not")
+@breaks("failing-client", "plugin", "the run continued as if it had not")
 @plugin
 class Swallows:
     """Catch whatever a client's training raises."""
@@ -241,7 +241,7 @@ class Swallows:
 @breaks("failing-client", "plugin", "the client's error was lost")
 @plugin
 class Renames:
-    """Make another error of a client's."""
+    """Replace a client's error with another one."""
 
     @hookimpl(wrapper=True)
     def client_update(self) -> Any:
@@ -251,7 +251,7 @@ class Renames:
             raise ValueError("something went wrong") from None
 
 
-@breaks("some-clients", "plugin", "with one client a round ended with an error: IndexError")
+@breaks("some-clients", "plugin", "with one client per round ended with an error: IndexError")
 @plugin
 class WantsAll:
     """Look at the last client's report, whether it took part or not."""
@@ -262,10 +262,10 @@ class WantsAll:
         return ServerUpdate(metrics={"mine": last.examples})
 
 
-@breaks("skipped-client", "plugin", "goes on without a failing client ended with an error: Index")
+@breaks("skipped-client", "plugin", "continues without a failing client ended with an error: Index")
 @plugin
 class WantsSelected:
-    """Look at as many reports as clients were selected."""
+    """Expect a report from every selected client."""
 
     @hookimpl
     def server_update(self, ctx: Any, reports: Any) -> ServerUpdate:
@@ -282,10 +282,10 @@ class OthersMean:
         return ServerUpdate(metrics={"mine": sum(ctx.client_sizes) / (ctx.num_clients - 1)})
 
 
-@breaks("one-class", "plugin", "with one class a client ended with an error")
+@breaks("one-class", "plugin", "with one class per client ended with an error")
 @plugin
 class WantsTwoClasses:
-    """Take the distance of two classes, whatever the client holds."""
+    """Use the distance between two classes, whatever the client holds."""
 
     @hookimpl
     def local_loss(self, batch: Any, output: Any) -> Any:
@@ -296,7 +296,7 @@ class WantsTwoClasses:
 @breaks("last-batch-of-one", "plugin", "with batches of one example ended with an error")
 @plugin
 class Deviation:
-    """Keep the deviation over the batch small."""
+    """Keep the standard deviation over the batch small."""
 
     @hookimpl
     def local_loss(self, output: Any) -> Any:
@@ -306,7 +306,7 @@ class Deviation:
 @breaks("finite-losses", "plugin", "metric 'mine' is nan in round 1")
 @plugin
 class ReportsNan:
-    """Report no number."""
+    """Report NaN."""
 
     @hookimpl
     def server_update(self) -> ServerUpdate:
@@ -342,9 +342,9 @@ ONE = torch.ones(1, dtype=torch.int64)
 for value, text in (
     (lambda ctx: torch.tensor([torch.nan]), "'mine' is not finite in round 1, client 0"),
     (lambda ctx: rows(ONE.float(), ONE), "PerClass: labels must be int64, got float32"),
-    (lambda ctx: rows(9 * ONE, ONE), "labels [9] are no classes"),
-    (lambda ctx: rows(ONE, 0 * ONE), "a row has no example behind it"),
-    (lambda ctx: ONE if ctx.client else ONE.float(), "it is a Tensor of int64, and a Tensor of f"),
+    (lambda ctx: rows(9 * ONE, ONE), "labels [9] are not classes"),
+    (lambda ctx: rows(ONE, 0 * ONE), "a row has a count below 1"),
+    (lambda ctx: ONE if ctx.client else ONE.float(), "it is a Tensor of int64 and was a Tensor of"),
 ):
     BROKEN.append(("typed-uploads", "plugin", uploads(value, "Upload it."), text))
 
@@ -426,7 +426,7 @@ class WritesInputs:
 @breaks("inputs-untouched", "plugin", "it writes into 'ctx.payload'\n  where: plugin 'mine', hook")
 @plugin
 class WritesPayload:
-    """Change what the server sent in place."""
+    """Change in place what the server sent."""
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Any:
@@ -437,7 +437,7 @@ class WritesPayload:
 @breaks("inputs-untouched", "plugin", "it writes into 'ctx.payload'\n  where: plugin 'mine', hook")
 @plugin
 class WritesThenReplacesPayload:
-    """Change what the server sent in place and hide it behind another payload."""
+    """Change in place what the server sent, and hide that behind another payload."""
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Any:
@@ -509,7 +509,7 @@ BROKEN += [
         *("partition", "partition", partition(lambda n, rng: [range(n), []], "Leave one out.")),
         "of 2 clients, 1 have no example",
     ),
-    ("partition", "partition", partition(halves, "Draw."), "one random stream gives two"),
+    ("partition", "partition", partition(halves, "Draw."), "the same random stream gives two"),
 ]
 
 
@@ -576,7 +576,7 @@ BROKEN += [
     ("docstring", "dataset", dataset(lambda d: d, ""), "no docstring"),
     ("source", "dataset", testing.TinyData, "class attribute 'source' is missing"),
     ("missing-files", "dataset", dataset(missing), "FileNotFoundError: train.csv"),
-    ("missing-files", "dataset", dataset(not_named), "not one line that names it: no file"),
+    ("missing-files", "dataset", dataset(not_named), "one line that names the data set: no file"),
     (
         *("dataset-contents", "dataset", dataset(lambda d: train(d, labels=d.train.labels + 1))),
         "labels are not all from 0 to 2\n  where: train",
@@ -663,12 +663,12 @@ def picky(net: nn.Module, classes: int) -> nn.Module:
 
 BROKEN += [
     ("model-parts", "model", model(headless), "`classifier` is Sequential, not nn.Linear"),
-    ("model-parts", "model", model(picky), "it takes none of the kit's inputs"),
+    ("model-parts", "model", model(picky), "it accepts none of the kit's inputs"),
     ("model-trains", "model", model(lambda net, c: net), "parameter 'norm.weight' gets no grad"),
     ("model-is-its-state", "model", model(shared), "share the memory of 'classifier.weight'"),
-    ("model-is-its-state", "model", model(random_scale), "one seed gives two models"),
+    ("model-is-its-state", "model", model(random_scale), "the same seed gives two different"),
     ("model-evaluates-one-by-one", "model", model(remade(Centred)), "logits differ by up to"),
-    ("model-round", "model", model(remade(Counting)), "a run in a pool of 2 workers is another"),
+    ("model-round", "model", model(remade(Counting)), "a run in a pool of 2 workers differs"),
 ]
 
 
@@ -768,11 +768,11 @@ def executor(workers: type) -> type:
 
 
 BROKEN += [
-    ("executor-result", "executor", executor(Backwards), "results come in the order [3, 2, 1, 0]"),
-    ("executor-result", "executor", executor(Tampers), "give another result: "),
+    ("executor-result", "executor", executor(Backwards), "results arrive in the order [3, 2, 1"),
+    ("executor-result", "executor", executor(Tampers), "give a different result: "),
     ("executor-failure", "executor", executor(Vague), "does not name the client: a worker failed"),
-    ("executor-failure", "executor", executor(Forgiving), "went on as if nothing had happened"),
-    ("executor-cleans-up", "executor", executor(Litters), "1 processes are still there"),
+    ("executor-failure", "executor", executor(Forgiving), "continued as if nothing had happened"),
+    ("executor-cleans-up", "executor", executor(Litters), "processes are left after the run"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The kit itself: right plugins pass, rules say what they are, the documentation matches."""
+"""The kit itself: correct plugins pass, rules describe themselves, the documentation matches."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Halves:
 
 @dataclass(frozen=True, eq=False)
 class Data(testing.TinyData):
-    """Tiny patterns of our own."""
+    """Tiny patterns, as in the kit's data."""
 
     source: ClassVar[str] = "drawn"
     licence: ClassVar[str] = "CC0"
@@ -69,7 +69,7 @@ class Data(testing.TinyData):
 
 @dataclass(frozen=True, eq=False)
 class Error:
-    """The share of wrong predictions."""
+    """The fraction of wrong predictions."""
 
     higher_is_better: ClassVar[bool] = False
     unit: ClassVar[Unit] = "percent"
@@ -91,7 +91,7 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("kind", testing.KINDS)
-def test_a_right_one_passes_every_rule(kind: str, registry_with: Callable[..., Any]) -> None:
+def test_a_correct_one_passes_every_rule(kind: str, registry_with: Callable[..., Any]) -> None:
     registry = registry_with(**{kind: RIGHT[kind]})
     rules = testing.rules(kind, "mine", registry)
     assert len({str(rule) for rule in rules}) == len(rules) >= 5
@@ -116,7 +116,7 @@ def test_unknown_things_are_named() -> None:
 
 @dataclass(frozen=True, eq=False)
 class Optional:
-    """Needs a package that nobody has."""
+    """Needs a package that does not exist."""
 
     def __post_init__(self) -> None:
         raise ValueError("needs sonar: pip install sonar")

@@ -1,4 +1,4 @@
-"""Stand-ins, used as the author of a method would: each one is what a run gives to a hook."""
+"""Stand-ins, used as a method's author would use them, equal what a run passes to a hook."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ OFFERED = {
 }
 
 
-def test_every_stand_in_is_exported_and_has_an_example_and_all_are_right() -> None:
+def test_every_stand_in_is_exported_and_has_an_example_that_holds() -> None:
     assert all(getattr(testing, name) is vars(standins)[name] for name in OFFERED)
     assert set(testing.__all__) >= OFFERED
     tests = {t.name.split(".")[-1]: t for t in doctest.DocTestFinder().find(standins)}
@@ -166,7 +166,7 @@ def test_what_the_server_sent_is_a_copy_and_a_missing_key_is_named() -> None:
 
 
 def test_a_wrapper_by_hand_and_in_its_turn() -> None:
-    """Around no training at all, and around the kit's."""
+    """Without any training inside it, and around the kit's training."""
     ctx = testing.client_context()
     steps = Prototypes().client_update(ctx)
     next(steps)
@@ -198,7 +198,7 @@ def test_what_a_client_keeps_begins_its_next_turn() -> None:
 
 
 def test_plain_sgd_trains_when_no_plugin_does() -> None:
-    """One batch, so the turn is one step down the gradient."""
+    """With a single batch, the turn is one gradient step."""
     few = testing.tiny_dataset().train[torch.arange(6)]
     ctx, same = testing.client_context(data=few), testing.client_context(data=few)
     same.loss(testing.batch(same)).backward()
@@ -210,7 +210,7 @@ def test_plain_sgd_trains_when_no_plugin_does() -> None:
 
 @pytest.mark.parametrize("method", ["fedavg", "moon", "fedproto"])
 def test_a_turn_has_the_bits_of_a_run(registry, tiny_config, method: str) -> None:
-    """The same plugins, data, payload, round, client and seed, by way of a config."""
+    """A config with the same plugins, data, payload, round, client and seed gives the same bits."""
     config = tiny_config(registry, method, rounds=4, seed=5)
     runtime = Runtime(config, registry, Path())
     payload = {"weights": runtime.initial}
@@ -290,7 +290,7 @@ class Thawed:
     ],
     ids=["name", "option", "two trainers", "hook", "class", "not an instance"],
 )
-def test_plugins_that_no_run_would_take(
+def test_plugins_that_no_run_would_accept_are_refused(
     plugins: Mapping[str, object], error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=f"^{re.escape(text)}"):
@@ -361,7 +361,7 @@ def test_the_tiny_data_set() -> None:
 
 
 def test_hand_made_batches_and_outputs_do_as_well() -> None:
-    """For a term on features alone the two values are quicker written down."""
+    """For a term on features alone it is simpler to write the two values down."""
     batch = Batch(torch.zeros(2, 1), torch.tensor([0, 2]), epoch=0, epochs=1)
     output = Output(torch.zeros(2, 1), torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
     term = CrossEntropy().local_loss(batch=batch, output=output)["cross_entropy"]
