@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import signals
 from .base import Command
 from .flags import checkpoint_flags, config_flags, data_root_flag, resolve_config
+
+if TYPE_CHECKING:
+    from ..config.model import RunConfig
 
 
 @click.command(cls=Command)
@@ -44,15 +48,10 @@ def run(
     Accuracies are fractions of 1.
     """
     from ..config.changes import describe_changes
-    from ..engine.run import Run
-    from ..store.directory import free_name, unfinished
     from . import progress
 
     registry, config = resolve_config(target, **given)
     changes = describe_changes(registry, config)
-    if out is None:
-        name = f"{config.method}-{config.data_name}-s{config.seed}"
-        out = free_name(Path("runs"), re.sub(r"[^\w.=+-]+|^[.]", "-", name)[-100:], config.hash)
     show = progress.progress(registry, config, changes, quiet=quiet or as_json)
     more: Any = {"registry": registry, "data_root": data_root, "progress": show.client}
     more |= {
@@ -60,11 +59,32 @@ def run(
         "checkpoint_seconds": 60 * checkpoint_minutes,
         "keep_checkpoints": keep_checkpoints,
     }
-    goes_on = unfinished(out, config.hash)
-    job = Run.resume(out, **more) if goes_on else Run(config, out, **more)
-    if goes_on and not (quiet or as_json):
-        click.echo(f"Going on with {out} after round {len(job.history)}")
+    job, resumed = _open(config, out, more)
+    if resumed and not (quiet or as_json):
+        click.echo(f"Going on with {job.directory.path} after round {len(job.history)}")
     _execute(job, show, quiet, as_json)
+
+
+def _open(config: RunConfig, out: Path | None, more: Mapping[str, Any]) -> tuple[Any, bool]:
+    """Resume the run of ``config`` in ``out``, or else begin it there; say which.
+
+    Without ``out`` it goes to the first free name, also when another process takes one meanwhile.
+    """
+    from ..engine.run import Run
+    from ..store.claim import Busy
+    from ..store.directory import Taken, free_name, unfinished
+
+    name = f"{config.method}-{config.data_name}-s{config.seed}"
+    name = re.sub(r"[^\w.=+-]+|^[.]", "-", name)[-100:]
+    while True:
+        path = out or free_name(Path("runs"), name, config.hash)
+        if unfinished(path, config.hash):
+            return Run.resume(path, **more), True
+        try:
+            return Run(config, path, **more), False
+        except (Taken, Busy):
+            if out:
+                raise
 
 
 @click.command(cls=Command)

@@ -6,17 +6,12 @@ for result in Run(config).rounds():
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 from ..ambient import settled
 from ..config.build import build
@@ -30,22 +25,29 @@ from ..plugins.discovery import discover
 from ..plugins.registry import Registry
 from ..runtime import Runtime, partition_table
 from ..store import checkpoint, digests, fingerprint
+from ..store.claim import Claim
 from ..store.client_states import ClientStates
 from ..store.contents import Reported, Result, Sent
 from ..store.directory import RunDirectory
 from ..store.environment import versions
-from ..store.files import default_data_root, json_ready
+from ..store.files import default_data_root
 from ..store.fingerprint import Fingerprint
 from ..types import RoundResult, Scores, ServerState, sha256
 from ..watching import UNWATCHED, Watch
 from .evaluation import accuracy_text, reported
 from .round import Progress, Rounds
+from .totals import count_failures, metrics_sha256, per_round
 
 NO_ROUND = "no round has been run yet; call Run.run(), or iterate over Run.rounds(), first"
 
+USED = (
+    "this Run has been used, and a Run runs once; Run(config) makes another, and "
+    "Run.resume(directory) continues one that was interrupted"
+)
+
 
 class Run:
-    """A run of one config.
+    """A run of one config, which runs once.
 
     Args:
         config: a resolved `RunConfig`, or the path of a YAML file.
@@ -96,7 +98,8 @@ class Run:
         folder = self.directory.clients_folder if self.directory else None
         self._clients = ClientStates(folder)
         self._owners: dict[str, str] = {}
-        self._lock: FileLock | None = None
+        self._claim: Claim | None = None
+        self._used = False
         self._workers: Workers | None = None
         self._saved = 0.0, 0
 
@@ -113,15 +116,16 @@ class Run:
         found = RunDirectory.open(Path(directory))
         if found.finished:
             found.tidy()
-            raise ConfigError(f"{found.path} is finished; `fedbench show {found.path}` prints it")
-        registry = registry or discover()
-        run = cls(load(registry, found.config_file), registry=registry, **more)
-        run.directory = found
-        run._lock = found.lock()
+        found.refuse_finished()
+        claim = found.lock()
         try:
+            found.refuse_finished()  # another process may have finished it just now
+            registry = registry or discover()
+            run = cls(load(registry, found.config_file), registry=registry, **more)
+            run.directory, run._claim = found, claim
             run._restore(found)
         except BaseException:
-            run._lock.release()
+            claim.release()
             raise
         return run
 
@@ -160,12 +164,17 @@ class Run:
 
         Raises:
             FedbenchError: for what a user can fix: a plugin that breaks a rule, a loss that is
-                not finite.
+                not finite, a `Run` that has been used.
         """
-        if self.directory and not self._lock:
-            self._lock = self.directory.lock()
+        if self._used:
+            raise FedbenchError(USED)
+        self._used = True
+        return self._rounds()
+
+    def _rounds(self) -> Generator[RoundResult, None, None]:
         self._saved = time.monotonic(), self.state.round if self.state else 0
         try:
+            self._claim_directory()
             rounds = self._open()
             state = self.state or self._initial_state(rounds)
             for number in range(state.round + 1, self.config.rounds + 1):
@@ -175,13 +184,39 @@ class Run:
                     self._checkpoint()
                 yield result
             if self.directory:
+                self._claim_directory()
                 self.directory.finish(self.summary(), state.weights)
         except BaseException:
-            if self.state and self.state.round > self._saved[1]:
+            if self._claim and self.state and self.state.round > self._saved[1]:
                 self._checkpoint()
             raise
         finally:
             self._close()
+
+    def _claim_directory(self) -> None:
+        """Make sure that only this process writes into the directory; call it before writing.
+
+        Without a claim, and where the lock file was removed, another process may have run there.
+
+        Raises:
+            ConfigError: when another process runs there, or has done since this run was made.
+        """
+        if self.directory is None or (self._claim and self._claim.holds):
+            return
+        self._release()
+        claim = self.directory.lock()
+        try:
+            self.directory.refuse_changed(self.config.hash, len(self.history))
+        except BaseException:
+            claim.release()
+            raise
+        self._claim = claim
+
+    def _release(self) -> None:
+        """Let other processes have the directory."""
+        if self._claim:
+            self._claim.release()
+            self._claim = None
 
     def _open(self) -> Rounds:
         """Load data, partition and model, and start the workers."""
@@ -231,6 +266,7 @@ class Run:
 
     def _keep(self, rounds: Rounds, state: ServerState, result: RoundResult) -> None:
         """Record a finished round: write it, adopt its state, and call the observers."""
+        self._claim_directory()
         self.digests = digests.line(result.round, rounds.digests, digests.of_state(state))
         path = self.directory.path if self.directory else None
         if self.directory and path:
@@ -254,6 +290,7 @@ class Run:
 
     def _checkpoint(self) -> None:
         """Write a checkpoint of the rounds so far, if the run has a directory."""
+        self._claim_directory()
         if self.directory and self.state:
             self._clients.commit(self.state.round)
             path, key = self.directory.path, self.config.hash
@@ -268,9 +305,7 @@ class Run:
             self._workers.close()
             self._workers = None
         self._clients.close()
-        if self._lock:
-            self._lock.release()
-            self._lock = None
+        self._release()
 
     @cached_property
     def _metrics(self) -> dict[str, Metric]:
@@ -321,8 +356,8 @@ class Run:
                 **vars(self.accuracy()),
             ),
             bytes=Sent(
-                up=_per_round([r.bytes_up for r in rounds]),
-                down=_per_round([r.bytes_down for r in rounds]),
+                up=per_round([r.bytes_up for r in rounds]),
+                down=per_round([r.bytes_down for r in rounds]),
             ),
             failures=count_failures(rounds),
             seconds=sum(r.seconds for r in rounds),
@@ -340,38 +375,3 @@ class Run:
             FedbenchError: before the first round.
         """
         return self.summary().to_dict()
-
-
-def metrics_sha256(rounds: Sequence[RoundResult]) -> str:
-    """Return the SHA-256 of all rounds, without their times and the failures' reasons."""
-    lines = "\n".join(canonical_round(one) for one in rounds)
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def canonical_round(result: RoundResult) -> str:
-    """Return a round as the JSON that is hashed: without its time and the failures' reasons."""
-    data = json_ready(result)
-    del data["seconds"]
-    if result.failures:
-        data["failures"] = [[f.client, f.attempt, f.kind, f.lost] for f in result.failures]
-    else:  # the form of version 0.1
-        del data["failures"]
-    return json.dumps(data, sort_keys=True)
-
-
-def count_failures(rounds: Sequence[RoundResult]) -> dict[str, int]:
-    """Return the number of failures of each kind, and ``lost``, the turns without a result.
-
-    Under ``retry`` every failed attempt counts. Empty when nothing failed.
-    """
-    found = [failure for one in rounds for failure in one.failures]
-    counts = Counter(failure.kind for failure in found)
-    lost = sum(failure.lost for failure in found)
-    return {**dict(sorted(counts.items())), "lost": lost} if found else {}
-
-
-def _per_round(rounds: Sequence[Mapping[str, int]]) -> dict[str, float]:
-    total: Counter[str] = Counter()
-    for one in rounds:
-        total.update(one)
-    return {key: n / len(rounds) for key, n in total.items()}

@@ -21,7 +21,8 @@ from ..store.directory import RunDirectory
 from ..store.environment import environment
 from ..types import RoundResult, ServerState, sha256
 from .round import Progress
-from .run import Run, canonical_round
+from .run import Run
+from .totals import canonical_round
 
 REPEATED = (
     *("rounds", "accuracy", "bytes", "failures", "metrics_sha256", "weights_sha256"),

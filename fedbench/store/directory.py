@@ -15,9 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from ..errors import ConfigError
+from .claim import Claim
 from .client_states import ClientStates as ClientStates
 from .contents import Environment
 from .environment import environment
@@ -33,6 +32,10 @@ if TYPE_CHECKING:
 CONFIG = "config.yaml"
 CLIENTS = "clients"
 """The folder of client states, in a run and in a kept checkpoint."""
+
+
+class Taken(ConfigError):
+    """There is something else where a run was to be created."""
 
 
 class RunDirectory:
@@ -69,27 +72,28 @@ class RunDirectory:
     ) -> RunDirectory:
         """Make the folder with ``config.yaml`` and ``environment.json``.
 
+        Of several processes that create the same folder at the same time, one does.
+
         Raises:
-            ConfigError: when it exists and is not empty, or can't be written.
+            Taken: when it exists and is not empty.
+            Busy: when another process is creating it.
+            ConfigError: when it can't be written.
         """
         directory = cls(path)
+        described = replace(
+            environment(config.device), config_hash=config.hash, depends=depends or {}
+        )
         try:
-            if path.exists() and (not path.is_dir() or not _begun(path)):
-                raise ConfigError(
-                    f"{path} exists already; choose another --out, or remove it first"
-                )
+            _refuse_taken(path)
             path.mkdir(parents=True, exist_ok=True)
-            remove_temporary(path)
-            # The config comes last: with it the folder is a run that can be gone on with.
-            write_atomic(
-                directory.environment_file,
-                to_json(
-                    replace(
-                        environment(config.device), config_hash=config.hash, depends=depends or {}
-                    )
-                ),
-            )
-            write_atomic(directory.config_file, config.to_yaml().encode())
+            claim = directory.lock()
+            try:
+                _refuse_taken(path)
+                # The config comes last: with it the folder is a run that can be resumed.
+                write_atomic(directory.environment_file, to_json(described))
+                write_atomic(directory.config_file, config.to_yaml().encode())
+            finally:
+                claim.release()
         except OSError as error:
             raise ConfigError(f"{path} can't be written: {error.strerror or error}") from error
         return directory
@@ -121,26 +125,50 @@ class RunDirectory:
         """Whether a comparison has noted here that the run failed."""
         return self.error_file.is_file()
 
-    def lock(self) -> FileLock:
-        """Claim the folder for this process until the lock is released, and tidy it.
+    def lock(self) -> Claim:
+        """Claim the folder for this process, and remove what a killed one was writing.
 
         Raises:
-            ConfigError: when another process runs in it, it can't be written, or a part of it is a
-                link that leads elsewhere.
+            Busy: when another process is running in it.
+            ConfigError: when it can't be written, or a part of it is a link that leads elsewhere.
         """
-        folders = (self.checkpoint_folder, self.kept_folder, self.clients_folder)
-        for path in (self.lock_file, *folders):
+        for path in (self.checkpoint_folder, self.kept_folder, self.clients_folder):
             refuse_link(path)
-        lock = FileLock(self.lock_file)
         try:
-            lock.acquire(timeout=0.5)  # the workers of a killed run may hold it a moment longer
-        except Timeout:
-            raise ConfigError(f"{self.path}: another process is running in it") from None
+            claim = Claim(self.lock_file, 0.5)  # a killed run's workers may hold it a moment longer
         except OSError as error:
             raise ConfigError(f"{self.path} can't be written: {error.strerror or error}") from error
         for folder in (self.path, self.checkpoint_folder):
             remove_temporary(folder)
-        return lock
+        return claim
+
+    def refuse_finished(self) -> None:
+        """Check that there is something left to run.
+
+        Raises:
+            ConfigError: when the run is finished.
+        """
+        if self.finished:
+            raise ConfigError(f"{self.path} is finished; `fedbench show {self.path}` prints it")
+
+    def refuse_changed(self, config_hash: str, rounds: int) -> None:
+        """Check that a run is as this process left it when it last had the claim.
+
+        Args:
+            config_hash: of the run's config.
+            rounds: how many rounds this process has written or restored.
+
+        Raises:
+            ConfigError: when another process has replaced, finished or continued it.
+        """
+        self.refuse_finished()
+        if not self.exists or self.read_environment().config_hash != config_hash:
+            raise ConfigError(f"{self.path} no longer holds this run; it was removed or replaced")
+        if self.count_rounds() != rounds:
+            raise ConfigError(
+                f"{self.path}: another process has continued this run meanwhile; "
+                f"`fedbench resume {self.path}` continues it from there"
+            )
 
     def write_depends(self, depends: Mapping[str, str]) -> None:
         """Note in ``environment.json`` what the result depends on besides the config."""
@@ -245,10 +273,19 @@ class RunDirectory:
         return reading.text(self.error_file).strip() if self.failed else None
 
 
-def _begun(path: Path) -> bool:
-    """Whether a folder is empty, or holds only what `RunDirectory.create` was killed over."""
-    ours = re.compile(rf"environment\.json|\.(environment\.json|config\.yaml)\..*\{TEMPORARY}")
-    return all(ours.fullmatch(entry.name) for entry in path.iterdir())
+def _refuse_taken(path: Path) -> None:
+    """Check that nothing is at ``path`` except what `RunDirectory.create` left when it was killed.
+
+    Raises:
+        Taken: when there is something else.
+    """
+    begun = re.compile(
+        rf"\.lock|environment\.json|\.(environment\.json|config\.yaml)\..*\{TEMPORARY}"
+    )
+    if not path.exists():
+        return
+    if not path.is_dir() or not all(begun.fullmatch(entry.name) for entry in path.iterdir()):
+        raise Taken(f"{path} exists already; choose another --out, or remove it first")
 
 
 def unfinished(path: Path, config_hash: str) -> bool:

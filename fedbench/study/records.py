@@ -18,7 +18,7 @@ from ..config.changes import describe_changes
 from ..config.model import RunConfig
 from ..config.resolve import load
 from ..engine.evaluation import reported
-from ..engine.run import metrics_sha256
+from ..engine.totals import metrics_sha256
 from ..plugins.registry import Registry
 from ..store.contents import Environment, Partition, Result
 from ..store.directory import RunDirectory
@@ -157,7 +157,7 @@ def contradiction(registry: Registry, record: Record) -> str | None:
     if result is None:
         return None
     if result.config_hash is not None and result.config_hash != config.hash:
-        return "config.yaml is not the config that its result was made with"
+        return "its config is not the one that its result was made with"
     if result.seed != config.seed:
         return f"its result has seed {result.seed}, its config {config.seed}"
     if result.metrics_sha256 != metrics_sha256(record.rounds):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..engine.run import canonical_round
+from ..engine.totals import canonical_round
 from ..errors import ConfigError, FedbenchError
 from ..types import RoundResult
 from .breach import Breach

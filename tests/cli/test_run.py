@@ -8,10 +8,13 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+
+from fedbench.store.directory import RunDirectory
 
 
 def result_of(directory: Path) -> dict:
@@ -49,6 +52,28 @@ class TestRun:
         one, two = (result_of(tmp_path / f"runs/fedavg-digits-s0{n}") for n in ("", "-2"))
         assert one["weights_sha256"] == two["weights_sha256"]
         assert one["metrics_sha256"] == two["metrics_sha256"]
+
+    def test_a_default_name_that_another_process_takes_meanwhile_is_passed_over(
+        self, fedbench, few, tmp_path, monkeypatch
+    ):
+        create = RunDirectory.create
+
+        def too_late(path, config, depends):
+            monkeypatch.setattr(RunDirectory, "create", create)
+            create(path, replace(config, seed=7))
+            return create(path, config, depends)
+
+        monkeypatch.setattr(RunDirectory, "create", too_late)
+        done = fedbench("run", "fedavg", *few, "--quiet")
+        assert done.stdout.splitlines()[-1] == "Kept in runs/fedavg-digits-s0-2"
+        assert not (tmp_path / "runs/fedavg-digits-s0/rounds.jsonl").exists()
+
+        monkeypatch.setattr(RunDirectory, "create", too_late)
+        done = fedbench("run", "fedavg", *few, "--quiet", "--out", "here")
+        assert done.exit_code == 1
+        assert done.stderr == (
+            "Error: here exists already; choose another --out, or remove it first\n"
+        )
 
     def test_quiet_prints_the_result_alone(self, fedbench, few):
         done = fedbench("run", "fedavg", *few, "--quiet", "--out", "here")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fedbench import ClientContext, ConfigError, PluginError, Run, ServerUpdate, hookimpl
-from fedbench.engine.run import canonical_round, count_failures
+from fedbench.engine.totals import canonical_round, count_failures
 from fedbench.errors import NonFiniteError
 from fedbench.failures import ClientFailed, ClientFailure, TooFewClients
 from fedbench.plugins.registry import Registry

@@ -346,6 +346,25 @@ def test_two_processes_do_not_share_a_folder(
     case.check(fork)
 
 
+@pytest.mark.parametrize("command", ["run", "resume"])
+def test_of_equal_commands_at_the_same_time_one_runs(
+    command: str, case: Case, fork: Any, registry: Registry
+) -> None:
+    words = case.words
+    if command == "resume":
+        Run(case.words[1], case.run, registry=registry)
+        words = ["resume", case.run]
+    victims = [fork(words) for _ in range(4)]
+    ended = [victim.wait() for victim in victims]
+    assert sorted(one.status for one in ended) == [0, 1, 1, 1], ended
+    for one in ended:
+        if one.status:
+            clear(one, 1, str(case.run))
+    found = json.loads((case.run / "result.json").read_text())
+    assert [found[key] for key in DIGESTS] == case.digests
+    assert names(case.run) == names(case.whole)
+
+
 def test_a_worker_that_is_killed_is_replaced(
     case: Case, fork: Any, processes: Any, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from fedbench.engine.evaluation import (
     over_domains,
     reported,
 )
-from fedbench.engine.run import canonical_round
+from fedbench.engine.totals import canonical_round
 from fedbench.errors import ConfigError, NonFiniteError
 from fedbench.hookspecs import hookimpl
 from fedbench.store.directory import RunDirectory

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fedbench.engine.run import Run, canonical_round
+from fedbench.engine.run import Run
+from fedbench.engine.totals import canonical_round
 from fedbench.errors import ConfigError
 from fedbench.runtime import partition_table
 from fedbench.store.contents import Environment

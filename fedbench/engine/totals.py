@@ -1,0 +1,47 @@
+"""What the rounds of a run amount to: their digest, failures and bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from ..store.files import json_ready
+from ..types import RoundResult
+
+
+def metrics_sha256(rounds: Sequence[RoundResult]) -> str:
+    """Return the SHA-256 of all rounds, without their times and the failures' reasons."""
+    lines = "\n".join(canonical_round(one) for one in rounds)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def canonical_round(result: RoundResult) -> str:
+    """Return a round as the JSON that is hashed: without its time and the failures' reasons."""
+    data = json_ready(result)
+    del data["seconds"]
+    if result.failures:
+        data["failures"] = [[f.client, f.attempt, f.kind, f.lost] for f in result.failures]
+    else:  # the form of version 0.1
+        del data["failures"]
+    return json.dumps(data, sort_keys=True)
+
+
+def count_failures(rounds: Sequence[RoundResult]) -> dict[str, int]:
+    """Return the number of failures of each kind, and ``lost``, the turns without a result.
+
+    Under ``retry`` every failed attempt counts. Empty when nothing failed.
+    """
+    found = [failure for one in rounds for failure in one.failures]
+    counts = Counter(failure.kind for failure in found)
+    lost = sum(failure.lost for failure in found)
+    return {**dict(sorted(counts.items())), "lost": lost} if found else {}
+
+
+def per_round(rounds: Sequence[Mapping[str, int]]) -> dict[str, float]:
+    """Return the mean over rounds of numbers by key; a round without a key counts as 0."""
+    total: Counter[str] = Counter()
+    for one in rounds:
+        total.update(one)
+    return {key: n / len(rounds) for key, n in total.items()}
