@@ -111,7 +111,7 @@ def test_files_that_fit_are_read(job: Job, registry: Registry) -> None:
     [
         (better, "its result has accuracy"),
         (lambda data: data.update(seed=7), "its result has seed 7, its config 0"),
-        (lambda data: data.update(config_hash="0" * 64), "config.yaml is not the config"),
+        (lambda data: data.update(config_hash="0" * 64), "its config is not the one"),
     ],
     ids=["accuracy", "seed", "config"],
 )
