@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Recipe,
         Report,
         RoundResult,
+        RunStatus,
         ServerState,
         ServerUpdate,
         Value,
@@ -50,7 +51,7 @@ _HOME = {
     "text": ("Unit",),
     "types": (
         *("Batch", "ClientResult", "Dataset", "Examples", "Output", "PerClass", "Recipe"),
-        *("Report", "RoundResult", "ServerState", "ServerUpdate", "Value", "Weights"),
+        *("Report", "RoundResult", "RunStatus", "ServerState", "ServerUpdate", "Value", "Weights"),
     ),
 }
 
@@ -70,6 +71,7 @@ __all__ = [
     "RoundResult",
     "Run",
     "RunConfig",
+    "RunStatus",
     "ServerContext",
     "ServerState",
     "ServerUpdate",

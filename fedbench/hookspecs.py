@@ -21,6 +21,8 @@ they send back. A run as pseudocode, with its hooks by name::
     scores  = metrics over inference(ctx, state) rules       per domain, per class
     round_end(result, directory)                             observers
 
+    run_end(status, error, directory)                        observers; once, whatever ends the run
+
 Single hooks (``partition``, ``select_clients``, ``client_update``, ``aggregate``) have exactly one
 base implementation in a run; other plugins may wrap it with ``@hookimpl(wrapper=True)``, the first
 in YAML order outermost. All other run hooks are called plugin by plugin in YAML order; in a chained
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
         Recipe,
         Report,
         RoundResult,
+        RunStatus,
         ServerState,
         ServerUpdate,
         Value,
@@ -244,6 +247,17 @@ class RunHooks:
         When: after the round's result is written; ``directory`` is the run directory, or ``None``
         when nothing is saved.
         Returns: nothing; the result cannot be changed.
+        """
+
+    @hookspec
+    def run_end(self, status: RunStatus, error: str | None, directory: Path | None) -> None:
+        """Observe the end of a run, for example to close what ``run_start`` opened.
+
+        When: once, after the last round that is played, also when ``run_start`` refused the run;
+        not when the process is killed. ``status`` is ``"finished"`` once the result is written,
+        ``"failed"`` with ``error`` as one line, or ``"interrupted"``: Ctrl-C, SIGTERM, or a loop
+        over the rounds that was left early.
+        Returns: nothing; what it raises changes nothing about the run and is shown.
         """
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -283,6 +283,10 @@ class RoundResult:
     failures: tuple[Failure, ...] = ()
 
 
+RunStatus: TypeAlias = Literal["finished", "failed", "interrupted"]
+"""How a run ended: with its result, by an error, or stopped by its user and ready to be resumed."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A method: its plugins with their options, and the paper that it comes from.
@@ -317,6 +321,7 @@ __all__ = [
     "Recipe",
     "Report",
     "RoundResult",
+    "RunStatus",
     "Score",
     "Scores",
     "ServerState",

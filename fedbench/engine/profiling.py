@@ -37,6 +37,7 @@ TITLES = {
     "personal_models": "evaluation",
     "run_start": "observers",
     "round_end": "observers",
+    "run_end": "observers",
 }
 """Hook -> the step that it belongs to; other hooks are listed under their own name."""
 

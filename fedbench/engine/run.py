@@ -35,6 +35,7 @@ from ..store.fingerprint import Fingerprint
 from ..types import RoundResult, Scores, ServerState, sha256
 from ..watching import UNWATCHED, Watch
 from .evaluation import accuracy_text, reported
+from .observers import Observers
 from .round import Progress, Rounds
 from .totals import count_failures, metrics_sha256, per_round
 
@@ -60,6 +61,8 @@ class Run:
         checkpoint_rounds: also write one after this many rounds; ``None`` for time alone.
         keep_checkpoints: keep every checkpoint in ``checkpoints/``, for `fedbench.engine.verify`.
         watch: observes hook calls, phases and clients' turns.
+        observed: whether to call ``run_start``, ``round_end`` and ``run_end``, which change no
+            number; a run that only verifies another leaves them out.
 
     Raises:
         ConfigError: for a config that can't be used, or a directory that exists or can't be
@@ -78,6 +81,7 @@ class Run:
         checkpoint_rounds: int | None = None,
         keep_checkpoints: bool = False,
         watch: Watch = UNWATCHED,
+        observed: bool = True,
     ) -> None:
         self.registry = registry or discover()
         self.config = config if isinstance(config, RunConfig) else load(self.registry, config)
@@ -93,7 +97,7 @@ class Run:
         self.checkpoint_seconds = checkpoint_seconds
         self.checkpoint_rounds = checkpoint_rounds
         self.keep_checkpoints = keep_checkpoints
-        self.watch = watch
+        self.watch, self.observed = watch, observed
         self.progress = progress or (lambda *_: None)
         folder = self.directory.clients_folder if self.directory else None
         self._clients = ClientStates(folder)
@@ -101,6 +105,7 @@ class Run:
         self._claim: Claim | None = None
         self._used = False
         self._workers: Workers | None = None
+        self._observers: Observers | None = None
         self._saved = 0.0, 0
 
     @classmethod
@@ -186,12 +191,21 @@ class Run:
             if self.directory:
                 self._claim_directory()
                 self.directory.finish(self.summary(), state.weights)
-        except BaseException:
-            if self._claim and self.state and self.state.round > self._saved[1]:
-                self._checkpoint()
+        except BaseException as error:
+            try:
+                if self._claim and self.state and self.state.round > self._saved[1]:
+                    self._checkpoint()
+            finally:
+                self._tell_end(error)
             raise
+        else:
+            self._tell_end(None)
         finally:
             self._close()
+
+    def _tell_end(self, error: BaseException | None) -> None:
+        if self._observers:
+            self._observers.end(error)
 
     def _claim_directory(self) -> None:
         """Make sure that only this process writes into the directory; call it before writing.
@@ -227,7 +241,6 @@ class Run:
             )
         if self.state:
             checkpoint.check_weights(self.state, runtime.initial)
-        self._tell_start(runtime)
         metrics = self._metrics
         self._workers = build(self.registry, "executor", config.executor).open(runtime)
         if self.directory:
@@ -236,19 +249,10 @@ class Run:
             depends = {**fingerprint.of_run(self.registry, config), **runtime.depends}
             self.directory.write_depends(depends)
             self.directory.write_partition(partition_table(runtime))
+        if self.observed:  # last: what they open must not be copied into workers
+            self._observers = Observers(runtime, self.directory.path if self.directory else None)
+            self._observers.start(self.history)
         return Rounds(runtime, self._workers, self._clients, self._owners, metrics, self.progress)
-
-    def _tell_start(self, runtime: Runtime) -> None:
-        """Call ``run_start``: plugins look at the run before its first round, or refuse it."""
-        with settled(), runtime.streams.scope("run_start"):
-            for _, call in runtime.plugins.calls("run_start"):
-                call(
-                    ctx=runtime.server_context(len(self.history)),
-                    model=runtime.model,
-                    inputs=runtime.example(),
-                    history=tuple(self.history),
-                    directory=self.directory.path if self.directory else None,
-                )
 
     def _initial_state(self, rounds: Rounds) -> ServerState:
         with settled(), self.runtime.streams.scope("server", 0):
@@ -268,17 +272,16 @@ class Run:
         """Record a finished round: write it, adopt its state, and call the observers."""
         self._claim_directory()
         self.digests = digests.line(result.round, rounds.digests, digests.of_state(state))
-        path = self.directory.path if self.directory else None
-        if self.directory and path:
-            digests.add(path, self.digests)
+        if self.directory:
+            digests.add(self.directory.path, self.digests)
             self.directory.add_round(result)
         self.history.append(result)
         if result.round == 1:
             self.accuracy()  # refuses a metric without one number per domain after round 1
         self.state = state
         self._clients.commit(result.round)
-        for _, call in self.runtime.plugins.calls("round_end"):
-            call(result=result, directory=path)
+        if self._observers:
+            self._observers.round(result)
 
     def _checkpoint_is_due(self) -> bool:
         assert self.state is not None

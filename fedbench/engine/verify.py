@@ -105,7 +105,13 @@ class Kept:
             raise ConfigError(f"{self.path} has rounds 1 to {len(self.rounds)}, not {first}-{last}")
         if damaged := self._contradiction():
             return Verdict(0, damaged)
-        job = Run(self.config, registry=self._registry, data_root=data_root, progress=progress)
+        job = Run(
+            self.config,
+            registry=self._registry,
+            data_root=data_root,
+            progress=progress,
+            observed=False,
+        )
         start = max((n for n in checkpoint.kept(self.path) if n < first), default=0)
         if start:
             found = checkpoint.read_kept(checkpoint.kept(self.path)[start], start, self.config)

@@ -30,6 +30,9 @@ RUN = ("method", "plugin", "partition")
 KINDS = (*RUN, "dataset", "model", "metric", "executor")
 """Everything that the kit can check."""
 
+KEPT = frozenset({"round_end", "run_end"})
+"""Hooks whose plugins may need a run directory: the kit's runs have one only then."""
+
 NEEDS = "pip install"
 """An error with these words is about a missing optional package."""
 
@@ -215,7 +218,7 @@ class Subject:
     ) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="fedbench-kit-") as folder, shuffled(len(_DONE)):
             path = Path(folder) / "run"
-            keeps = any("round_end" in registry.get("plugin", n).hooks for n in config.plugins)
+            keeps = any(KEPT & {*registry.get("plugin", n).hooks} for n in config.plugins)
             watch = _watch(setting, trace)
             where = path if keeps or setting.stop else None
             run = Run(config, where, registry=registry, watch=watch)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedbench import ConfigError, Run, hookspecs
+from fedbench import ConfigError, FedbenchError, Run, hookspecs
 from fedbench.config import resolve as config
 from fedbench.config.cards import load_card
 from fedbench.plugins.rules import RUN_HOOKS, marked
@@ -214,6 +214,16 @@ def round_end(with_example, run_tiny, folder):
     lines = (folder / "run" / "accuracy.csv").read_text().splitlines()
     means = [r.scores["classifier"]["accuracy"].mean for r in run.history]
     assert lines == [f"{n},{mean}" for n, mean in enumerate(means, start=1)]
+
+
+@check
+def run_end(with_example, run_tiny, folder):
+    with_example("run_end", directory=folder / "good", rounds=1)
+    assert (folder / "good" / "status.txt").read_text() == "finished"
+    with pytest.raises(FedbenchError) as caught:
+        run_tiny(directory=folder / "bad", extra={"example": {}, "sgd": {"lr": 1e30}}, rounds=5)
+    text = " ".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    assert (folder / "bad" / "status.txt").read_text() == f"failed: {text}"
 
 
 @pytest.mark.parametrize("hook", DISCOVERY)

@@ -1,0 +1,84 @@
+"""Plugins that look at a run: told when it starts, after each round, and how it ended."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..ambient import settled
+from ..errors import FedbenchError
+from ..runtime import Runtime
+from ..types import RoundResult, RunStatus
+
+
+class Observers:
+    """The plugins of one run that look at it.
+
+    Args:
+        runtime: the run's plugins, clients and model.
+        directory: the run directory, ``None`` for a run that keeps nothing.
+    """
+
+    def __init__(self, runtime: Runtime, directory: Path | None) -> None:
+        self._runtime, self._directory = runtime, directory
+
+    def start(self, history: Sequence[RoundResult]) -> None:
+        """Let them look at the run before its next round, after those of ``history``, or refuse it.
+
+        Raises:
+            Exception: what a plugin raises.
+        """
+        runtime = self._runtime
+        with settled(), runtime.streams.scope("run_start"):
+            for _, call in runtime.plugins.calls("run_start"):
+                call(
+                    ctx=runtime.server_context(len(history)),
+                    model=runtime.model,
+                    inputs=runtime.example(),
+                    history=tuple(history),
+                    directory=self._directory,
+                )
+
+    def round(self, result: RoundResult) -> None:
+        """Show them a finished round.
+
+        Raises:
+            Exception: what a plugin raises.
+        """
+        for _, call in self._runtime.plugins.calls("round_end"):
+            call(result=result, directory=self._directory)
+
+    def end(self, error: BaseException | None) -> None:
+        """Tell every one of them how the run ended.
+
+        What one of them raises must neither hide ``error`` nor lose a result: it becomes a note of
+        ``error``, or a warning.
+
+        Args:
+            error: what ended the run, ``None`` for a run that is finished.
+        """
+        status = _status(error)
+        text = _text(error) if status == "failed" and error else None
+        for name, call in self._runtime.plugins.calls("run_end"):
+            try:
+                call(status=status, error=text, directory=self._directory)
+            except Exception as own:
+                note = f"(plugin {name!r}, run_end: {type(own).__name__}: {own})"
+                if status == "failed" and error:
+                    error.add_note(note)
+                else:
+                    warnings.warn(f"the run is {status} {note}", RuntimeWarning, stacklevel=2)
+
+
+def _status(error: BaseException | None) -> RunStatus:
+    if error is None:
+        return "finished"
+    # Ctrl-C and SIGTERM, sys.exit, and a loop over the rounds that its caller left.
+    return "failed" if isinstance(error, Exception) else "interrupted"
+
+
+def _text(error: BaseException) -> str:
+    """Return an error and its notes as one line."""
+    text = str(error) if isinstance(error, FedbenchError) else f"{type(error).__name__}: {error}"
+    return " ".join([*text.split(), *getattr(error, "__notes__", [])])
