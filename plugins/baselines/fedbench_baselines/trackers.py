@@ -1,18 +1,24 @@
-"""Experiment trackers: every round's numbers go to TensorBoard or MLflow; results do not change."""
+"""Experiment trackers: every round's numbers go to TensorBoard or MLflow; results do not change.
+
+Every round is there once, also when a run was killed and its last rounds are played again. Both
+trackers need a run directory. The second run of ``fedbench verify`` is not tracked.
+"""
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from fedbench import ConfigError, RoundResult, hookimpl
+from fedbench import ConfigError, RoundResult, RunStatus, hookimpl
+from fedbench.text import printable
 
 
 def scalars(result: RoundResult) -> Iterator[tuple[str, float]]:
@@ -39,9 +45,25 @@ def _need(module: str, extra: str) -> None:
 
 
 def _folder(directory: Path | None, name: str) -> Path:
+    """Return the tracker's folder in the run directory.
+
+    Raises:
+        ConfigError: when there is no run directory, or a link would lead out of it.
+    """
     if directory is None:
         raise ConfigError(f"{name} needs a run directory; this run keeps nothing on disk")
-    return directory / name
+    folder = directory / name
+    for path in (folder, *folder.rglob("*")):
+        if path.is_symlink():
+            raise ConfigError(f"{path} is a link; a run writes into its own folder")
+    return folder
+
+
+_WRITERS: dict[Path | None, Any] = {}
+"""TensorBoard's writers of the runs that are under way in this process, by run directory."""
+
+_RUNS: dict[Path | None, MlflowRun] = {}
+"""The MLflow runs of the runs that are under way in this process, by run directory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,26 +77,40 @@ class TensorBoard:
         _need("tensorboard", "tensorboard")
 
     @hookimpl
+    def run_start(self, history: Sequence[RoundResult], directory: Path | None) -> None:
+        folder = _folder(directory, "tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+
+        # The last round again: the run may have ended between its checkpoint and these files.
+        again = history[-1:]
+        # TensorBoard drops what earlier files say about this step and later ones.
+        first = again[0].round if again else 1
+        _WRITERS[directory] = SummaryWriter(str(folder), purge_step=first)
+        for result in again:
+            self.round_end(result, directory)
+
+    @hookimpl
     def round_end(self, result: RoundResult, directory: Path | None) -> None:
-        writer = _writer(_folder(directory, "tensorboard"))
+        writer = _WRITERS[directory]
         for name, value in scalars(result):
-            writer.add_scalar(name, value, result.round)
+            writer.add_scalar(printable(name), value, result.round)
         writer.flush()
 
-
-@functools.cache
-def _writer(folder: Path) -> Any:
-    """Return this process's only writer for a folder."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder))
+    @hookimpl
+    def run_end(self, directory: Path | None) -> None:
+        writer = _WRITERS.pop(directory, None)
+        if writer:
+            writer.close()
 
 
 @dataclass(frozen=True, eq=False)
 class Mlflow:
     """Write every round's numbers to MLflow, one MLflow run for each run directory.
 
-    Without ``uri`` they go to a file store in the run's directory, under ``mlflow``.
+    Without ``uri`` they go to a file store in the run's directory, under ``mlflow``. The MLflow run
+    ends as FINISHED, FAILED with the error as its tag ``fedbench.error``, or KILLED; a resumed run
+    reopens it. A value that MLflow has stays: a round that is played again has the same numbers,
+    except its seconds.
     """
 
     uri: Annotated[str | None, Field(description="URI of the tracking server or store")] = None
@@ -84,29 +120,130 @@ class Mlflow:
         _need("mlflow", "mlflow")
 
     @hookimpl
-    def round_end(self, result: RoundResult, directory: Path | None) -> None:
+    def run_start(self, history: Sequence[RoundResult], directory: Path | None) -> None:
         folder = _folder(directory, "mlflow")
-        client, run = _mlflow_run(self.uri or folder.absolute().as_uri(), self.experiment, folder)
-        for name, value in scalars(result):
-            client.log_metric(run, name, value, step=result.round)
+        uri = self.uri or folder.absolute().as_uri()
+        _RUNS[directory] = run = open_run(uri, self.experiment, folder)
+        for result in history:
+            run.log(result)
+
+    @hookimpl
+    def round_end(self, result: RoundResult, directory: Path | None) -> None:
+        _RUNS[directory].log(result)
+
+    @hookimpl
+    def run_end(self, status: RunStatus, error: str | None, directory: Path | None) -> None:
+        run = _RUNS.pop(directory, None)
+        if run:
+            run.end(status, error)
 
 
-@functools.cache
-def _mlflow_run(uri: str, experiment: str, folder: Path) -> tuple[Any, str]:
-    """Return an MLflow client and the id of this directory's run, which it creates on first use.
+ERROR, DIRECTORY = "fedbench.error", "fedbench.directory"
+ENDINGS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+"""How a run ended -> MLflow's word for it."""
 
-    A resumed run continues the MLflow run that it started.
+BATCH, LONGEST = 1000, 5000
+"""Numbers that MLflow takes at a time, and characters of a tag."""
+
+
+@dataclass(frozen=True, eq=False)
+class MlflowRun:
+    """A run in MLflow that is under way.
+
+    Args:
+        client: an `mlflow.tracking.MlflowClient`.
+        number: the id of the run in MLflow.
+        logged: metric -> its last round that MLflow had when the run was opened.
     """
-    # MLflow still has its file store for local use, but only if this variable is set.
+
+    client: Any
+    number: str
+    logged: dict[str, int]
+
+    def log(self, result: RoundResult) -> None:
+        """Send the numbers of a round that MLflow does not have yet."""
+        from mlflow.entities import Metric
+
+        now = int(1000 * time.time())
+        named = [(metric_name(name), value) for name, value in scalars(result)]
+        new = [
+            Metric(name, value, now, result.round)
+            for name, value in named
+            if result.round > self.logged.get(name, 0)
+        ]
+        for start in range(0, len(new), BATCH):
+            self.client.log_batch(self.number, metrics=new[start : start + BATCH])
+
+    def end(self, status: RunStatus, error: str | None) -> None:
+        """Give the run its final status."""
+        self.client.set_terminated(self.number, ENDINGS[status])
+        if error:
+            self.client.set_tag(self.number, ERROR, printable(error)[:LONGEST])
+
+
+def metric_name(name: str) -> str:
+    """Return ``name`` in the letters that MLflow allows: ``a (b)`` is ``a _28_b_29_``."""
+    plain = re.sub(r"[^/\w.\- ]", lambda found: f"_{ord(found[0]):x}_", name)
+    return "/".join(part if part.strip(".") else f"_{part}" for part in plain.split("/"))[:250]
+
+
+def open_run(uri: str, experiment: str, folder: Path) -> MlflowRun:
+    """Open the MLflow run that a run directory began, or begin one.
+
+    Args:
+        uri: of the tracking server or store.
+        experiment: the experiment to begin it in.
+        folder: the tracker's folder in the run directory, which remembers the run's id.
+    """
+    # MLflow still has its file store for local use, but only if this variable is set. It makes the
+    # folders of a store once in a process; a run directory may have been removed since.
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    (folder / ".trash").mkdir(parents=True, exist_ok=True)
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(tracking_uri=uri)
-    known = client.get_experiment_by_name(experiment)
-    number = known.experiment_id if known else client.create_experiment(experiment)
-    tag = str(folder.parent.absolute())
-    for run in client.search_runs([number]):
-        if run.data.tags.get("fedbench.directory") == tag:
-            return client, run.info.run_id
-    made = client.create_run(number, tags={"fedbench.directory": tag}, run_name=folder.parent.name)
-    return client, made.info.run_id
+    client, memory = MlflowClient(tracking_uri=uri), folder / "run_id"
+    directory = folder.parent.absolute()
+    run = _known_run(client, memory)
+    if run is None:
+        run = client.create_run(_experiment(client, experiment), run_name=printable(directory.name))
+        memory.write_text(run.info.run_id)
+    number: str = run.info.run_id
+    client.update_run(number, status="RUNNING")
+    client.set_tag(number, DIRECTORY, printable(str(directory))[:LONGEST])
+    if ERROR in run.data.tags:
+        client.delete_tag(number, ERROR)
+    steps = {
+        name: max(metric.step for metric in client.get_metric_history(number, name))
+        for name in run.data.metrics
+    }
+    return MlflowRun(client, number, steps)
+
+
+def _known_run(client: Any, memory: Path) -> Any:
+    """Return the run whose id is in the file ``memory``, ``None`` if there is none any more."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(memory.read_text().strip())
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+    return run if run.info.lifecycle_stage == "active" else None
+
+
+def _experiment(client: Any, name: str) -> Any:
+    """Return the id of an experiment, which is made if there is none."""
+    from mlflow.exceptions import MlflowException
+
+    known = client.get_experiment_by_name(name)
+    if known is None:
+        try:
+            return client.create_experiment(name)
+        except MlflowException:  # another run made it at the same time
+            known = client.get_experiment_by_name(name)
+            if known is None:
+                raise
+    return known.experiment_id
