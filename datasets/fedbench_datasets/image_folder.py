@@ -14,9 +14,10 @@ from fedbench import options
 from fedbench.errors import ConfigError, did_you_mean
 from fedbench.types import Dataset
 
-from . import caching, pictures
+from . import caching, folders, pictures
 from .caching import ReadError, Source, Writer
-from .pictures import Fit, Item
+from .folders import Item
+from .pictures import Fit
 from .public_base import Resolution
 from .public_folders import lines
 
@@ -71,23 +72,23 @@ class ImageFolder:
             raise ConfigError(f"{self.name}: {where}{error.strerror or error}") from error
 
     def _from_folders(self, base: Path) -> Source:
-        top = pictures.class_folders(base)
+        top = folders.class_folders(base)
         if {"train"} & set(top):
             domains, places = [base.name], [base]
         else:
             domains, places = top, [base / name for name in top]
         found = [_split_folders(place) for place in places]
-        classes = pictures.class_folders(found[0]["train"])
+        classes = folders.class_folders(found[0]["train"])
         splits: list[Split] = []
-        for folders in found:
-            for folder in folders.values():
-                odd = sorted(set(pictures.class_folders(folder)) ^ set(classes))
+        for inside in found:
+            for folder in inside.values():
+                odd = sorted(set(folders.class_folders(folder)) ^ set(classes))
                 if odd:
                     raise ReadError(
                         f"{folder}: class folders differ from those of {found[0]['train']}: "
                         f"{', '.join(odd)}"
                     )
-            splits.append({s: pictures.folder_items(f, classes) for s, f in folders.items()})
+            splits.append({s: folders.folder_items(f, classes) for s, f in inside.items()})
         return self._source(base, [], domains, classes, splits)
 
     def _from_index(self, index: Path) -> Source:
@@ -137,14 +138,14 @@ class ImageFolder:
 
 def _split_folders(place: Path) -> dict[str, Path]:
     """Return the split folders in ``place``: split -> folder."""
-    folders: dict[str, Path] = {}
+    inside: dict[str, Path] = {}
     for name, split in SPLITS.items():
         if (place / name).is_dir():
-            folders.setdefault(split, place / name)
+            inside.setdefault(split, place / name)
     for split in ("train", "test"):
-        if split not in folders:
+        if split not in inside:
             raise ReadError(
                 f"{place / split}: no such folder; expected {place}/{split}/<class>/*.jpg, with a "
                 "folder for each domain above it if there are several"
             )
-    return folders
+    return inside

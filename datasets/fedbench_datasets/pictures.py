@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -31,12 +30,10 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from .caching import ReadError, Writer, why
+from .folders import Item
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
-
-Item = tuple[str, int]
-"""An image file's path and label; the path is a plain string, since there may be 100,000."""
 
 Fit = Literal["stretch", "crop"]
 CHUNK = 256
@@ -80,42 +77,6 @@ class Picture:
     pixels: U8
     several: bool = False
     peak: int | None = None
-
-
-def class_folders(folder: Path, expected: int | None = None) -> list[str]:
-    """Return the names of the class folders in ``folder``, sorted; hidden ones do not count.
-
-    Raises:
-        ReadError: when there are none, or not as many as ``expected``.
-    """
-    if not folder.is_dir():
-        raise ReadError(f"{folder}: no such folder")
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not names or expected not in (None, len(names)):
-        what = f"{expected} class folders" if expected else "a folder for each class"
-        shown = ", ".join(names[:12]) + (" ..." if len(names) > 12 else "")
-        raise ReadError(
-            f"{folder}: expected {what}, found {len(names)}{': ' if names else ''}{shown}"
-        )
-    return names
-
-
-def folder_items(folder: Path, classes: Sequence[str]) -> list[Item]:
-    """Return the images below each class folder in torchvision's order: by class, then by name.
-
-    Raises:
-        ReadError: when a class has no image.
-    """
-    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset  # slow to import
-
-    numbers = {name: n for n, name in enumerate(classes)}
-    found: list[Item] = make_dataset(
-        str(folder), numbers, extensions=IMG_EXTENSIONS, allow_empty=True
-    )
-    missing = sorted(set(range(len(classes))) - {label for _, label in found})
-    if missing:
-        raise ReadError(f"{folder / classes[missing[0]]}: no image in this class folder")
-    return found
 
 
 def image(path: str, resolution: int, fit: Fit = "stretch") -> Picture:

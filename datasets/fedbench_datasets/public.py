@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from . import pictures, reading
+from . import folders, pictures, reading
 from .caching import Source, Writer
 from .fetching import Download
 from .public_base import Public, Resolution
@@ -35,7 +35,7 @@ def idx_downloads(mirrors: Sequence[str], md5: Sequence[str]) -> tuple[Download,
     )
 
 
-def idx_files(folders: Sequence[Path]) -> dict[str, tuple[Path, Path]]:
+def idx_files(places: Sequence[Path]) -> dict[str, tuple[Path, Path]]:
     """Find the four IDX files, gzipped or not; return split -> (images, labels).
 
     Raises:
@@ -44,7 +44,7 @@ def idx_files(folders: Sequence[Path]) -> dict[str, tuple[Path, Path]]:
 
     def find(part: str, what: str, dimensions: int) -> Path:
         stems = [f"{part}-{what}{dot}idx{dimensions}-ubyte" for dot in "-."]
-        return reading.find(folders, *(s + end for s in stems for end in (".gz", "")))
+        return folders.find(places, *(s + end for s in stems for end in (".gz", "")))
 
     return {
         split: (find(part, "images", 3), find(part, "labels", 1))
@@ -170,9 +170,9 @@ class Cifar10(Public):
         base = root / self.name
         folder = base / self.inner
         if folder.is_dir():
-            files, where = [reading.find([folder], name) for name in self.checksums], folder
+            files, where = [folders.find([folder], name) for name in self.checksums], folder
         else:
-            where = reading.find([base], self.downloads[0].path)
+            where = folders.find([base], self.downloads[0].path)
             files = [where]
 
         def decode(out: Writer) -> tuple[Sequence[str], Sequence[str]]:

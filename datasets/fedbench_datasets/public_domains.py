@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from . import pictures, reading
+from . import folders, pictures, reading
 from .caching import ReadError, Source, Writer
 from .fetching import Download
-from .pictures import Item
+from .folders import Item
 from .public import DIGITS, MNIST_FILES, idx_files
 from .public_base import Public, Resolution, in_train
 
@@ -29,7 +29,9 @@ class DigitsFull(Public):
 
     Files in ``ROOT/digits-full/``: ``MNIST/`` (or the data set ``mnist``'s folder) with four IDX
     files; ``USPS/usps.bz2`` and ``usps.t.bz2``; ``SVHN/train_32x32.mat`` and ``test_32x32.mat``;
-    ``SYN/train/<0..9>/`` and ``SYN/test/<0..9>/`` (or ``val``) with images.
+    ``SYN/train/<0..9>/`` and ``SYN/test/<0..9>/`` (or ``val``) with images. The folder in which the
+    code of FPL's authors expects all of these, with ``syn/``, is read as it is, and so are the
+    downloaded ``synthetic_digits/imgs_train/<0..9>/`` and ``imgs_valid/<0..9>/``.
     MNIST has 70,000 images, USPS 9,298 and SVHN 99,289.
     """
 
@@ -63,24 +65,25 @@ class DigitsFull(Public):
     )
     by_hand: ClassVar[str] = (
         "SYN is on its authors' drive (linked from http://yaroslav.ganin.net): put its images at "
-        "{folder}/SYN/train/<digit>/ and {folder}/SYN/test/<digit>/"
+        "{folder}/SYN/train/<digit>/ and {folder}/SYN/test/<digit>/, or a folder "
+        "synthetic_digits with imgs_train and imgs_valid into {folder}"
     )
 
     def _open(self, root: Path) -> Source:
         base = root / self.name
-        folders = [base / "MNIST", base / "MNIST" / "raw", base, root / "mnist"]
-        mnist = idx_files([*folders, root / "mnist" / "raw", root / "mnist" / "MNIST" / "raw"])
-        usps = [reading.find([base / "USPS", base], name) for name in ("usps.bz2", "usps.t.bz2")]
+        places = [base / "MNIST", base / "MNIST" / "raw", base, root / "mnist"]
+        mnist = idx_files([*places, root / "mnist" / "raw", root / "mnist" / "MNIST" / "raw"])
+        usps = [folders.find([base / "USPS", base], name) for name in ("usps.bz2", "usps.t.bz2")]
         svhn = {
-            split: reading.find([base / "SVHN", base], f"{split}_32x32.mat")
+            split: folders.find([base / "SVHN", base], f"{split}_32x32.mat")
             for split in ("train", "test")
         }
         syn = {
-            "train": reading.find_folder([base / "SYN" / "train"]),
-            "test": reading.find_folder([base / "SYN" / "test", base / "SYN" / "val"]),
+            split: folders.find_folder([syn / name for syn in _syn_places(base) for name in names])
+            for split, names in SYN_FOLDERS.items()
         }
         items = {
-            split: pictures.folder_items(folder, checked_digits(folder))
+            split: folders.folder_items(folder, checked_digits(folder))
             for split, folder in syn.items()
         }
 
@@ -100,13 +103,20 @@ class DigitsFull(Public):
         return Source(base, [*files, *images], decode)
 
 
+SYN_FOLDERS = {"train": ("train", "imgs_train"), "test": ("test", "val", "imgs_valid")}
+
+
+def _syn_places(base: Path) -> list[Path]:
+    return [base / "SYN", base / "synthetic_digits", base / "SYN" / "synthetic_digits"]
+
+
 def checked_digits(folder: Path) -> list[str]:
     """Return the ten digits after checking that ``folder`` has a folder for each and no others.
 
     Raises:
         ReadError: when it has others.
     """
-    names = pictures.class_folders(folder, 10)
+    names = folders.class_folders(folder, 10)
     if names != list(DIGITS):
         raise ReadError(f"{folder}: expected class folders 0 to 9, found {', '.join(names)}")
     return names
@@ -118,17 +128,16 @@ class FolderDomains(Public):
 
     domains: ClassVar[tuple[str, ...]]
     count: ClassVar[int]
-    inner: ClassVar[tuple[str, ...]]
 
     resolution: Resolution = 32
 
     def _open(self, root: Path) -> Source:
-        base = root / self.name
+        base = folders.holding(root / self.name, self.domains) or root / self.name
         classes: list[str] = []
         items: list[list[Item]] = []
         for domain in self.domains:
-            folder = reading.find_folder([base / domain, *(base / i / domain for i in self.inner)])
-            found = pictures.class_folders(folder, self.count)
+            folder = folders.unwrapped(folders.find_folder([base / domain]))
+            found = folders.class_folders(folder, self.count)
             classes = classes or found
             if found != classes:
                 odd = sorted(set(found) ^ set(classes))
@@ -136,7 +145,7 @@ class FolderDomains(Public):
                     f"{folder}: class folders differ from those of {self.domains[0]}: "
                     f"{', '.join(odd)}"
                 )
-            items.append(pictures.folder_items(folder, classes))
+            items.append(folders.folder_items(folder, classes))
 
         def decode(out: Writer) -> tuple[Sequence[str], Sequence[str]]:
             for domain, found in enumerate(items):
@@ -148,16 +157,16 @@ class FolderDomains(Public):
             return classes, self.domains
 
         files = [path for found in items for path, _ in found]
-        return Source(base, files, decode, len(files))
+        return Source(base, files, decode, len(files), (classes, self.domains))
 
 
 @dataclass(frozen=True, eq=False)
 class OfficeCaltech(FolderDomains):
     """Office-Caltech-10 (Gong et al., CVPR 2012): ten classes of objects in four domains.
 
-    Files in ``ROOT/office-caltech/`` (or ``Office_Caltech_10/`` in it): folders ``caltech``,
-    ``amazon``, ``webcam``, ``dslr``, each with the same ten class folders of images. Of every ten
-    images, eight train; see the module.
+    Files in ``ROOT/office-caltech/`` (or a folder in it, such as ``Office_Caltech_10/``): folders
+    ``caltech``, ``amazon``, ``webcam``, ``dslr``, each with the same ten class folders of images.
+    Of every ten images, eight train; see the module.
     """
 
     name: ClassVar[str] = "office-caltech"
@@ -167,7 +176,6 @@ class OfficeCaltech(FolderDomains):
     source: ClassVar[str] = "Gong et al., CVPR 2012, from Office-31 and Caltech-256"
     domains: ClassVar[tuple[str, ...]] = ("caltech", "amazon", "webcam", "dslr")
     count: ClassVar[int] = 10
-    inner: ClassVar[tuple[str, ...]] = ("Office_Caltech_10", "office_caltech_10")
     by_hand: ClassVar[str] = (
         "its images are on personal drives only; find 'Office-Caltech-10' (2,533 images) and put "
         "them at {folder}/<caltech, amazon, webcam, dslr>/<class>/*.jpg"
@@ -178,7 +186,7 @@ class OfficeCaltech(FolderDomains):
 class Pacs(FolderDomains):
     """PACS (Li et al., ICCV 2017): seven classes as photographs, art, cartoons and sketches.
 
-    Files in ``ROOT/pacs/`` (or ``PACS/`` or ``kfold/`` in it): folders ``art_painting``,
+    Files in ``ROOT/pacs/`` (or a folder in it, such as ``PACS/kfold/``): folders ``art_painting``,
     ``cartoon``, ``photo``, ``sketch``, each with the same seven class folders. Of every ten
     images, eight train; see the module. The authors' own lists are not used.
     """
@@ -189,7 +197,6 @@ class Pacs(FolderDomains):
     source: ClassVar[str] = "Li et al., ICCV 2017"
     domains: ClassVar[tuple[str, ...]] = ("art_painting", "cartoon", "photo", "sketch")
     count: ClassVar[int] = 7
-    inner: ClassVar[tuple[str, ...]] = ("PACS", "kfold")
     by_hand: ClassVar[str] = (
         "its images are on its authors' drive (linked from their ICCV 2017 project page); put them "
         "at {folder}/<art_painting, cartoon, photo, sketch>/<class>/*"

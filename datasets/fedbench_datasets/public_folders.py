@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from . import pictures, reading
+from . import folders, pictures
 from .caching import ReadError, Source, Writer
 from .fetching import Download
-from .pictures import Item
+from .folders import Item
 from .public_base import Public, Resolution, in_train
 
 
@@ -48,16 +49,18 @@ def from_splits(
         return classes, (domain,)
 
     images = [path for items in splits.values() for path, _ in items]
-    return Source(base, [*tables, *images], decode, len(images))
+    return Source(base, [*tables, *images], decode, len(images), (classes, (domain,)))
 
 
 @dataclass(frozen=True, eq=False)
 class TinyImagenet(Public):
     """Tiny ImageNet: 200 ImageNet classes, 64 x 64 RGB, 500 training and 50 test images in each.
 
-    Files in ``ROOT/tiny-imagenet/tiny-imagenet-200/``, as distributed: ``wnids.txt``,
-    ``train/<wnid>/images/*.JPEG``, ``val/images/*.JPEG`` with ``val/val_annotations.txt``. Its
-    validation images are the test images here, since the test labels are not public.
+    Files in ``ROOT/tiny-imagenet/tiny-imagenet-200/``, as distributed: ``wnids.txt`` (not needed),
+    ``train/<wnid>/images/*.JPEG``, ``val/images/*.JPEG`` with ``val/val_annotations.txt``. Where a
+    script has sorted the latter into ``val/<wnid>/``, with or without ``images/`` in it, they are
+    read in the same order. The validation images are the test images here, since the test labels
+    are not public.
     """
 
     name: ClassVar[str] = "tiny-imagenet"
@@ -79,29 +82,50 @@ class TinyImagenet(Public):
     resolution: Resolution = 64
 
     def _open(self, root: Path) -> Source:
-        base = root / self.name / "tiny-imagenet-200"
-        names, notes = (
-            reading.find([base], name) for name in ("wnids.txt", "val/val_annotations.txt")
-        )
-        classes = sorted(line.strip() for line in lines(names))
-        if len(classes) != self.count or len(set(classes)) != self.count:
-            raise ReadError(f"{names}: expected {self.count} classes, found {len(set(classes))}")
-        found = pictures.class_folders(base / "train", self.count)
-        if found != classes:
-            odd = sorted(set(found) ^ set(classes))
+        place = root / self.name
+        base = folders.holding(place, ("train", "val")) or place / "tiny-imagenet-200"
+        train = folders.find_folder([base / "train"])
+        classes = folders.class_folders(train, self.count)
+        names = folders.located(base / "wnids.txt")
+        tables = [names] if names.is_file() else []
+        odd = sorted({line.strip() for path in tables for line in lines(path)} ^ set(classes))
+        if tables and odd:
+            raise ReadError(f"{train}: class folders differ from those in {names}: {odd[0]} ...")
+        test, notes = self._test(folders.find_folder([base / "val"]), classes)
+        splits = {"train": folders.folder_items(train, classes), "test": test}
+        tables += notes
+        return from_splits(base, tables, splits, classes, self.domains[0], self.resolution)
+
+    def _test(self, val: Path, classes: Sequence[str]) -> tuple[list[Item], list[Path]]:
+        """Return the images in ``val`` in their published order, and the table that was read."""
+        notes, images = (folders.located(val / name) for name in ("val_annotations.txt", "images"))
+        published = images.is_dir() and any(not folders.ignored(p.name) for p in images.iterdir())
+        if not (published and notes.is_file()) and set(classes) <= set(
+            folders.subfolders(val)
+        ):  # sorted by a script
+            items = folders.folder_items(val, classes)
+            return sorted(items, key=lambda item: _last_number(item[0])), []
+        if not notes.is_file():
             raise ReadError(
-                f"{base / 'train'}: class folders differ from those in {names}: {odd[0]} ..."
+                f"{notes}: no such file; expected it with val/images/*.JPEG, or the images in "
+                f"{self.count} folders val/<wnid>/"
             )
         numbers = {wnid: n for n, wnid in enumerate(classes)}
         test = []
         for row, line in enumerate(lines(notes), 1):
             fields = line.split("\t")
             if len(fields) < 2 or fields[1] not in numbers:
-                raise ReadError(f"{notes}:{row}: expected an image, a tab and a class of {names}")
-            test.append((str(base / "val" / "images" / fields[0]), numbers[fields[1]]))
-        splits = {"train": pictures.folder_items(base / "train", classes), "test": test}
+                raise ReadError(f"{notes}:{row}: expected an image, a tab and a class of wnids.txt")
+            test.append((str(images / fields[0]), numbers[fields[1]]))
         _must_exist(test, notes)
-        return from_splits(base, [names, notes], splits, classes, self.domains[0], self.resolution)
+        return test, [notes]
+
+
+def _last_number(path: str) -> tuple[int, str]:
+    """Return what sorts ``val_9.JPEG`` before ``val_10.JPEG``, whatever the folder."""
+    name = os.path.basename(path)
+    found = re.findall("[0-9]+", name)
+    return (int(found[-1]) if found else 0, name)
 
 
 def _must_exist(items: Sequence[Item], table: Path) -> None:
@@ -138,9 +162,8 @@ class Ham10000(Public):
     def _open(self, root: Path) -> Source:
         base = root / self.name
         stem = "HAM10000_metadata"
-        table = reading.find([base], f"{stem}.csv", f"{stem}.tab", stem)
-        found = sorted(base.rglob("ISIC_*.jpg"), reverse=True)
-        images = {path.stem: str(path) for path in found}
+        table = folders.find([base], f"{stem}.csv", f"{stem}.tab", stem)
+        images = {Path(path).stem: path for path in reversed(folders.files_below(base))}
         lesions: dict[str, dict[str, list[str]]] = {
             name: defaultdict(list) for name in self.classes
         }
@@ -208,7 +231,7 @@ class Sun397(Public):
 
     def _open(self, root: Path) -> Source:
         base = root / self.name
-        table = reading.find([base / "SUN397"], "ClassName.txt")
+        table = folders.find([base / "SUN397"], "ClassName.txt")
         names = [line.strip() for line in lines(table)]
         if len(set(names)) != self.count or not all(n.startswith("/") for n in names):
             raise ReadError(
@@ -241,7 +264,7 @@ class Sun397(Public):
         splits, tables = {}, []
         numbers = {name: label for label, name in enumerate(names)}
         for split, word in (("train", "Training"), ("test", "Testing")):
-            table = reading.find([base / "Partitions", base], f"{word}_{self.partition:02}.txt")
+            table = folders.find([base / "Partitions", base], f"{word}_{self.partition:02}.txt")
             items = []
             for row, line in enumerate(lines(table), 1):
                 name = line.strip().rpartition("/")[0]

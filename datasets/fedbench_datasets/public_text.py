@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fedbench.errors import ConfigError
 
-from . import reading
+from . import folders, reading
 from .caching import ReadError, Source, Writer, why
 from .fetching import Download
 from .public_base import Public
@@ -128,7 +128,7 @@ class AgNews(Public):
     def _open(self, root: Path) -> Source:
         base = root / self.name
         files = {
-            split: reading.find([base, base / "ag_news_csv"], f"{split}.csv")
+            split: folders.find([base, base / "ag_news_csv"], f"{split}.csv")
             for split in ("train", "test")
         }
 

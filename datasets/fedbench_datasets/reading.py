@@ -1,9 +1,9 @@
 """Readers of the original file formats: each returns arrays or raises one line naming the file.
 
-What torchvision reads safely and from any such file is left to it: libsvm (USPS) here, image
-folders and images in `pictures`. IDX is read here because torchvision reads it only unpacked and
-asserts without a message; .mat by SciPy because torchvision's class accepts only the published
-file; CIFAR here because torchvision's class reads only the unpacked folder.
+What torchvision reads safely and from any such file is left to it: libsvm (USPS). IDX is read here
+because torchvision reads it only unpacked and asserts without a message; .mat by SciPy because
+torchvision's class accepts only the published file; CIFAR here because torchvision's class reads
+only the unpacked folder. Image folders are in `folders`, images in `pictures`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import struct
 import tarfile
 import warnings
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,38 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .caching import ReadError, why
+from .folders import find
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
-
-
-def find(folders: Sequence[Path], *names: str) -> Path:
-    """Return the first file that exists: any of ``names`` in the first folder, then the next.
-
-    Raises:
-        ReadError: when there is none.
-    """
-    for folder in folders:
-        for name in names:
-            if (folder / name).is_file():
-                return folder / name
-    raise ReadError(f"{folders[0] / names[0]}: no such file")
-
-
-def find_folder(folders: Sequence[Path]) -> Path:
-    """Return the first folder that exists, ignoring upper and lower case.
-
-    Raises:
-        ReadError: when there is none.
-    """
-    for wanted in folders:
-        if wanted.is_dir():
-            return wanted
-        near = wanted.parent.iterdir() if wanted.parent.is_dir() else ()
-        for path in sorted(near):
-            if path.name.lower() == wanted.name.lower() and path.is_dir():
-                return path
-    raise ReadError(f"{folders[0]}: no such folder")
 
 
 def idx(path: Path, dimensions: int) -> U8:

@@ -164,11 +164,13 @@ def test_tiny_imagenet(tmp_path: Path, message: Message) -> None:
         TinyImagenet(), tmp_path
     )
     (base / "wnids.txt").write_text("n00000001\n")
-    assert "wnids.txt: expected 200 classes, found 1" in message(TinyImagenet(), tmp_path)
+    text = message(TinyImagenet(), tmp_path)
+    assert "train: class folders differ from those in " in text
+    assert "wnids.txt: n00000000 ..." in text
     (base / "wnids.txt").write_bytes(b"\xff\xfe")
     assert "wnids.txt: damaged: not UTF-8 text at byte 0" in message(TinyImagenet(), tmp_path)
-    (base / "wnids.txt").unlink()
-    assert "wnids.txt: no such file" in message(TinyImagenet(), tmp_path)
+    shutil.rmtree(base)
+    assert "tiny-imagenet-200/train: no such folder" in message(TinyImagenet(), tmp_path)
 
 
 def write_ham(base: Path, separator: str = ",", name: str = "HAM10000_metadata.csv") -> None:
