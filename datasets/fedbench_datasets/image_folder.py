@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import csv
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from fedbench import options
-from fedbench.errors import ConfigError, did_you_mean
+from fedbench.errors import ConfigError
 from fedbench.types import Dataset
 
-from . import caching, folders, pictures
+from . import caching, pictures
 from .caching import ReadError, Source, Writer
-from .folders import Item
+from .index import read_index
+from .layout import read_layout
+from .listing import Listing, arranged, check_unique, say_missing, without_validation
+from .names import by_number, check_spellings
+from .notices import say, some
 from .pictures import Fit
 from .public_base import Resolution
-from .public_folders import lines
-
-SPLITS = {"train": "train", "test": "test", "val": "test", "valid": "test", "validation": "test"}
-"""Name of a folder, or of a split in an index -> split; a folder ``test`` precedes ``val``."""
-
-Split = dict[str, list[Item]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +32,8 @@ class ImageFolder:
 
     Folders are ``[domain/]train/class/*.jpg`` and ``[domain/]test/class/*.jpg``. An index has the
     columns ``path`` (relative to the index), ``label``, ``split`` (train or test) and, if there are
-    several domains, ``domain``. Classes and domains are sorted by name. Without a folder ``test``,
-    ``val`` is the test set. Inputs are uint8 (N, 3, resolution, resolution).
+    several domains, ``domain``. Classes and domains are sorted by name. In both, ``val`` is left
+    out, or the test set if there is no ``test``. Inputs are uint8 (N, 3, resolution, resolution).
     """
 
     name: ClassVar[str] = "image-folder"
@@ -47,7 +46,7 @@ class ImageFolder:
 
     path: Annotated[
         str,
-        Field(min_length=1, description="folder or .csv, absolute or relative to the data root"),
+        Field(min_length=1, description="folder or CSV file, absolute or below the data root"),
     ] = "image-folder"
     resolution: Resolution = 64
     fit: Annotated[
@@ -57,13 +56,18 @@ class ImageFolder:
     def load(self, root: Path) -> Dataset:
         """Return the images; inputs are mapped from the cache under ``root``, decoded if need be.
 
+        What is left out is said on stderr, in a line for each kind.
+
         Raises:
             ConfigError: in one line, naming the file or folder.
         """
-        place = root / Path(self.path).expanduser()
+        root = Path(os.path.expanduser(root))
+        place = root / os.path.expanduser(self.path)
         try:
-            index = place.suffix.lower() == ".csv" and not place.is_dir()
-            source = self._from_index(place) if index else self._from_folders(place)
+            index = not place.is_dir() and (place.is_file() or place.suffix.lower() == ".csv")
+            listing = self._from_index(place) if index else self._from_folders(place)
+            say_missing(listing, partial(say, self.name))
+            source = self._source(place, [place] if index else [], listing)
             return caching.load(source, root, self.name, options.dump(self))
         except ReadError as error:
             raise ConfigError(f"{self.name}: {error}") from error
@@ -71,81 +75,38 @@ class ImageFolder:
             where = f"{error.filename}: " if error.filename else ""
             raise ConfigError(f"{self.name}: {where}{error.strerror or error}") from error
 
-    def _from_folders(self, base: Path) -> Source:
-        top = folders.class_folders(base)
-        if {"train"} & set(top):
-            domains, places = [base.name], [base]
-        else:
-            domains, places = top, [base / name for name in top]
-        found = [_split_folders(place) for place in places]
-        classes = folders.class_folders(found[0]["train"])
-        splits: list[Split] = []
-        for inside in found:
-            for folder in inside.values():
-                odd = sorted(set(folders.class_folders(folder)) ^ set(classes))
-                if odd:
-                    raise ReadError(
-                        f"{folder}: class folders differ from those of {found[0]['train']}: "
-                        f"{', '.join(odd)}"
-                    )
-            splits.append({s: folders.folder_items(f, classes) for s, f in inside.items()})
-        return self._source(base, [], domains, classes, splits)
+    def _from_folders(self, base: Path) -> Listing:
+        found = read_layout(base)
+        check_unique(found.entries)
+        self._say_left_out("files or folders that are not images in class folders", found.left_out)
+        entries = without_validation(found.entries, partial(say, self.name))
+        return arranged(entries, found.classes, found.domains)
 
-    def _from_index(self, index: Path) -> Source:
-        rows = csv.DictReader(lines(index))
-        header = [str(name) for name in rows.fieldnames or ()]
-        for column in ("path", "label", "split"):
-            if column not in header:
-                raise ReadError(f"{index}: no column {column!r}{did_you_mean(column, header)}")
-        table: list[tuple[str, str, str, Path]] = []
-        for number, row in enumerate(rows, 2):
-            split = SPLITS.get(str(row["split"]).lower())
-            if split is None or not row["path"] or not row["label"]:
-                raise ReadError(
-                    f"{index}:{number}: expected a path, a label, train or test as split, found "
-                    f"{row['path']!r}, {row['label']!r}, {row['split']!r}"
-                )
-            path = index.parent / Path(row["path"])
-            if not path.is_file():
-                raise ReadError(f"{index}:{number}: {path}: no such file")
-            table.append((row.get("domain") or index.stem, split, row["label"], path))
-        names = {label for _, _, label, _ in table}
-        classes = sorted(names, key=lambda n: (0, int(n), n) if n.isdecimal() else (1, 0, n))
-        numbers = {label: number for number, label in enumerate(classes)}
-        domains = sorted({domain for domain, _, _, _ in table})
-        splits: list[Split] = [{"train": [], "test": []} for _ in domains]
-        for domain, split, label, path in table:
-            splits[domains.index(domain)][split].append((str(path), numbers[label]))
-        return self._source(index.parent, [index], domains, classes, splits)
+    def _from_index(self, index: Path) -> Listing:
+        found, system = read_index(index)
+        check_unique(found)
+        self._say_left_out("rows of files that a system or tool left behind", system)
+        for what in ("label", "domain"):
+            first: dict[str, str] = {}
+            for entry in found:
+                first.setdefault(getattr(entry, what), entry.where)
+            check_spellings(what, ({name: where} for name, where in first.items()))
+        entries = without_validation(found, partial(say, self.name))
+        classes = sorted({entry.label for entry in entries}, key=by_number)
+        return arranged(entries, classes, sorted({entry.domain for entry in entries}))
 
-    def _source(
-        self,
-        base: Path,
-        tables: list[Path],
-        domains: Sequence[str],
-        classes: Sequence[str],
-        splits: Sequence[Split],
-    ) -> Source:
+    def _say_left_out(self, what: str, paths: Sequence[str]) -> None:
+        if paths:
+            say(self.name, f"left out {len(paths)} {what}: {some(paths, 1)}")
+
+    def _source(self, place: Path, tables: Sequence[Path], listing: Listing) -> Source:
         def decode(out: Writer) -> tuple[Sequence[str], Sequence[str]]:
-            for number, found in enumerate(splits):
+            for number, found in enumerate(listing.splits):
                 for split, items in found.items():
                     pictures.add_images(out, split, items, self.resolution, self.fit, number)
-            return classes, domains
+            return listing.classes, listing.domains
 
-        images = [path for found in splits for items in found.values() for path, _ in items]
-        return Source(base, [*tables, *images], decode, len(images))
-
-
-def _split_folders(place: Path) -> dict[str, Path]:
-    """Return the split folders in ``place``: split -> folder."""
-    inside: dict[str, Path] = {}
-    for name, split in SPLITS.items():
-        if (place / name).is_dir():
-            inside.setdefault(split, place / name)
-    for split in ("train", "test"):
-        if split not in inside:
-            raise ReadError(
-                f"{place / split}: no such folder; expected {place}/{split}/<class>/*.jpg, with a "
-                "folder for each domain above it if there are several"
-            )
-    return inside
+        images = [path for found in listing.splits for items in found.values() for path, _ in items]
+        base = place.parent if tables else place
+        names = (listing.classes, listing.domains)
+        return Source(base, [*tables, *images], decode, len(images), names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -57,6 +58,7 @@ class Public:
         Raises:
             ConfigError: when a file is missing, damaged or not what was expected, in one line.
         """
+        root = Path(os.path.expanduser(root))
         try:
             return caching.load(self._open(root), root, self.name, options.dump(self))
         except ReadError as error:
@@ -71,6 +73,7 @@ class Public:
         Raises:
             ConfigError: when that fails, or when files must be obtained by hand; it says how.
         """
+        root = Path(os.path.expanduser(root))
         folder = root / self.name
         if self.downloads:
             fetching.fetch(self.downloads, folder, report)

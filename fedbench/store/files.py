@@ -116,7 +116,7 @@ def default_data_root() -> Path:
     """Return where data sets look for files: ``FEDBENCH_DATA``, else the user's cache folder."""
     given = os.environ.get("FEDBENCH_DATA")
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(given) if given else Path(cache) / "fedbench"
+    return Path(os.path.expanduser(given or Path(cache) / "fedbench"))
 
 
 def json_ready(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedbench_datasets.image_folder import ImageFolder
 from fedbench_datasets.public_domains import OfficeCaltech, Pacs
 from fedbench_datasets.public_folders import Ham10000, Sun397, TinyImagenet
 from PIL import Image
@@ -252,110 +250,3 @@ def test_sun397_whole_and_by_the_authors_partition(tmp_path: Path, message: Mess
     )
     (base / "SUN397/ClassName.txt").write_text("/a/abbey\n")
     assert "ClassName.txt: expected 397 lines" in message(Sun397(), tmp_path)
-
-
-# your own folders
-
-
-def test_image_folder_without_domains(tmp_path: Path) -> None:
-    for split in ("train", "val"):
-        for name in ("cat", "dog"):
-            for n in range(2):
-                picture(tmp_path / f"mine/{split}/{name}/{n}.png")
-    data = ImageFolder(path="mine", resolution=8).load(tmp_path)
-    assert data.domains == ("mine",)
-    assert data.classes == ("cat", "dog")
-    assert data.train.labels.tolist() == data.test.labels.tolist() == [0, 0, 1, 1]
-    assert np.array_equal(data.test.inputs[3].numpy(), expected(tmp_path / "mine/val/dog/1.png", 8))
-
-
-def test_image_folder_with_domains_and_an_absolute_path(tmp_path: Path) -> None:
-    for domain in ("paint", "photo"):
-        for split in ("train", "test"):
-            for name in ("cat", "dog"):
-                picture(tmp_path / f"mine/{domain}/{split}/{name}/deep/er/0.jpg")
-    data = ImageFolder(path=str(tmp_path / "mine"), resolution=8).load(tmp_path / "root")
-    assert data.domains == ("paint", "photo")
-    assert data.train.domains.tolist() == data.test.domains.tolist() == [0, 0, 1, 1]
-
-
-def test_crop_takes_the_largest_square_in_the_middle(tmp_path: Path) -> None:
-    for split in ("train", "test"):
-        picture(tmp_path / f"image-folder/{split}/cat/0.png", width=10, height=4)
-    data = ImageFolder(resolution=4, fit="crop").load(tmp_path)
-    with Image.open(tmp_path / "image-folder/train/cat/0.png") as original:
-        middle = np.asarray(original.convert("RGB"))[:, 3:7]
-    assert np.array_equal(data.train.inputs[0].numpy(), middle.transpose(2, 0, 1))
-
-
-@pytest.fixture
-def index(tmp_path: Path) -> Path:
-    rows = [["path", "label", "split", "domain"]]
-    for n, (label, split) in enumerate([(9, "train"), (10, "train"), (9, "test"), (10, "val")]):
-        picture(tmp_path / f"photos/{n}.jpg")
-        rows.append([f"photos/{n}.jpg", str(label), split, "b" if n % 2 else "a"])
-    with (tmp_path / "index.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    return tmp_path / "index.csv"
-
-
-def test_image_folder_from_an_index(index: Path) -> None:
-    data = ImageFolder(path="index.csv", resolution=8).load(index.parent)
-    assert data.classes == ("9", "10")  # numbers sort as numbers
-    assert data.domains == ("a", "b")
-    assert data.train.labels.tolist() == data.test.labels.tolist() == [0, 1]
-    assert data.test.domains.tolist() == [0, 1]
-    assert np.array_equal(data.train.inputs[1].numpy(), expected(index.parent / "photos/1.jpg", 8))
-
-
-INDEX_DAMAGES: list[tuple[Callable[[str], str], str]] = [
-    (lambda t: t.replace("split", "part"), "index.csv: no column 'split' (known: "),
-    (lambda t: t.replace("label", "labels"), "no column 'label' (did you mean 'labels'?)"),
-    (lambda t: t.replace(",val,", ",held out,"), "index.csv:5: expected a path, a label, train or"),
-    (lambda t: t.replace("2.jpg", "7.jpg"), "photos/7.jpg: no such file"),
-    (
-        lambda t: t.replace("test", "train").replace("val", "train"),
-        "the files hold no test examples",
-    ),
-    (
-        lambda t: t.replace("9,train", "11,test"),
-        "expected 3 classes in the training examples, found 1",
-    ),
-    (lambda t: "", "no column 'path' (there are none)"),
-]
-
-
-@pytest.mark.parametrize(("change", "text"), INDEX_DAMAGES)
-def test_damage_to_an_index_is_one_line(
-    index: Path, change: Callable[[str], str], text: str, message: Message
-) -> None:
-    index.write_text(change(index.read_text()))
-    found = message(ImageFolder(path="index.csv"), index.parent)
-    assert text in found
-    assert found.startswith("image-folder: ")
-
-
-@pytest.mark.parametrize(
-    ("made", "text"),
-    [
-        ([], "mine: no such folder"),
-        (["mine/"], "mine: expected a folder for each class, found 0"),
-        (["mine/cat/0.jpg"], "mine/cat/train: no such folder; expected "),
-        (["mine/train/cat/0.jpg"], "mine/test: no such folder; expected "),
-        (
-            ["mine/train/cat/0.jpg", "mine/test/dog/0.jpg"],
-            "mine/test: class folders differ from those of ",
-        ),
-        (["mine/train/0.jpg", "mine/test/0.jpg"], "mine/train: expected a folder for each class"),
-        (["mine/train/cat/", "mine/test/cat/"], "train/cat: no image in this class folder"),
-    ],
-)
-def test_a_wrong_layout_is_explained(
-    tmp_path: Path, made: list[str], text: str, message: Message
-) -> None:
-    for name in made:
-        if name.endswith("/"):
-            (tmp_path / name).mkdir(parents=True)
-        else:
-            picture(tmp_path / name)
-    assert text in message(ImageFolder(path="mine"), tmp_path)

@@ -236,6 +236,11 @@ def test_where_data_sets_look_for_files(monkeypatch, tmp_path):
     assert default_data_root() == tmp_path / "cache" / "fedbench"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_data_root() == Path.home() / ".cache" / "fedbench"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/cache")
+    assert default_data_root() == tmp_path / "cache" / "fedbench"
+    monkeypatch.setenv("FEDBENCH_DATA", "~/data")
+    assert default_data_root() == tmp_path / "data"
 
 
 def test_results_become_plain_json():

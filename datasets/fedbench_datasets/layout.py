@@ -1,0 +1,117 @@
+"""Folders of your own images: ``[domain/]split/class/...``, as people and tools name them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .caching import ReadError
+from .folders import class_folders, files_below, ignored, is_image, subfolders, unwrapped
+from .listing import Entry
+from .names import check_spellings, split_of
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What is in the folders.
+
+    Args:
+        entries: the images of all splits, by domain, split, class, folder and name.
+        classes: the names of all class folders, sorted.
+        domains: the names of the domain folders, sorted; the folder's own if there are none.
+        left_out: paths of files and folders that have no place in the layout.
+    """
+
+    entries: Sequence[Entry]
+    classes: Sequence[str]
+    domains: Sequence[str]
+    left_out: Sequence[str]
+
+
+def read_layout(place: Path) -> Layout:
+    """Find the images in ``place``.
+
+    Split folders are named ``train``, ``test`` or ``val``, or ``training``, ``testing``, ``valid``,
+    ``validation`` or ``dev``, in any case. A folder that only wraps the others does not count. Not
+    every class needs to be in every domain and split; the classes are those of all together.
+
+    Raises:
+        ReadError: when it is laid out in another way; it says which is expected.
+    """
+    base = unwrapped(place, split_of)
+    top = class_folders(base)
+    splits = [split_of(name) for name in top]
+    left_out: list[str] = []
+    if "train" in splits or all(splits):
+        places = {Path(os.path.abspath(base)).name: base}
+        left_out += [str(base / name) for name in top if not split_of(name)]
+    else:
+        places = {name: base / name for name in top}
+    found = {domain: _split_folders(folder) for domain, folder in places.items()}
+    tested = "test" if any("test" in folders for folders in found.values()) else "val"
+    for domain, folders in found.items():
+        _check_splits(places[domain], folders, tested)
+    used = {"train", tested}
+    names = {
+        folder: class_folders(folder)
+        for folders in found.values()
+        for split, several in folders.items()
+        for folder in several
+        if split in used
+    }
+    check_spellings("class", ({n: str(folder) for n in inside} for folder, inside in names.items()))
+    entries: list[Entry] = []
+    for domain, folders in found.items():
+        for split, several in folders.items():
+            for folder in several:
+                entries += _images(folder, split, domain, left_out)
+    classes = sorted({name for inside in names.values() for name in inside})
+    _check_classes(classes, names, {entry.label for entry in entries if entry.split in used})
+    return Layout(entries, classes, sorted(places), left_out)
+
+
+def _split_folders(place: Path) -> dict[str, list[Path]]:
+    """Return split -> the folders in ``place`` that are named so."""
+    names = subfolders(place)
+    found = {s: [place / n for n in names if split_of(n) == s] for s in ("train", "test", "val")}
+    return {split: several for split, several in found.items() if several}
+
+
+def _check_splits(place: Path, folders: dict[str, list[Path]], tested: str) -> None:
+    for split in ("train", tested):
+        several = folders.get(split, [])
+        if len(several) > 1:
+            both = " and ".join(folder.name for folder in several)
+            raise ReadError(f"{place}: {both} could both be the {split} images; keep one of them")
+        if not several:
+            raise ReadError(
+                f"{place / ('test' if split == 'val' else split)}: no such folder; expected "
+                f"{place}/train/<class>/*.jpg and {place}/test/<class>/*.jpg, with a folder for "
+                "each domain above train and test if there are several"
+            )
+
+
+def _images(folder: Path, split: str, domain: str, left_out: list[str]) -> list[Entry]:
+    entries: list[Entry] = []
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        if ignored(name):
+            continue
+        if not os.path.isdir(path):
+            left_out.append(path)
+            continue
+        for file in files_below(Path(path)):
+            if is_image(file):
+                entries.append(Entry(file, name, split, domain))
+            else:
+                left_out.append(file)
+    return entries
+
+
+def _check_classes(classes: Sequence[str], names: dict[Path, list[str]], filled: set[str]) -> None:
+    for name in classes:
+        if name not in filled:
+            folder = next(folder for folder, inside in names.items() if name in inside)
+            raise ReadError(f"{folder / name}: no image in this class folder")
