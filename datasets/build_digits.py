@@ -15,7 +15,8 @@ The same versions of the packages, of Pillow and of NumPy give the same bytes. T
 the digests that belong in `fedbench_datasets/digits.py`; from there it uses only the functions
 that compose the images. It needs NumPy and Pillow (the packs were built with 2.4 and 13.0).
 
-One long file on purpose: it is run by hand, and the recipe of a domain can be checked in one place.
+The file has over 400 lines because it is run by hand, as one script, and so that the recipe of
+each domain can be checked in one place.
 """
 
 from __future__ import annotations

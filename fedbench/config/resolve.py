@@ -75,23 +75,30 @@ def resolve(
     for layer in user:
         layers.add(merged, layer, sources)
     layers.drop(merged, without)
-    from_file = user[: 1 if file else 0]
-    order.arrange(
-        registry,
-        merged,
-        [
-            order.listed([card_layer], kept=True, but=replaced),
-            order.listed([recipe_layer], but=replaced),
-            order.listed(from_file, kept=True),
-            order.listed(user[len(from_file) :]),
-        ],
-    )
+    from_file, flagged = user[: 1 if file else 0], user[1 if file else 0 :]
+    order.arrange(registry, merged, _listed(card_layer, recipe_layer, replaced, from_file, flagged))
     return _validate(registry, merged, sources)
 
 
 def load(registry: Registry, path: str | Path, **more: Any) -> RunConfig:
     """Resolve the YAML file at ``path``; ``more`` as in `resolve`."""
     return resolve(registry, file=yamlfile.read(Path(path)), **more)
+
+
+def _listed(
+    card: Document | None,
+    recipe: Document | None,
+    replaced: Sequence[str],
+    from_file: Sequence[Document],
+    flagged: Sequence[Document],
+) -> list[order.Listed]:
+    """Return the plugins that each layer names; those of card and file keep their order."""
+    return [
+        order.listed([card], kept=True, but=replaced),
+        order.listed([recipe], but=replaced),
+        order.listed(from_file, kept=True),
+        order.listed(flagged),
+    ]
 
 
 def _is_whole(file: Document | None) -> bool:

@@ -332,12 +332,11 @@ def heat(
         "scale": {"scheme": "viridis", "domain": list(domain)},
         "legend": None,
     }
-    layers: list[Spec] = [
-        {
-            "mark": {"type": "rect", "stroke": PAGE, "strokeWidth": line},
-            "encoding": {**where, "color": colour, "tooltip": list(tips)},
-        }
-    ]
+    cells: Spec = {
+        "mark": {"type": "rect", "stroke": PAGE, "strokeWidth": line},
+        "encoding": {**where, "color": colour, "tooltip": list(tips)},
+    }
+    layers = [cells]
     if len(classes) <= 12 and step >= 14:
         light = f"datum.m > {domain[0] + 0.6 * (domain[1] - domain[0])}"
         layers.append(

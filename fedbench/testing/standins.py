@@ -65,6 +65,8 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 CLASSES = 3
 """C, the classes of the tiny data."""
 
+CPU = torch.device("cpu")
+
 EXAMPLES = 24
 """How many examples a client holds by default."""
 
@@ -130,25 +132,19 @@ def client_context(
     >>> ctx = client_context(payload={"mine.anchor": torch.zeros(6)}, client=2)
     >>> ctx.payload.tensor("mine.anchor").shape, ctx.where
     (torch.Size([6]), 'round 1, client 2')
-    >>> features = ctx.embed()[0].features
-    >>> features.shape
+    >>> ctx.embed()[0].features.shape
     torch.Size([24, 6])
     """
     if data is None:
         data = tiny_dataset(examples=EXAMPLES).train[torch.arange(EXAMPLES)]
-    if model is None:
-        model = _model(tuple(data.inputs.shape[1:]), num_classes)
-    cpu = torch.device("cpu")
-    received = Received({k: seal(v, f"broadcast {k!r}") for k, v in payload.items()}, cpu)
-    if "weights" in received:
-        model.load_state_dict(dict(received.weights()))
+    model = _model(tuple(data.inputs.shape[1:]), num_classes) if model is None else model
     return ClientContext(
         job=ClientJob(round, client, {k: seal(v, f"client state {k!r}") for k, v in state.items()}),
         rounds=rounds,
         num_classes=num_classes,
-        device=cpu,
+        device=CPU,
         model=model.train(),
-        payload=received,
+        payload=_received(payload, model),
         data=data,
         plugins=_completed(plugins),
         streams=Streams(seed),
@@ -289,6 +285,14 @@ def report(
     light = {key: value for key, value in uploads.items() if key != "weights"}
     result = client_result(client=client, examples=examples, uploads=light, metrics=metrics)
     return Report(client, examples, result.uploads, metrics)
+
+
+def _received(payload: Mapping[str, Value], model: nn.Module) -> Received:
+    """Seal what the server sent, and load its weights into the model."""
+    received = Received({k: seal(v, f"broadcast {k!r}") for k, v in payload.items()}, CPU)
+    if "weights" in received:
+        model.load_state_dict(dict(received.weights()))
+    return received
 
 
 def _model(shape: tuple[int, ...], classes: int) -> nn.Module:

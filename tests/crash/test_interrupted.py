@@ -1,6 +1,7 @@
-"""Signals, a full disk, a folder that can't be written, clocks, workers, memory: one clear line.
+"""Signals, full disks, read-only folders, clocks, lost workers and memory: one clear line each.
 
-Whatever happened, the run goes on to the bits of an undisturbed one afterwards.
+Whatever happened, the run can be resumed and ends with the bits of an undisturbed one. The file has
+over 400 lines because all cases disturb the same run and share its fixture.
 """
 
 from __future__ import annotations
