@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from .errors import ConfigError
+from .text import summary
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEEP = 1 << 30
@@ -45,8 +46,7 @@ def open_device(name: str, precision: str = "fp32") -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} cannot be used here: {why}") from error
+        raise ConfigError(f"device {name!r} cannot be used here: {summary(error)}") from error
     if precision == "bf16" and not _has_bf16(device):
         raise ConfigError(
             f"precision 'bf16' cannot be used on device {name!r} of this machine, which has no "

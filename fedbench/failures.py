@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from .errors import NO_MEMORY, ConfigError, FedbenchError, PluginError
+from .text import summary
 from .types import Failure
 
 NOT_THE_CLIENTS = (PluginError, ConfigError, MemoryError, torch.OutOfMemoryError)
@@ -84,7 +85,7 @@ def failure(client: int, attempt: int, error: Exception, lost: bool) -> Failure:
     """Return the record of a failed attempt; ``lost`` says whether it was the last."""
     kind = getattr(error, "kind", None) or type(error).__name__
     text = str(error) if isinstance(error, FedbenchError) else f"{type(error).__name__}: {error}"
-    return Failure(client, attempt, str(kind), " ".join(text.split())[:LONGEST], lost)
+    return Failure(client, attempt, str(kind), summary(text, LONGEST), lost)
 
 
 def _portable(error: Exception) -> tuple[bytes | None, str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Any, Literal, TypeAlias
 
@@ -68,14 +69,51 @@ def _escape(letter: str) -> str:
     return letter.encode("unicode_escape").decode()
 
 
-def first_line(message: object) -> str:
-    """Return the first line of a message that is not blank, printable, at most 500 long.
+LONGEST = 500
+"""Characters of a message that is quoted in a line."""
+
+NOISE = re.compile(
+    r"Exception raised from .*most recent call first|C\+\+ CapturedTraceback:|frame #\d+: "
+    r"|#\d+ .* from .*:\d+$|\w+: (fallthrough )?registered at |CUDA kernel errors might be "
+    r"|For debugging consider passing CUDA_LAUNCH_BLOCKING|Compile with `TORCH_USE_CUDA_DSA`"
+    r"|For further information visit https://errors\.pydantic\.dev"
+)
+"""How lines begin that say nothing about the cause: frames of native code, advice to developers."""
+
+
+def summary(message: BaseException | str, longest: int = LONGEST) -> str:
+    """Return a message as one printable line: all of its lines but `NOISE`, joined by spaces.
 
     Args:
-        message: an error, or its text.
+        message: an exception stands for its text.
+        longest: how many characters to return at most. Of a longer message the beginning and the
+            end are kept, because either may name the cause.
     """
     try:
-        text = next((line for line in str(message).splitlines() if line.strip()), "")
+        text = str(message)
     except Exception:  # a third-party exception whose text raises
         text = "(its message cannot be read)"
-    return printable(text.strip())[:500]
+    lines = [line for line in map(str.strip, text.splitlines()) if not NOISE.match(line)]
+    line = printable(" ".join(" ".join(lines).split()))
+    if len(line) <= longest:
+        return line
+    head = longest * 3 // 5
+    return f"{line[:head]} ... {line[head + 5 - longest :]}"
+
+
+def last_words(log: str) -> str:
+    """Return why a process ended, in one line, from what it printed; ``""`` if it printed nothing.
+
+    That is the line ``Error: ...`` at the end, all of the message under the last traceback, or else
+    the last line.
+    """
+    lines = [line for line in log.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    heads = [n for n, line in enumerate(lines) if line.startswith("Traceback (most recent call")]
+    if heads and not lines[-1].startswith("Error: "):
+        frames = heads[-1] + 1
+        while frames < len(lines) and lines[frames].startswith("  "):
+            frames += 1
+        lines = ["\n".join(lines[frames:]) or lines[-1]]
+    return summary(lines[-1].removeprefix("Error: "))

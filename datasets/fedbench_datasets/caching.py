@@ -36,6 +36,7 @@ from torch import Tensor
 from xxhash import xxh3_64_hexdigest
 
 from fedbench.store.files import default_data_root, write_atomic
+from fedbench.text import summary
 from fedbench.types import Dataset, Examples
 
 from .locking import held
@@ -64,8 +65,8 @@ class Damaged(ValueError):
 
 
 def why(error: BaseException) -> str:
-    """Return the first line of an error's text, to be quoted in another error."""
-    return (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(" :.")
+    """Return an error's text in one line, to be quoted in another error."""
+    return (summary(error) or type(error).__name__).rstrip(" :.")
 
 
 class Writer:

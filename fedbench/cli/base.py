@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..errors import NO_MEMORY, FedbenchError
-from ..text import printable
+from ..text import printable, summary
 from . import signals
 
 
@@ -48,8 +48,7 @@ def one_line(error: Exception) -> str:
     elif isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
         text = f"not enough memory: {text}"
     elif not isinstance(error, FedbenchError):
-        first = text.split("\n")[0]  # torch adds its C++ frames
-        text = f"{type(error).__name__}: {first} (--debug shows the traceback)"
+        text = f"{type(error).__name__}: {summary(error)} (--debug shows the traceback)"
     text += "".join(f" {n}" for n in getattr(error, "__notes__", []) if n not in text)
     return printable(" ".join(text.split()))
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from ..errors import ConfigError
+from ..text import summary
 
 KeyPath: TypeAlias = tuple[str, ...]
 
@@ -121,7 +122,7 @@ def parse(text: str, source: str) -> Document:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{source}:{line}: not valid YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{source}: not valid YAML: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{source}: not valid YAML: {summary(error)}") from error
 
 
 def scalar(text: str) -> Any:

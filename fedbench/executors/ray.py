@@ -32,6 +32,7 @@ from ..errors import ConfigError
 from ..plugins.registry import Registry
 from ..runtime import Runtime
 from ..store.environment import versions
+from ..text import summary
 from ..types import ClientJob, ClientResult, Dataset, Examples, Payload, Value, flatten, unflatten
 from .pool import ATTEMPTS, WorkerDied
 
@@ -214,8 +215,8 @@ class RayWorkers:
             try:
                 self._ray.init(address=options.address, **quiet)
             except (ConnectionError, RuntimeError, ValueError) as error:
-                why = str(error).strip().split("\n")[0]
-                raise ConfigError(f"executor.address {options.address!r}: {why}") from error
+                where = f"executor.address {options.address!r}"
+                raise ConfigError(f"{where}: {summary(error)}") from error
             return
         # This run's own folder and cluster, which other runs on the machine never see. The folder
         # holds sockets, whose paths can have at most 107 characters.

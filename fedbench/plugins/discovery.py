@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 
 from ..errors import ConfigError, did_you_mean
-from ..text import first_line, printable
+from ..text import printable, summary
 from .registry import BUNDLED, GROUP, LIMIT, Registry
 
 
@@ -80,7 +80,7 @@ def sources() -> list[Source]:
             package, version = _shown(dist.name), _shown(dist.version)
         except Exception as error:  # a damaged installation must not break the others
             where = _shown(os.path.basename(str(getattr(dist, "_path", dist))))
-            why = f"its metadata cannot be read: {type(error).__name__}: {first_line(error)}"
+            why = f"its metadata cannot be read: {type(error).__name__}: {summary(error)}"
             found[where, ""] = Source(where, "", "entry_points.txt", None, problem=why)
             continue
         if homes.setdefault(_normal(package), dist) is not dist:
@@ -136,7 +136,7 @@ def discover() -> Registry:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # even sys.exit(): it must not break the others
-                text = f"{type(error).__name__}: {first_line(error)}"
+                text = f"{type(error).__name__}: {summary(error)}"
                 registry.failures[source.label] = text.removesuffix(": ")
     return registry
 

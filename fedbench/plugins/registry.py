@@ -15,6 +15,7 @@ import pluggy
 
 from ..errors import ConfigError, PluginError, did_you_mean
 from ..hookspecs import DiscoveryHooks
+from ..text import summary
 from .rules import (
     LABELS,
     check_api,
@@ -97,7 +98,7 @@ class Registry:
             manager.register(module, name=package)
             manager.check_pending()
         except pluggy.PluginValidationError as error:
-            raise PluginError(str(error).replace("\n", " ")) from error
+            raise PluginError(summary(error)) from error
         found = []
         for kind, hook in KINDS.items():
             for implementation in getattr(manager.hook, hook).get_hookimpls():

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import PluginError, did_you_mean
 from ..hookspecs import HOOK_API, SINGLE, RunHooks
-from ..text import first_line
+from ..text import summary
 from .facts import DatasetFacts, MetricFacts, PluginFacts, facts
 
 RUN_HOOKS = tuple(n for n in vars(RunHooks) if not n.startswith("_"))
@@ -150,7 +150,7 @@ def check_schema(name: str, cls: type) -> None:
         options.schema(cls)
     except Exception as error:
         raise PluginError(
-            f"the options of {name!r} ({cls.__name__}) cannot be validated: {first_line(error)}"
+            f"the options of {name!r} ({cls.__name__}) cannot be validated: {summary(error)}"
         ) from error
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FedbenchError
-from ..text import first_line
+from ..text import summary
 from . import specs
 from .figures import Figure, Panel
 from .specs import Spec
@@ -112,12 +112,12 @@ def _child(tasks: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     except subprocess.TimeoutExpired as error:
         out, why = error.stdout or b"", f"drawing took longer than {limit} s"
     except (OSError, ValueError) as error:
-        out, why = b"", f"the process that draws cannot be started: {first_line(error)}"
+        out, why = b"", f"the process that draws cannot be started: {summary(error)}"
     # A line that is not whole was being written when the process ended.
     answers = [json.loads(line) for line in out.splitlines(keepends=True) if line.endswith(b"\n")]
     for answer in answers:
         if "error" in answer:
-            answer["error"] = first_line(answer["error"])
+            answer["error"] = summary(answer["error"])
     return answers + [{"error": why}] * (len(tasks) - len(answers))
 
 
@@ -127,7 +127,7 @@ def _ended(status: int, said: bytes) -> str:
         name = signal.strsignal(-status) or f"signal {-status}"
         return f"the process that draws was ended ({name}), as a limit on memory may do"
     last = [line for line in said.decode(errors="replace").split("\n") if line.strip()][-1:]
-    return f"the process that draws ended: {first_line((last or [f'exit status {status}'])[0])}"
+    return f"the process that draws ended: {summary((last or [f'exit status {status}'])[0])}"
 
 
 def coloured(spec: Spec) -> Any:

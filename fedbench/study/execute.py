@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from ..device import cores
 from ..store.directory import RunDirectory
 from ..store.files import write_atomic
+from ..text import last_words
 from . import PARENT
 from .grid import Job
 from .reuse import set_aside
@@ -143,8 +144,7 @@ class _Execution:
             return {"done": 1}
         if self.stop.is_set():
             return {}
-        last = text.splitlines()[-1] if text else f"ended with status {status}"
-        directory.fail(job.config, last.removeprefix("Error: "), text)
+        directory.fail(job.config, last_words(text) or f"ended with status {status}", text)
         return {"done": 1, "failed": 1}
 
     def _run(self, job: Job, directory: RunDirectory) -> tuple[int, str]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from fedbench.store.directory import RunDirectory
@@ -253,13 +254,15 @@ def test_an_unexpected_error_is_one_line_too(fedbench, few, monkeypatch):
     from fedbench_baselines.sgd import Sgd
 
     def broken(self, round, rounds):
-        raise RuntimeError("first line\nsecond line")
+        torch.nn.Linear(2, 1).load_state_dict({"weight": torch.ones(1, 2), "scale": torch.ones(1)})
 
     monkeypatch.setattr(Sgd, "learning_rate", broken)
     done = fedbench("run", "fedavg", *few, "--quiet")
     assert done.exit_code == 1
     assert done.stderr == (
-        "Error: RuntimeError: first line (--debug shows the traceback) in round 1, client 0\n"
+        "Error: RuntimeError: Error(s) in loading state_dict for Linear: Missing key(s) in "
+        'state_dict: "bias". Unexpected key(s) in state_dict: "scale". (--debug shows the '
+        "traceback) in round 1, client 0\n"
     )
     # --debug lets it through, notes and all
     raised = fedbench("run", "fedavg", *few, "--quiet", "--debug").exception

@@ -15,7 +15,7 @@ import torch
 from fedbench import ClientContext, ConfigError, PluginError, Run, ServerUpdate, hookimpl
 from fedbench.engine.totals import canonical_round, count_failures
 from fedbench.errors import NonFiniteError
-from fedbench.failures import ClientFailed, ClientFailure, TooFewClients
+from fedbench.failures import ClientFailed, ClientFailure, TooFewClients, failure
 from fedbench.plugins.registry import Registry
 from fedbench.store.directory import RunDirectory
 from fedbench.store.files import json_ready
@@ -217,6 +217,18 @@ def test_a_round_of_an_earlier_version_has_no_failures_and_keeps_its_hash(
     del old["seconds"]
     assert canonical_round(run.history[0]) == json.dumps(old, sort_keys=True)
     assert run.result()["failures"] == {}
+
+
+def test_a_reason_is_one_line_of_at_most_300_characters_with_its_cause() -> None:
+    def reason(text: str) -> str:
+        return failure(1, 1, RuntimeError(text), lost=True).reason
+
+    assert reason("Error(s) in loading:\n\tMissing \x1b[1mkey\n") == (
+        r"RuntimeError: Error(s) in loading: Missing \x1b[1mkey"
+    )
+    shown = reason("x" * 400 + "\nthe cause")
+    assert len(shown) == 300
+    assert shown.endswith("the cause")
 
 
 def test_reasons_are_not_hashed_but_kinds_are(broken: Callable[..., Run]) -> None:

@@ -32,8 +32,8 @@ FLOORS = (
     ("contracts",),
     ("client_state", "failures", "pipeline"),
     ("types",),
-    ("ambient", "values", "device", "options", "random", "text", "watching"),
-    ("errors",),
+    ("ambient", "values", "device", "options", "random", "watching"),
+    ("errors", "text"),
 )
 """From the top down. Modules on one floor do not import each other; files of one wing may."""
 
