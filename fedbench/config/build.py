@@ -41,6 +41,7 @@ def build_plugins(registry: Registry, config: RunConfig, watch: Watch = UNWATCHE
 
     Raises:
         ConfigError: for an unknown plugin or an invalid option, or as `RunPlugins` says.
+        PluginError: as `RunPlugins` says.
     """
     return RunPlugins(
         [
@@ -48,6 +49,7 @@ def build_plugins(registry: Registry, config: RunConfig, watch: Watch = UNWATCHE
             for name, given in config.plugins.items()
         ],
         watch,
+        registry.implementing,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,11 +10,14 @@ import pluggy
 
 from ..errors import ConfigError, PluginError
 from ..hookspecs import AT_MOST_ONE, REQUIRED_ANY, SINGLE, RunHooks
+from ..text import summary
 from ..watching import UNWATCHED, Watch, Watched
 from .facts import PluginFacts, facts
-from .order import misplaced
 from .registry import GROUP
 from .rules import RUN_HOOKS, marked
+
+RUN_AT_ONCE = frozenset({"client_update", "aggregate"})
+"""Single hooks whose result is not iterated over: a base with a ``yield`` would do nothing."""
 
 
 class RunPlugins:
@@ -22,22 +26,32 @@ class RunPlugins:
     Args:
         plugins: (name, instance) in YAML order.
         watch: what observes every call of a hook.
+        offers: returns the names of the installed plugins that implement a hook, for messages.
 
     Raises:
+        PluginError: for an implementation that cannot be called.
         ConfigError: when a single hook has no base implementation or several, two plugins implement
             a hook that only one may, no plugin returns a loss, or a plugin that another one
             requires is missing, or `misplaced` finds one in the wrong place.
     """
 
-    def __init__(self, plugins: Sequence[tuple[str, object]], watch: Watch = UNWATCHED) -> None:
-        self.plugins = list(plugins)
+    def __init__(
+        self,
+        plugins: Sequence[tuple[str, object]],
+        watch: Watch = UNWATCHED,
+        offers: Callable[[str], Sequence[str]] = lambda hook: (),
+    ) -> None:
+        self.plugins, self._offers = list(plugins), offers
         registered = [(name, _watched(name, instance, watch)) for name, instance in self.plugins]
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(RunHooks)
         # pluggy calls the last registered plugin first, so registering them in reverse gives YAML
         # order and makes the first wrapper in YAML order the outermost.
         for name, instance in reversed(registered):
-            self._manager.register(instance, name=name)
+            try:
+                self._manager.register(instance, name=name)
+            except pluggy.PluginValidationError as error:
+                raise PluginError(summary(error)) from error
         self.hook = self._manager.hook
         self._check()
         everyone = {instance for _, instance in registered}
@@ -55,32 +69,59 @@ class RunPlugins:
         return {c.name for c in self._manager.get_hookcallers(instance) or []}
 
     def _check(self) -> None:
-        names = [name for name, _ in self.plugins]
         for hook in sorted(SINGLE):
-            impls = getattr(self.hook, hook).get_hookimpls()
-            bases = [i.plugin_name for i in impls if not i.wrapper]
-            if len(bases) != 1:
-                what = f"{len(bases)} plugins" if bases else "no plugin"
-                order = sorted(bases, key=names.index)
-                raise ConfigError(
-                    f"{what} implement{'' if bases else 's'} {hook!r}"
-                    f"{': ' + ', '.join(order) if bases else ''}; a run needs exactly one"
-                )
+            self._check_single(hook)
         for hook in sorted(AT_MOST_ONE):
-            users = [i.plugin_name for i in getattr(self.hook, hook).get_hookimpls()]
+            users = self._names(getattr(self.hook, hook).get_hookimpls())
             if len(users) > 1:
-                raise ConfigError(f"{' and '.join(users)} both implement {hook!r}; keep one")
+                raise ConfigError(
+                    f"{' and '.join(users)} both implement {hook!r}; {_leave_out(users)}"
+                )
         for hook in sorted(REQUIRED_ANY):
             if not getattr(self.hook, hook).get_hookimpls():
-                raise ConfigError(
-                    f"no plugin implements {hook!r}; `fedbench plugins` lists which ones do"
-                )
-        for name, instance in self.plugins:
+                raise ConfigError(f"no plugin implements {hook!r}; {self._add_one(hook)}")
+        self._check_required()
+
+    def _check_single(self, hook: str) -> None:
+        """Check that a single hook has one base implementation, and that its code would run."""
+        bases = [i for i in getattr(self.hook, hook).get_hookimpls() if not i.wrapper]
+        yielding = [i for i in bases if inspect.isgeneratorfunction(i.function)]
+        names = self._names(bases)
+        hint = "".join(
+            f"; {name!r} has a `yield`: if it is meant as a wrapper, mark it "
+            "@hookimpl(wrapper=True)"
+            for name in self._names(yielding)
+        )
+        if not bases:
+            raise ConfigError(
+                f"no plugin implements {hook!r}; a run needs exactly one: {self._add_one(hook)}"
+            )
+        if len(bases) > 1:
+            raise ConfigError(
+                f"{len(bases)} plugins implement {hook!r}: {', '.join(names)}; a run needs "
+                f"exactly one{hint or ': ' + _leave_out(names)}"
+            )
+        if yielding and hook in RUN_AT_ONCE:
+            raise ConfigError(f"the code of {hook!r} would not run{hint}")
+
+    def _names(self, implementations: Sequence[pluggy.HookImpl]) -> list[str]:
+        """Return the names of the plugins of some implementations, in YAML order."""
+        order = [name for name, _ in self.plugins]
+        return sorted((i.plugin_name for i in implementations), key=order.index)
+
+    def _add_one(self, hook: str) -> str:
+        """Return what to do when no plugin implements a hook."""
+        known = self._offers(hook)
+        these = f"one of {', '.join(known)}" if known else "a plugin that does"
+        return f"add {these} (`--with NAME`, or `NAME: {{}}` under `plugins` in YAML)"
+
+    def _check_required(self) -> None:
+        names = [name for name, _ in self.plugins]
+        for position, (name, instance) in enumerate(self.plugins):
             for needed in facts(PluginFacts, type(instance)).requires:
-                if needed not in names:
-                    raise ConfigError(f"plugin {name!r} needs {needed!r} in this run")
-        if wrong := misplaced([(name, type(instance)) for name, instance in self.plugins]):
-            raise ConfigError(wrong)
+                if needed not in names[:position]:
+                    where = "before it" if needed in names else "in this run"
+                    raise ConfigError(f"plugin {name!r} needs {needed!r} {where}")
 
     def calls(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
         """Return (plugin's name, function that calls it) in YAML order, for a hook of many plugins.
@@ -116,6 +157,12 @@ class RunPlugins:
                     )
                 joined[key] = (name, value)
         return joined
+
+
+def _leave_out(names: Sequence[str]) -> str:
+    """Return how to keep only one of some plugins."""
+    choices = " or ".join(f"`--without {name}`" for name in names)
+    return f"leave out all but one ({choices}, or delete its line in a full YAML file)"
 
 
 def _watched(name: str, plugin: object, watch: Watch) -> object:

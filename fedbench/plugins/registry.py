@@ -22,6 +22,7 @@ from .rules import (
     check_marker,
     check_name,
     check_schema,
+    check_unmarked,
     check_value,
     marked,
 )
@@ -92,6 +93,10 @@ class Registry:
             PluginError: when it breaks a rule; then nothing from it is registered.
         """
         check_api(module, api_required)
+        for hook in KINDS.values():
+            function = getattr(module, hook, None)
+            if not (inspect.isroutine(function) and hasattr(function, "fedbench_impl")):
+                check_unmarked("", hook, function)
         manager = pluggy.PluginManager(GROUP)
         manager.add_hookspecs(DiscoveryHooks)
         try:
@@ -118,6 +123,16 @@ class Registry:
     def all(self, kind: str) -> list[Entry]:
         """Return every entry of ``kind``, sorted by name, including all that share a name."""
         return [e for n in self.names(kind) for e in self.entries[kind, n]]
+
+    def implementing(self, hook: str) -> list[str]:
+        """Return the names of the plugins that implement a run hook other than by wrapping it."""
+        found = [
+            e
+            for e in self.all("plugin")
+            if hook in (methods := marked(e.value))
+            and not methods[hook].fedbench_impl.get("wrapper")
+        ]
+        return list(dict.fromkeys(e.name for e in found))
 
     def get(self, kind: str, name: str) -> Entry:
         """Return the entry of that kind and name.

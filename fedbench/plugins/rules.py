@@ -15,6 +15,9 @@ from .facts import DatasetFacts, MetricFacts, PluginFacts, facts
 
 RUN_HOOKS = tuple(n for n in vars(RunHooks) if not n.startswith("_"))
 
+YIELDING = frozenset({"personal_models"})
+"""Hooks that return an iterator, so that their functions may have a ``yield``."""
+
 RESERVED = frozenset(
     {"method", "recipe", "card", "origin", "seed", "rounds", "data", "model", "executor", "device"}
     | {"accuracy", "metrics", "inference", "plugins", "fedbench", "precision", "failures"}
@@ -192,34 +195,81 @@ def check_plugin_class(name: str, cls: object) -> None:
     assert isinstance(cls, type)
     who = f"plugin {name!r}"
     methods = marked(cls)
+    for hook in RUN_HOOKS:
+        if hook not in methods:
+            check_unmarked(f"{who}: ", hook, inspect.getattr_static(cls, hook, None))
     for hook, function in methods.items():
-        if not inspect.isfunction(function):
-            raise PluginError(f"{who}: {hook} must be a plain method, without a decorator on it")
-        given = check_marker(who, hook, function)
-        if hook not in RUN_HOOKS:
-            near = did_you_mean(hook, RUN_HOOKS)
-            raise PluginError(f"{who} implements unknown hook {hook!r}{near}")
-        if given.get("wrapper") and hook not in SINGLE:
-            raise PluginError(
-                f"{who} wraps {hook!r}; only {', '.join(sorted(SINGLE))} can be wrapped"
-            )
-        known = set(inspect.signature(getattr(RunHooks, hook)).parameters) - {"self"}
-        for parameter in list(inspect.signature(function).parameters.values())[1:]:
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise PluginError(f"{who}: {hook} takes {parameter}; name the arguments it needs")
-            if parameter.default is not parameter.empty:
-                raise PluginError(
-                    f"{who}: argument {parameter.name!r} of {hook} has a default; "
-                    "hooks never pass such an argument, so remove the default"
-                )
-            if parameter.name not in known:
-                raise PluginError(
-                    f"{who}: {hook} has no argument {parameter.name!r}"
-                    f"{did_you_mean(parameter.name, known)}"
-                )
+        _check_hook(who, hook, function)
     if not methods:
         raise PluginError(f"{who} implements no hook; mark methods with @hookimpl")
     facts(PluginFacts, cls, who)
+
+
+def check_unmarked(who: str, hook: str, value: object) -> None:
+    """Check what has the name of a hook without being one: a value, such as an option, may.
+
+    Raises:
+        PluginError: for code that its author must have meant as the hook, but nobody would call.
+    """
+    if isinstance(value, type):
+        return
+    if inspect.isfunction(value) or inspect.ismethod(value):
+        raise PluginError(
+            f"{who}{hook} has the name of a hook but is not marked, so it would never be called; "
+            "add @hookimpl or rename it"
+        )
+    if inspect.isroutine(value) or callable(value) or isinstance(value, property):
+        raise PluginError(
+            f"{who}{hook} has the name of a hook but is a {type(value).__name__}; make it a plain "
+            "function with @hookimpl or rename it"
+        )
+
+
+def _check_hook(who: str, hook: str, function: Any) -> None:
+    """Check one marked method of a run plugin's class."""
+    if not inspect.isfunction(function):
+        raise PluginError(f"{who}: {hook} must be a plain method, without a decorator on it")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise PluginError(f"{who}: {hook} must not be async, because nobody would await it")
+    given = check_marker(who, hook, function)
+    if hook not in RUN_HOOKS:
+        near = did_you_mean(hook, RUN_HOOKS)
+        raise PluginError(f"{who} implements unknown hook {hook!r}{near}")
+    if given.get("wrapper") and hook not in SINGLE:
+        raise PluginError(f"{who} wraps {hook!r}; only {', '.join(sorted(SINGLE))} can be wrapped")
+    _check_yield(who, hook, function, bool(given.get("wrapper")))
+    known = set(inspect.signature(getattr(RunHooks, hook)).parameters) - {"self"}
+    for parameter in list(inspect.signature(function).parameters.values())[1:]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise PluginError(f"{who}: {hook} takes {parameter}; name the arguments it needs")
+        if parameter.default is not parameter.empty:
+            raise PluginError(
+                f"{who}: argument {parameter.name!r} of {hook} has a default; "
+                "hooks never pass such an argument, so remove the default"
+            )
+        if parameter.name not in known:
+            raise PluginError(
+                f"{who}: {hook} has no argument {parameter.name!r}"
+                f"{did_you_mean(parameter.name, known)}"
+            )
+
+
+def _check_yield(who: str, hook: str, function: Any, wrapper: bool) -> None:
+    """Check that a wrapper has a ``yield``, and that code which would never run has none.
+
+    What a single hook without ``wrapper=True`` does with its ``yield`` is for the run to say, which
+    knows the other implementation.
+    """
+    if wrapper and not inspect.isgeneratorfunction(function):
+        raise PluginError(
+            f"{who}: {hook} has wrapper=True but no `yield`; write `result = yield` where the "
+            "wrapped implementation runs and return the result, or leave wrapper=True out"
+        )
+    if hook not in SINGLE and hook not in YIELDING and inspect.isgeneratorfunction(function):
+        raise PluginError(
+            f"{who}: {hook} has a `yield`, so its code would not run when it is called; only "
+            f"wrappers of {', '.join(sorted(SINGLE))} may have one"
+        )
 
 
 def _called(cls: object) -> str:

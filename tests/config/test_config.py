@@ -317,7 +317,9 @@ def test_without_a_plugin_that_is_not_there(installed):
 
 
 def test_without_the_only_aggregator(installed):
-    text = "^no plugin implements 'aggregate'; a run needs exactly one$"
+    text = (
+        "^no plugin implements 'aggregate'; a run needs exactly one: add one of fedavg, personal "
+    )
     with pytest.raises(ConfigError, match=text):
         resolve(installed, "fedavg", without=["fedavg"])
 

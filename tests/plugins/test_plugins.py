@@ -8,16 +8,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial, partialmethod
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 import torch
+from fedbench_baselines.fedprox import FedProx
 
+from fedbench.config.resolve import resolve
+from fedbench.config.yamlfile import Document
 from fedbench.errors import ConfigError, PluginError
 from fedbench.hookspecs import DiscoveryHooks, RunHooks, hookimpl
 from fedbench.plugins.hooks import RunPlugins
 from fedbench.types import Recipe, ServerUpdate
+from fedbench.watching import UNWATCHED, Watch
 
 
 def exactly(text: str) -> str:
@@ -26,6 +31,12 @@ def exactly(text: str) -> str:
 
 
 # --- one class at a time -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Observer:
+    @hookimpl
+    def round_end(self, result): ...
 
 
 @dataclass(eq=False)
@@ -127,6 +138,75 @@ class NoHook:
     def round_end(self, result): ...
 
 
+class Unmarked(FedProx):
+    """Overrides a hook, and so switches it off."""
+
+    def local_loss(self, ctx, batch, output): ...
+
+
+@dataclass(frozen=True, eq=False)
+class UnmarkedWrapper(Observer):
+    def client_update(self, ctx):
+        return (yield)
+
+
+class Mixin:
+    def transform(self, inputs): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Inherits(Mixin, Observer):
+    """Gets a method from elsewhere."""
+
+
+@dataclass(frozen=True, eq=False)
+class UnmarkedStatic(Observer):
+    @staticmethod
+    def aggregate(results): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Property(Observer):
+    @property
+    def partition(self): ...
+
+
+@dataclass(frozen=True, eq=False)
+class Partial(Observer):
+    broadcast = partialmethod(Observer.round_end, None)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class NamedLikeHooks(Observer):
+    """An option, an inner class, or nothing at all may have the name of a hook."""
+
+    partition: str = "even"
+    aggregate: ClassVar[str] = "mean"
+    local_loss = None
+
+    class transform: ...
+
+
+@dataclass(frozen=True, eq=False)
+class NoYield:
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx):
+        return True
+
+
+@dataclass(frozen=True, eq=False)
+class Yields:
+    @hookimpl
+    def after_backward(self, ctx):
+        yield
+
+
+@dataclass(frozen=True, eq=False)
+class Async:
+    @hookimpl
+    async def round_end(self, result): ...
+
+
 @dataclass(frozen=True, eq=False)
 class NoMethod:
     """Has options only."""
@@ -144,6 +224,13 @@ class Unresolved:
     def build(self, input_shape, num_classes): ...
 
 
+UNMARKED = (
+    "has the name of a hook but is not marked, so it would never be called; add @hookimpl or "
+    "rename it"
+)
+NOT_PLAIN = (
+    "has the name of a hook but is a {}; make it a plain function with @hookimpl or rename it"
+)
 OPTIONS_ONLY = (
     "must be @dataclass(frozen=True, eq=False): plugins hold options only; what lasts between "
     "rounds belongs in the server's or client's state"
@@ -182,7 +269,27 @@ OPTIONS_ONLY = (
             "select_clients can be wrapped",
         ),
         (OldWrapper, "plugin 'x': client_update uses hookwrapper; use wrapper=True"),
-        (NoHook, "plugin 'x' implements no hook; mark methods with @hookimpl"),
+        (NoHook, f"plugin 'x': round_end {UNMARKED}"),
+        (Unmarked, f"plugin 'x': local_loss {UNMARKED}"),
+        (UnmarkedWrapper, f"plugin 'x': client_update {UNMARKED}"),
+        (Inherits, f"plugin 'x': transform {UNMARKED}"),
+        (UnmarkedStatic, f"plugin 'x': aggregate {NOT_PLAIN.format('staticmethod')}"),
+        (Property, f"plugin 'x': partition {NOT_PLAIN.format('property')}"),
+        (Partial, f"plugin 'x': broadcast {NOT_PLAIN.format('partialmethod')}"),
+        (NoMethod, "plugin 'x' implements no hook; mark methods with @hookimpl"),
+        (
+            NoYield,
+            "plugin 'x': client_update has wrapper=True but no `yield`; write `result = yield` "
+            "where the wrapped implementation runs and return the result, or leave wrapper=True "
+            "out",
+        ),
+        (
+            Yields,
+            "plugin 'x': after_backward has a `yield`, so its code would not run when it is "
+            "called; only wrappers of aggregate, client_update, partition, select_clients may "
+            "have one",
+        ),
+        (Async, "plugin 'x': round_end must not be async, because nobody would await it"),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
@@ -191,6 +298,27 @@ def test_a_class_that_breaks_a_rule_is_refused_when_it_registers(registry, add, 
     with pytest.raises(PluginError, match=exactly(text)):
         add(x=cls)
     assert registry.names("plugin") == before
+
+
+def test_what_is_no_code_may_have_the_name_of_a_hook(registry, add):
+    add(x=NamedLikeHooks)
+    assert registry.get("plugin", "x").hooks == ["round_end"]
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (lambda: {"x": Observer}, UNMARKED),
+        (partial(dict, x=Observer), NOT_PLAIN.format("partial")),
+        (hookimpl(partial(dict, x=Observer)), NOT_PLAIN.format("partial")),
+    ],
+    ids=["function", "callable", "marked callable"],
+)
+def test_a_function_that_nobody_would_call_at_discovery(registry, function, text):
+    module = SimpleNamespace(register_plugins=function)
+    with pytest.raises(PluginError, match=exactly(f"register_plugins {text}")):
+        registry.add(module, "other")
+    registry.add(SimpleNamespace(register_plugins={"x": Observer}), "data under that name")
 
 
 @pytest.mark.parametrize("name", ["seed", "rounds", "plugins", "accuracy"])
@@ -339,12 +467,6 @@ def test_every_hook_is_documented():
 
 
 @dataclass(frozen=True, eq=False)
-class Observer:
-    @hookimpl
-    def round_end(self, result): ...
-
-
-@dataclass(frozen=True, eq=False)
 class Base:
     """The minimum that a run needs."""
 
@@ -401,35 +523,97 @@ class Personal:
     def personal_models(self): ...
 
 
+NOBODY = "a plugin that does"
+ADD = "add {} (`--with NAME`, or `NAME: {{}}` under `plugins` in YAML)"
+
+
 def test_no_base_implementation_of_a_single_hook():
-    text = "no plugin implements 'aggregate'; a run needs exactly one"
+    text = f"no plugin implements 'aggregate'; a run needs exactly one: {ADD.format(NOBODY)}"
     with pytest.raises(ConfigError, match=exactly(text)):
         RunPlugins([("rest", NoAggregator())])
 
 
+def test_the_installed_plugins_that_would_do_are_named(registry, add, tiny_config):
+    add(tag=Tag)  # a wrapper would not
+    for hook, without, known in (
+        ("aggregate", "fedavg", ["fedavg", "personal"]),
+        ("select_clients", "uniform", ["uniform"]),
+        ("local_loss", "cross_entropy", registry.implementing("local_loss")),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            tiny_config(registry, without=[without])
+        assert f"no plugin implements {hook!r}; " in str(caught.value)
+        assert str(caught.value).endswith(ADD.format(f"one of {', '.join(known)}"))
+    assert {"cross_entropy", "fedprox", "moon"} <= set(known)
+
+
 def test_two_base_implementations_are_named_in_yaml_order():
-    text = "2 plugins implement 'aggregate': base, again; a run needs exactly one"
+    text = (
+        "2 plugins implement 'aggregate': base, again; a run needs exactly one: leave out all but "
+        "one (`--without base` or `--without again`, or delete its line in a full YAML file)"
+    )
     with pytest.raises(ConfigError, match=exactly(text)):
         RunPlugins([("base", Base()), ("again", Aggregator())])
 
 
 def test_a_wrapper_is_not_a_base_implementation():
-    text = "no plugin implements 'aggregate'; a run needs exactly one"
+    text = f"no plugin implements 'aggregate'; a run needs exactly one: {ADD.format(NOBODY)}"
     with pytest.raises(ConfigError, match=exactly(text)):
         RunPlugins([("rest", NoAggregator()), ("wrap", Tag())])
 
 
-def test_a_run_needs_a_loss(registry, tiny_config):
-    text = "no plugin implements 'local_loss'; `fedbench plugins` lists which ones do"
+@dataclass(frozen=True, eq=False)
+class Broken:
+    """Was meant to wrap."""
+
+    @hookimpl
+    def client_update(self, ctx):
+        trained = yield
+        return trained
+
+
+@dataclass(frozen=True, eq=False)
+class NoTrainer(Base):
+    client_update = None
+
+
+YIELD = "'broken' has a `yield`: if it is meant as a wrapper, mark it @hookimpl(wrapper=True)"
+
+
+def test_a_second_implementation_that_was_meant_as_a_wrapper():
+    text = f"2 plugins implement 'client_update': base, broken; a run needs exactly one; {YIELD}"
     with pytest.raises(ConfigError, match=exactly(text)):
-        tiny_config(registry, without=["cross_entropy"])
+        RunPlugins([("base", Base()), ("broken", Broken())])
+
+
+@pytest.mark.parametrize("watch", [UNWATCHED, Watch()], ids=["", "watched"])
+def test_an_only_implementation_whose_code_would_not_run(watch):
+    text = f"the code of 'client_update' would not run; {YIELD}"
+    with pytest.raises(ConfigError, match=exactly(text)):
+        RunPlugins([("rest", NoTrainer()), ("broken", Broken())], watch)
+
+
+def test_what_leaves_out_one_of_two_works(add, registry, tiny_config):
+    add(again=Aggregator)
+    with pytest.raises(ConfigError, match="2 plugins implement 'aggregate': fedavg, again") as why:
+        tiny_config(registry, extra={"again": {}})
+    assert "`--without fedavg`" in str(why.value)
+    config = tiny_config(registry, extra={"again": {}}, without=["fedavg"])
+    full = config.to_dict()
+    full["plugins"]["fedavg"] = {}
+    with pytest.raises(ConfigError, match="2 plugins implement 'aggregate'"):
+        resolve(registry, file=Document(full, "mine.yaml"))
+    del full["plugins"]["fedavg"]
+    assert resolve(registry, file=Document(full, "mine.yaml")).plugins == config.plugins
 
 
 def test_only_one_plugin_provides_personal_models():
-    text = "one and two both implement 'personal_models'; keep one"
-    with pytest.raises(ConfigError) as caught:
+    text = (
+        "one and two both implement 'personal_models'; leave out all but one (`--without one` or "
+        "`--without two`, or delete its line in a full YAML file)"
+    )
+    with pytest.raises(ConfigError, match=exactly(text)):
         RunPlugins([("base", Base()), ("one", Personal()), ("two", Personal())])
-    assert sorted(str(caught.value).split()) == sorted(text.split())
 
 
 def test_a_required_plugin_that_is_missing():
