@@ -104,6 +104,12 @@ def test_rates_that_add_up_to_more_than_one_are_refused(faulty: Callable[..., Ru
         faulty(drop=0.6, nan=0.5)
 
 
+def test_rates_that_add_up_to_one_are_taken_whatever_their_binary_fractions() -> None:
+    rates = [0.79, 0.07, 0.04, 0.1]
+    assert rates[0] + rates[1] + rates[2] + rates[3] > 1
+    assert Faults(*rates).nan == 0
+
+
 def test_another_seed_draws_other_faults(faulty: Callable[..., Run]) -> None:
     def lost(seed: int) -> list[list[int]]:
         run = faulty(seed=seed, drop=0.4)
