@@ -211,12 +211,11 @@ class RayWorkers:
 
     def _connect(self, options: Ray) -> None:
         quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-        if options.address:
+        if address := options.address:
             try:
-                self._ray.init(address=options.address, **quiet)
+                self._ray.init(address=address, **quiet)
             except (ConnectionError, RuntimeError, ValueError) as error:
-                where = f"executor.address {options.address!r}"
-                raise ConfigError(f"{where}: {summary(error)}") from error
+                raise ConfigError(f"executor.address {address!r}: {summary(error)}") from error
             return
         # This run's own folder and cluster, which other runs on the machine never see. The folder
         # holds sockets, whose paths can have at most 107 characters.
