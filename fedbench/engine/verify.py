@@ -131,14 +131,19 @@ class Kept:
                         return Verdict(result.round, text, tuple(notes), start)
                 if result.round == last:
                     break
-        if self.result and last == self.config.rounds:
-            then, now = self.result.to_dict(), job.result()
-            for key in REPEATED:
-                if then[key] is not None and then[key] != now[key]:
-                    where = f"{self.directory.result_file.name}, {key}"
-                    text = f"{where}: {_show(then[key], now[key])}"
-                    return Verdict(last, text, tuple(notes), start)
-        return Verdict(last, None, tuple(notes), start)
+        text = self._changed_result(job) if last == self.config.rounds else None
+        return Verdict(last, text, tuple(notes), start)
+
+    def _changed_result(self, job: Run) -> str | None:
+        """Return how the kept ``result.json`` differs from the second run's result."""
+        if not self.result:
+            return None
+        then, now = self.result.to_dict(), job.result()
+        for key in REPEATED:
+            if then[key] is not None and then[key] != now[key]:
+                where = f"{self.directory.result_file.name}, {key}"
+                return f"{where}: {_show(then[key], now[key])}"
+        return None
 
     def _changed_data(self, job: Run) -> Iterator[str]:
         """Yield changes of data and partition, which explain any later difference."""
