@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from ..config.layers import CHOICES
 from ..config.resolve import resolve
@@ -33,7 +32,8 @@ from ..plugins.registry import Registry
 from ..runtime import Runtime
 from ..store.environment import versions
 from ..text import summary
-from ..types import ClientJob, ClientResult, Dataset, Examples, Payload, Value, flatten, unflatten
+from ..types import ClientJob, ClientResult, Payload, Value, flatten, unflatten
+from .packing import Packed, pack, pack_data, unpack, unpack_data
 from .pool import ATTEMPTS, WorkerDied
 
 if TYPE_CHECKING:
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
 
 PATIENCE = 300.0
 """How many seconds to wait while no worker runs and no node has room for one."""
-
-Packed = Mapping[str, tuple[str, list[int], Any]]
-"""Tensors as Ray moves them without a copy: name -> dtype, shape, bytes as a numpy array."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,46 +84,6 @@ def _import_ray() -> Any:
     return ray
 
 
-def _pack(flat: Mapping[str, Tensor]) -> Packed:
-    packed = {}
-    for name, tensor in flat.items():
-        raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-        packed[name] = (str(tensor.dtype).removeprefix("torch."), list(tensor.shape), raw)
-    return packed
-
-
-def _unpack(packed: Packed, copy: bool) -> dict[str, Tensor]:
-    """Return the tensors; without ``copy`` they are in the object store and must only be read."""
-    flat = {}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
-        for name, (kind, shape, raw) in packed.items():
-            dtype = getattr(torch, kind)
-            if not raw.size:
-                flat[name] = torch.empty(shape, dtype=dtype)
-                continue
-            flat[name] = torch.from_numpy(raw.copy() if copy else raw).view(dtype).reshape(shape)
-    return flat
-
-
-def _pack_data(data: Dataset, parts: Sequence[Tensor]) -> tuple[Any, ...]:
-    flat = {f"train {name}": tensor for name, tensor in vars(data.train).items()}
-    flat |= {f"test {name}": tensor for name, tensor in vars(data.test).items()}
-    flat["parts"] = torch.cat(list(parts))
-    sizes = [len(part) for part in parts]
-    return data.classes, data.domains, sizes, _pack(flat)
-
-
-def _unpack_data(packed: tuple[Any, ...]) -> tuple[Dataset, list[Tensor]]:
-    classes, domains, sizes, tensors = packed
-    flat = _unpack(tensors, copy=False)
-    train, test = (
-        Examples(**{name: flat[f"{kind} {name}"] for name in ("inputs", "labels", "domains")})
-        for kind in ("train", "test")
-    )
-    return Dataset(classes, domains, train, test), list(flat["parts"].split(sizes))
-
-
 class Worker:
     """A worker's process on its node; Ray turns this class into an actor."""
 
@@ -160,17 +117,17 @@ class Worker:
             )
         # Ray shows a process only the GPU that it may use, and always as number 0.
         resolved = replace(resolved, device=resolved.device.split(":")[0])
-        self._runtime = Runtime(resolved, registry, Path(), _unpack_data(data))
+        self._runtime = Runtime(resolved, registry, Path(), unpack_data(data))
         return _computes(resolved)
 
     def turn(self, number: int, client: int, state: Packed, payload: Packed) -> Any:
         """Run one client; return the answer, and separately its uploads' and state's tensors."""
-        job = ClientJob(number, client, unflatten(_unpack(state, copy=True)))
-        answer = self._runtime.run_client(job, unflatten(_unpack(payload, copy=False)))
+        job = ClientJob(number, client, unflatten(unpack(state, copy=True)))
+        answer = self._runtime.run_client(job, unflatten(unpack(payload, copy=False)))
         if not isinstance(answer, ClientResult):
             return answer, {}, {}
         light = replace(answer, uploads=Payload({}, ""), state={})
-        return light, _pack(flatten(answer.uploads)), _pack(flatten(answer.state))
+        return light, pack(flatten(answer.uploads)), pack(flatten(answer.state))
 
 
 def _computes(config: RunConfig) -> str:
@@ -265,7 +222,7 @@ class RayWorkers:
             config.hash,
             versions(),
             self._ray.cloudpickle.dumps(entries),
-            self._ray.put(_pack_data(runtime.data, runtime.parts)),
+            self._ray.put(pack_data(runtime.data, runtime.parts)),
         )
 
     def _new_worker(self) -> Any:
@@ -283,7 +240,7 @@ class RayWorkers:
 
         Within a window of the next clients, those with more examples start first.
         """
-        shared = self._ray.put(_pack(flatten(payload)))
+        shared = self._ray.put(pack(flatten(payload)))
         sizes = {job.client: len(self._runtime.parts[job.client]) for job in jobs}
         waiting = sorted(jobs, key=lambda job: job.client)
         order = [job.client for job in waiting]
@@ -296,7 +253,7 @@ class RayWorkers:
                 job = max(near, key=lambda j: sizes[j.client])
                 waiting.remove(job)
                 worker = self._idle.pop()
-                state = _pack(flatten(job.state))
+                state = pack(flatten(job.state))
                 answer = worker.turn.remote(job.round, job.client, state, shared)
                 self._busy[answer] = worker, job
             self._collect(ready, waiting, attempts)
@@ -396,5 +353,5 @@ def _answer(light: Any, uploads: Packed, state: Packed) -> Any:
     """Reassemble an answer of `Worker.turn`, in memory of its own."""
     if not isinstance(light, ClientResult):
         return light
-    sent = Payload(unflatten(_unpack(uploads, copy=True)), f"the uploads of client {light.client}")
-    return replace(light, uploads=sent, state=unflatten(_unpack(state, copy=True)))
+    sent = Payload(unflatten(unpack(uploads, copy=True)), f"the uploads of client {light.client}")
+    return replace(light, uploads=sent, state=unflatten(unpack(state, copy=True)))

@@ -25,6 +25,7 @@ import torch
 
 from fedbench import ClientContext, ConfigError, PerClass, Run, hookimpl
 from fedbench.executors import ray as executor
+from fedbench.executors.packing import pack, unpack
 from fedbench.executors.pool import WorkerDied
 from fedbench.executors.ray import RayWorkers, Worker
 from fedbench.executors.ray_guard import belongs
@@ -498,7 +499,7 @@ def test_packed_tensors_come_back_as_they_were() -> None:
         "p": PerClass(torch.tensor([1]), torch.ones(1, 2), torch.tensor([4])),
     }
     for copy in (True, False):
-        flat = executor._unpack(executor._pack(flatten(values)), copy)
+        flat = unpack(pack(flatten(values)), copy)
         assert list(unflatten(flat)) == list(values)
         for name, tensor in flatten(values).items():
             assert torch.equal(flat[name], tensor)

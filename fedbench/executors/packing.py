@@ -1,0 +1,58 @@
+"""Tensors, data and partition as Ray moves them through its object store: arrays of bytes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..types import Dataset, Examples
+
+Packed = Mapping[str, tuple[str, list[int], Any]]
+"""Tensors as Ray moves them without a copy: name -> dtype, shape, bytes as a numpy array."""
+
+
+def pack(flat: Mapping[str, Tensor]) -> Packed:
+    """Return tensors as arrays that share their memory."""
+    packed = {}
+    for name, tensor in flat.items():
+        raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+        packed[name] = (str(tensor.dtype).removeprefix("torch."), list(tensor.shape), raw)
+    return packed
+
+
+def unpack(packed: Packed, copy: bool) -> dict[str, Tensor]:
+    """Return the tensors; without ``copy`` they are in the object store and must only be read."""
+    flat = {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        for name, (kind, shape, raw) in packed.items():
+            dtype = getattr(torch, kind)
+            if not raw.size:
+                flat[name] = torch.empty(shape, dtype=dtype)
+                continue
+            flat[name] = torch.from_numpy(raw.copy() if copy else raw).view(dtype).reshape(shape)
+    return flat
+
+
+def pack_data(data: Dataset, parts: Sequence[Tensor]) -> tuple[Any, ...]:
+    """Return a data set and its partition, packed; see `unpack_data`."""
+    flat = {f"train {name}": tensor for name, tensor in vars(data.train).items()}
+    flat |= {f"test {name}": tensor for name, tensor in vars(data.test).items()}
+    flat["parts"] = torch.cat(list(parts))
+    sizes = [len(part) for part in parts]
+    return data.classes, data.domains, sizes, pack(flat)
+
+
+def unpack_data(packed: tuple[Any, ...]) -> tuple[Dataset, list[Tensor]]:
+    """Return the data set and the partition that `pack_data` packed, to be read only."""
+    classes, domains, sizes, tensors = packed
+    flat = unpack(tensors, copy=False)
+    train, test = (
+        Examples(**{name: flat[f"{kind} {name}"] for name in ("inputs", "labels", "domains")})
+        for kind in ("train", "test")
+    )
+    return Dataset(classes, domains, train, test), list(flat["parts"].split(sizes))
