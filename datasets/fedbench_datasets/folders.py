@@ -14,6 +14,9 @@ Item = tuple[str, int]
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """How the names of images end, in upper or lower case; the list is torchvision's."""
 
+MORE_EXTENSIONS = (*EXTENSIONS, ".avif", ".gif", ".jfif", ".jp2", ".jpe", ".pnm", ".tga")
+"""Names of images in your own folders, for which no published order needs to be kept."""
+
 SYSTEM = frozenset(
     (
         *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "lost+found"),
@@ -39,9 +42,9 @@ def ignored(name: str) -> bool:
     return name.startswith(".") or is_system(name)
 
 
-def is_image(name: str) -> bool:
+def is_image(name: str, extensions: tuple[str, ...] = EXTENSIONS) -> bool:
     """Return whether a file is an image by its name."""
-    return name.lower().endswith(EXTENSIONS)
+    return name.lower().endswith(extensions)
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -110,53 +113,58 @@ def folder_items(folder: Path, classes: Sequence[str]) -> list[Item]:
     return items
 
 
-def located(path: Path) -> Path:
-    """Return ``path``, or the one path that differs from it only in case, spaces, ``-`` and ``_``.
+def located(base: Path, name: str) -> Path:
+    """Return the file or folder ``name`` below ``base``, even if it is written a bit otherwise.
 
-    If there is none, ``path`` is returned as it is.
+    Of each part of the name, the case, spaces, ``-`` and ``_`` may differ; the exact name comes
+    first. If there is none, the path that ``name`` says is returned.
 
     Raises:
         ReadError: when several differ from it only in that.
     """
-    if path.exists() or path.parent == path:
-        return path
-    parent = located(path.parent)
-    names = os.listdir(parent) if parent.is_dir() else []
-    near = sorted(name for name in names if _plain(name) == _plain(path.name))
-    if len(near) > 1:
-        raise ReadError(f"{path}: no such file or folder, and {' and '.join(near)} could be meant")
-    return parent / near[0] if near else path
+    path = base
+    for part in Path(name).parts:
+        if not (path / part).exists():
+            others = os.listdir(path) if path.is_dir() else []
+            near = sorted(other for other in others if _plain(other) == _plain(part))
+            if len(near) > 1:
+                raise ReadError(
+                    f"{path / part}: not found, and {' and '.join(near)} could be meant"
+                )
+            part = near[0] if near else part
+        path = path / part
+    return path
 
 
 def _plain(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "").replace(" ", "")
 
 
-def find(folders: Sequence[Path], *names: str) -> Path:
-    """Return the first file that exists: any of ``names`` in the first folder, then the next.
+def find(places: Sequence[Path], *names: str) -> Path:
+    """Return the first file: any of ``names`` below the first place, then the next; see `located`.
 
     Raises:
         ReadError: when there is none.
     """
-    for folder in folders:
+    for place in places:
         for name in names:
-            path = located(folder / name)
+            path = located(place, name)
             if path.is_file():
                 return path
-    raise ReadError(f"{folders[0] / names[0]}: no such file")
+    raise ReadError(f"{places[0] / names[0]}: no such file")
 
 
-def find_folder(candidates: Sequence[Path]) -> Path:
-    """Return the first folder that exists.
+def find_folder(base: Path, *names: str) -> Path:
+    """Return the first of ``names`` that is a folder below ``base``; see `located`.
 
     Raises:
         ReadError: when there is none.
     """
-    for wanted in candidates:
-        path = located(wanted)
+    for name in names:
+        path = located(base, name)
         if path.is_dir():
             return path
-    raise ReadError(f"{candidates[0]}: no such folder")
+    raise ReadError(f"{base / names[0]}: no such folder")
 
 
 def holding(base: Path, names: Sequence[str]) -> Path | None:
@@ -167,7 +175,7 @@ def holding(base: Path, names: Sequence[str]) -> Path | None:
     """
     level = [base]
     for _ in range(DEEPEST + 1):
-        found = [f for f in level if f.is_dir() and all(located(f / n).exists() for n in names)]
+        found = [f for f in level if f.is_dir() and all(located(f, n).exists() for n in names)]
         if len(found) > 1:
             both = " and ".join(str(folder) for folder in found[:2])
             raise ReadError(f"{both} both hold {', '.join(names)}; keep one of them")

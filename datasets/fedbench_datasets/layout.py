@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .caching import ReadError
-from .folders import class_folders, files_below, ignored, is_image, subfolders, unwrapped
+from .folders import (
+    MORE_EXTENSIONS,
+    class_folders,
+    files_below,
+    ignored,
+    is_image,
+    subfolders,
+    unwrapped,
+)
 from .listing import Entry
 from .names import check_spellings, split_of
 
@@ -103,7 +111,7 @@ def _images(folder: Path, split: str, domain: str, left_out: list[str]) -> list[
             left_out.append(path)
             continue
         for file in files_below(Path(path)):
-            if is_image(file):
+            if is_image(file, MORE_EXTENSIONS):
                 entries.append(Entry(file, name, split, domain))
             else:
                 left_out.append(file)

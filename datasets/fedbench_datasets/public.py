@@ -85,8 +85,9 @@ class Mnist(Public):
     rgb: Annotated[bool, Field(description="three equal channels instead of one")] = False
 
     def _open(self, root: Path) -> Source:
-        base = root / self.name
-        files = idx_files([base, base / "raw", base / self.inner / "raw"])
+        base = self._base(root)
+        places = ("", "raw", f"{self.inner}/raw")
+        files = idx_files([folders.located(base, place) for place in places])
 
         def decode(out: Writer) -> tuple[Sequence[str], Sequence[str]]:
             for split, (images, labels) in files.items():
@@ -167,8 +168,8 @@ class Cifar10(Public):
     labels: ClassVar[str] = "labels"
 
     def _open(self, root: Path) -> Source:
-        base = root / self.name
-        folder = base / self.inner
+        base = self._base(root)
+        folder = folders.located(base, self.inner)
         if folder.is_dir():
             files, where = [folders.find([folder], name) for name in self.checksums], folder
         else:

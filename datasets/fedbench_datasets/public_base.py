@@ -14,7 +14,7 @@ from fedbench.errors import ConfigError
 from fedbench.store.files import default_data_root
 from fedbench.types import Dataset
 
-from . import caching, fetching
+from . import caching, fetching, folders
 from .caching import ReadError, Source
 from .fetching import Download, Report
 
@@ -43,6 +43,10 @@ class Public:
     by_hand: ClassVar[str] = ""
     """For files that may not or cannot be downloaded directly: where they are and where to put
     them; ``{folder}`` stands for the data set's folder."""
+
+    def _base(self, root: Path) -> Path:
+        """Return the data set's folder below ``root``."""
+        return folders.located(root, self.name)
 
     def _open(self, root: Path) -> Source:
         """Find the files below ``root``; return them with the function that decodes them.

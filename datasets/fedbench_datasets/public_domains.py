@@ -70,16 +70,18 @@ class DigitsFull(Public):
     )
 
     def _open(self, root: Path) -> Source:
-        base = root / self.name
-        places = [base / "MNIST", base / "MNIST" / "raw", base, root / "mnist"]
-        mnist = idx_files([*places, root / "mnist" / "raw", root / "mnist" / "MNIST" / "raw"])
-        usps = [folders.find([base / "USPS", base], name) for name in ("usps.bz2", "usps.t.bz2")]
+        base = self._base(root)
+        places = [folders.located(base, place) for place in ("MNIST", "MNIST/raw", "")]
+        other = folders.located(root, "mnist")
+        places += [folders.located(other, place) for place in ("", "raw", "MNIST/raw")]
+        mnist = idx_files(places)
+        usps = [folders.find([base], f"USPS/{n}", n) for n in ("usps.bz2", "usps.t.bz2")]
         svhn = {
-            split: folders.find([base / "SVHN", base], f"{split}_32x32.mat")
+            split: folders.find([base], f"SVHN/{split}_32x32.mat", f"{split}_32x32.mat")
             for split in ("train", "test")
         }
         syn = {
-            split: folders.find_folder([syn / name for syn in _syn_places(base) for name in names])
+            split: folders.find_folder(base, *(f"{p}/{name}" for p in SYN for name in names))
             for split, names in SYN_FOLDERS.items()
         }
         items = {
@@ -103,11 +105,8 @@ class DigitsFull(Public):
         return Source(base, [*files, *images], decode)
 
 
+SYN = ("SYN", "synthetic_digits", "SYN/synthetic_digits")
 SYN_FOLDERS = {"train": ("train", "imgs_train"), "test": ("test", "val", "imgs_valid")}
-
-
-def _syn_places(base: Path) -> list[Path]:
-    return [base / "SYN", base / "synthetic_digits", base / "SYN" / "synthetic_digits"]
 
 
 def checked_digits(folder: Path) -> list[str]:
@@ -132,11 +131,12 @@ class FolderDomains(Public):
     resolution: Resolution = 32
 
     def _open(self, root: Path) -> Source:
-        base = folders.holding(root / self.name, self.domains) or root / self.name
+        place = self._base(root)
+        base = folders.holding(place, self.domains) or place
         classes: list[str] = []
         items: list[list[Item]] = []
         for domain in self.domains:
-            folder = folders.unwrapped(folders.find_folder([base / domain]))
+            folder = folders.unwrapped(folders.find_folder(base, domain))
             found = folders.class_folders(folder, self.count)
             classes = classes or found
             if found != classes:

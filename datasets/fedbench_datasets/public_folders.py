@@ -82,23 +82,23 @@ class TinyImagenet(Public):
     resolution: Resolution = 64
 
     def _open(self, root: Path) -> Source:
-        place = root / self.name
+        place = self._base(root)
         base = folders.holding(place, ("train", "val")) or place / "tiny-imagenet-200"
-        train = folders.find_folder([base / "train"])
+        train = folders.find_folder(base, "train")
         classes = folders.class_folders(train, self.count)
-        names = folders.located(base / "wnids.txt")
+        names = folders.located(base, "wnids.txt")
         tables = [names] if names.is_file() else []
         odd = sorted({line.strip() for path in tables for line in lines(path)} ^ set(classes))
         if tables and odd:
             raise ReadError(f"{train}: class folders differ from those in {names}: {odd[0]} ...")
-        test, notes = self._test(folders.find_folder([base / "val"]), classes)
+        test, notes = self._test(folders.find_folder(base, "val"), classes)
         splits = {"train": folders.folder_items(train, classes), "test": test}
         tables += notes
         return from_splits(base, tables, splits, classes, self.domains[0], self.resolution)
 
     def _test(self, val: Path, classes: Sequence[str]) -> tuple[list[Item], list[Path]]:
         """Return the images in ``val`` in their published order, and the table that was read."""
-        notes, images = (folders.located(val / name) for name in ("val_annotations.txt", "images"))
+        notes, images = (folders.located(val, name) for name in ("val_annotations.txt", "images"))
         published = images.is_dir() and any(not folders.ignored(p.name) for p in images.iterdir())
         if not (published and notes.is_file()) and set(classes) <= set(
             folders.subfolders(val)
@@ -160,7 +160,7 @@ class Ham10000(Public):
     resolution: Resolution = 64
 
     def _open(self, root: Path) -> Source:
-        base = root / self.name
+        base = folders.unwrapped(self._base(root))
         stem = "HAM10000_metadata"
         table = folders.find([base], f"{stem}.csv", f"{stem}.tab", stem)
         images = {Path(path).stem: path for path in reversed(folders.files_below(base))}
@@ -230,8 +230,8 @@ class Sun397(Public):
     ] = None
 
     def _open(self, root: Path) -> Source:
-        base = root / self.name
-        table = folders.find([base / "SUN397"], "ClassName.txt")
+        base = self._base(root)
+        table = folders.find([base], "SUN397/ClassName.txt")
         names = [line.strip() for line in lines(table)]
         if len(set(names)) != self.count or not all(n.startswith("/") for n in names):
             raise ReadError(
@@ -264,7 +264,8 @@ class Sun397(Public):
         splits, tables = {}, []
         numbers = {name: label for label, name in enumerate(names)}
         for split, word in (("train", "Training"), ("test", "Testing")):
-            table = folders.find([base / "Partitions", base], f"{word}_{self.partition:02}.txt")
+            file = f"{word}_{self.partition:02}.txt"
+            table = folders.find([base], f"Partitions/{file}", file)
             items = []
             for row, line in enumerate(lines(table), 1):
                 name = line.strip().rpartition("/")[0]

@@ -126,9 +126,9 @@ class AgNews(Public):
     length: Annotated[int, Field(ge=1, le=1000, description="words kept per text")] = 64
 
     def _open(self, root: Path) -> Source:
-        base = root / self.name
+        base = self._base(root)
         files = {
-            split: folders.find([base, base / "ag_news_csv"], f"{split}.csv")
+            split: folders.find([base], f"{split}.csv", f"ag_news_csv/{split}.csv")
             for split in ("train", "test")
         }
 

@@ -208,6 +208,13 @@ def test_other_files_that_are_not_read_are_said_in_one_line(
     )
 
 
+@pytest.mark.parametrize("name", ["x.GIF", "x.jfif", "x.Jpeg", "x.jp2", "x.tga", "x.TIFF"])
+def test_images_are_known_by_many_names(mine: Path, name: str) -> None:
+    kind = "JPEG" if name.endswith("jfif") else None
+    Image.new("RGB", (8, 8), "red").save(mine / "train/cat" / name, kind)
+    assert len(load(mine).train) == 5
+
+
 # classes that are missing somewhere
 
 

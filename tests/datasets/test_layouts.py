@@ -134,6 +134,7 @@ def move_inside(base: Path, inside: str) -> None:
     [
         lambda base: move_inside(base, "Office_Caltech_10"),
         lambda base: move_inside(base, "data/office_caltech_10"),
+        lambda base: base.rename(base.with_name("Office Caltech")),
         lambda base: [(base / d).rename(base / d.upper()) for d in OfficeCaltech.domains],
         lambda base: (
             shutil.move(base / "dslr", base / "x") and shutil.move(base / "x", base / "dslr/images")
@@ -219,7 +220,7 @@ def test_syn_is_found(
 # HAM10000
 
 
-def test_ham10000_is_not_read_from_thumbnails(tmp_path: Path) -> None:
+def test_ham10000_may_be_elsewhere_and_is_not_read_from_thumbnails(tmp_path: Path) -> None:
     base = tmp_path / "ham10000"
     rows = ["lesion_id,image_id,dx"]
     for c, dx in enumerate(Ham10000.classes):
@@ -229,6 +230,11 @@ def test_ham10000_is_not_read_from_thumbnails(tmp_path: Path) -> None:
             picture(base / f"part/{image}.jpg", 100 * c + n)
     (base / "HAM10000_metadata.csv").write_text("\n".join(rows))
     published = Ham10000(resolution=8).load(tmp_path)
+    base = base.rename(tmp_path / "HAM10000")
+    (base / "dataverse_files").mkdir()
+    for name in ("part", "HAM10000_metadata.csv"):
+        (base / name).rename(base / "dataverse_files" / name)
+    base /= "dataverse_files"
     picture(base / "@eaDir/ISIC_0000000.jpg/THUMB.jpg", 1)  # a folder of that name
     picture(base / "part/.ipynb_checkpoints/ISIC_0000001.jpg", 2)
     picture(base / "__MACOSX/ISIC_0000002.jpg", 3)
@@ -242,6 +248,11 @@ def test_the_exact_name_comes_first_and_two_near_ones_are_an_error(tmp_path: Pat
     for name in ("Art-Painting", "art painting"):
         (tmp_path / name).mkdir()
     with pytest.raises(ReadError, match="Art-Painting and art painting could be meant"):
-        folders.located(tmp_path / "art_painting")
+        folders.located(tmp_path, "art_painting")
     (tmp_path / "art_painting").mkdir()
-    assert folders.located(tmp_path / "art_painting") == tmp_path / "art_painting"
+    assert folders.located(tmp_path, "art_painting") == tmp_path / "art_painting"
+
+
+def test_a_data_root_is_taken_as_it_is_written(office: Path, message: Message) -> None:
+    text = message(OfficeCaltech(), office.parent.parent / office.parent.name.upper())
+    assert "office-caltech/caltech: no such folder" in text
