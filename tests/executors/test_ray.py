@@ -462,11 +462,13 @@ def test_no_cluster_at_the_address_is_one_clear_line(
     import ray
 
     def refused(**_: Any) -> None:
-        raise ConnectionError("Failed to connect\nand a page more")
+        raise ConnectionError("Failed to connect\nto far:1")
 
     monkeypatch.setattr(ray, "init", refused)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with pytest.raises(ConfigError, match=r"^executor.address 'far:1': Failed to connect$"):
+    with pytest.raises(
+        ConfigError, match=r"^executor.address 'far:1': Failed to connect to far:1$"
+    ):
         run_tiny(executor=on_ray(address="far:1"))
 
 
