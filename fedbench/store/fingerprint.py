@@ -37,7 +37,7 @@ DIGEST = re.compile(r",? ?xxh3:[0-9a-f]+")
 """Matches a digest, which is left out of what a reader sees."""
 
 DATA, PARTITION, CORE = "data", "partition", "fedbench's own code"
-CORE_WINGS = ("cli", "report", "study", "testing")
+UNUSED_BY_RUNS = ("cli", "report", "study", "testing")
 """Packages of core that do not affect a run's numbers."""
 
 VARIABLES = (
@@ -114,7 +114,7 @@ def _classes(registry: Registry) -> Iterator[Entry]:
 def _core() -> str:
     root = Path(__file__).parents[1]
     files = sorted(root.rglob("*.py"))
-    return _digest((f for f in files if f.relative_to(root).parts[0] not in CORE_WINGS), root)
+    return _digest((f for f in files if f.relative_to(root).parts[0] not in UNUSED_BY_RUNS), root)
 
 
 @lru_cache(1000)

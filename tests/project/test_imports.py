@@ -1,7 +1,7 @@
-"""Modules are on floors: a module imports only from floors below, and no imports are circular.
+"""Modules form layers: a module imports only from lower layers, and no imports are circular.
 
-The floors are those of docs/architecture.md. Imports inside functions count. Imports that are only
-for type checkers never run and may point upwards, but within a wing they are not circular either.
+The layers are those of docs/architecture.md. Imports inside functions count. Imports that are only
+for type checkers never run and may point upwards, but must not be circular within a subpackage.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import fedbench
 
 ROOT = Path(fedbench.__file__).parent
 
-FLOORS = (
+LAYERS = (
     ("cli",),
     ("report", "testing"),
     ("study",),
@@ -35,9 +35,9 @@ FLOORS = (
     ("ambient", "values", "device", "options", "random", "watching"),
     ("errors", "text"),
 )
-"""From the top down. Modules on one floor do not import each other; files of one wing may."""
+"""From the top down. Modules of one layer do not import each other; files of a subpackage may."""
 
-FLOOR = {place: -number for number, places in enumerate(FLOORS) for place in places}
+LAYER = {place: -number for number, places in enumerate(LAYERS) for place in places}
 
 
 def name_of(file: Path) -> str:
@@ -78,9 +78,9 @@ def arrows(types: bool = False) -> dict[str, set[str]]:
 ARROWS = arrows()
 
 
-def test_every_module_has_a_floor() -> None:
+def test_every_module_has_a_layer() -> None:
     homes = {name.split(".")[0] for name in FILES} - {"", "__main__"}
-    assert homes == set(FLOOR)
+    assert homes == set(LAYER)
 
 
 @pytest.mark.parametrize("name", [n for n in FILES if n not in ("", "__main__")])
@@ -88,7 +88,7 @@ def test_imports_point_downwards(name: str) -> None:
     here = name.split(".")[0]
     for target in ARROWS[name]:
         there = target.split(".")[0]
-        assert there == here or FLOOR[there] < FLOOR[here], f"{name} imports {target}"
+        assert there == here or LAYER[there] < LAYER[here], f"{name} imports {target}"
 
 
 def in_circles(arrows: Mapping[str, set[str]]) -> list[str]:
@@ -104,9 +104,9 @@ def test_no_circular_imports() -> None:
     assert in_circles(ARROWS) == []
 
 
-@pytest.mark.parametrize("wing", sorted({name.split(".")[0] for name in FILES if "." in name}))
-def test_no_circular_imports_within_a_wing_even_for_type_checkers(wing: str) -> None:
-    inside = {name: found for name, found in arrows(True).items() if name.split(".")[0] == wing}
+@pytest.mark.parametrize("package", sorted({name.split(".")[0] for name in FILES if "." in name}))
+def test_no_circular_imports_within_a_subpackage_even_for_type_checkers(package: str) -> None:
+    inside = {name: found for name, found in arrows(True).items() if name.split(".")[0] == package}
     assert in_circles(inside) == []
 
 
@@ -127,10 +127,10 @@ def f():
     assert set(imported(tree, "store", types=True)) == {*found, "cli"}
 
 
-def test_the_architecture_page_has_the_floors_in_this_order() -> None:
+def test_the_architecture_page_has_the_layers_in_this_order() -> None:
     page = (ROOT.parent / "docs" / "architecture.md").read_text("utf-8")
     rows = re.findall(r"^\| (\d+) \| (.+?) \|", page, re.MULTILINE)
     shown: dict[int, set[str]] = {}
-    for floor, rooms in rows:
-        shown.setdefault(int(floor), set()).update(re.findall(r"`([a-z_]+)/?`", rooms))
-    assert shown == {len(FLOORS) - 1 - n: set(places) for n, places in enumerate(FLOORS)}
+    for layer, modules in rows:
+        shown.setdefault(int(layer), set()).update(re.findall(r"`([a-z_]+)/?`", modules))
+    assert shown == {len(LAYERS) - 1 - n: set(places) for n, places in enumerate(LAYERS)}
