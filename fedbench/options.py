@@ -6,7 +6,8 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections import abc, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -91,7 +92,7 @@ def dump(instance: Any) -> dict[str, Any]:
     """Return the options of a dataclass instance as JSON-like data, defaults included."""
     cls = type(instance)
     data: dict[str, Any] = adapter(cls).dump_python(instance, mode="json")
-    return {f.name: data[f.name] for f in dataclasses.fields(cls) if f.name in data}
+    return {f.name: data[f.name] for f in dataclasses.fields(cls) if f.init and f.name in data}
 
 
 def schema(cls: type) -> dict[str, Any]:
@@ -129,6 +130,33 @@ def describe(cls: type) -> list[Option]:
         for f in dataclasses.fields(cls)
         if f.init
     ]
+
+
+LISTS = (list, set, frozenset, deque, abc.MutableSequence, abc.Set, abc.MutableSet)
+"""Types that an option may not have: they can change, or their order differs between processes."""
+
+
+def mutable(cls: type) -> Iterator[tuple[str, str, str]]:
+    """Yield (option, its type, the type to use instead) for options that hold a list or a set.
+
+    Unions, tuples, mappings and nested dataclasses are looked into.
+    """
+    for f in dataclasses.fields(cls):
+        if f.init:
+            for hint in _parts(typing.get_type_hints(cls)[f.name]):
+                kind = typing.get_origin(hint) or hint
+                inner = [_type_name(a) for a in typing.get_args(hint)]
+                if kind in LISTS:
+                    yield f.name, _type_name(hint), f"tuple[{inner[0] if inner else 'str'}, ...]"
+                elif dataclasses.is_dataclass(kind) and isinstance(kind, type):
+                    for name, given, wanted in mutable(kind):
+                        yield f"{f.name}.{name}", given, wanted
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    yield hint
+    for inner in typing.get_args(hint):
+        yield from _parts(inner)
 
 
 def _default(f: dataclasses.Field[Any]) -> str:

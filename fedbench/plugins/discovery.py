@@ -136,10 +136,19 @@ def discover() -> Registry:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # even sys.exit(): it must not break the others
-                text = f"{type(error).__name__}: {summary(error)}"
-                registry.failures[source.label] = text.removesuffix(": ")
+                registry.failures[source.label] = _why(error)
     return registry
 
 
 def _shown(text: object) -> str:
     return printable(str(text).strip())[:500]
+
+
+def _why(error: BaseException) -> str:
+    """Return in one line why a package cannot be loaded."""
+    text = f"{type(error).__name__}: {summary(error)}".removesuffix(": ")
+    if isinstance(error, ValueError) and "mutable default <class 'dict'>" not in text:
+        # Python's advice makes an option that can change.
+        advice = "options never change: use tuple[str, ...] with a tuple as its default"
+        text = text.replace("is not allowed: use default_factory", f"is not allowed: {advice}")
+    return text

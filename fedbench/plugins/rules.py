@@ -142,7 +142,7 @@ def check_options_class(name: str, cls: object) -> None:
 
 
 def check_schema(name: str, cls: type) -> None:
-    """Check that the options' types can be validated and shown to editors.
+    """Check that the options' types can be validated and shown to editors, and never change.
 
     Raises:
         PluginError: naming the class and what is wrong.
@@ -151,10 +151,16 @@ def check_schema(name: str, cls: type) -> None:
 
     try:
         options.schema(cls)
+        changing = list(options.mutable(cls))
     except Exception as error:
         raise PluginError(
             f"the options of {name!r} ({cls.__name__}) cannot be validated: {summary(error)}"
         ) from error
+    for option, given, wanted in changing:
+        raise PluginError(
+            f"option {option!r} of {name!r} ({cls.__name__}) is typed {given}; options never "
+            f"change and keep their order: use {wanted}"
+        )
 
 
 def marked(cls: type) -> dict[str, Any]:

@@ -95,6 +95,22 @@ def test_a_class_without_options_says_so(installed):
     assert str(caught.value) == "AT lr: unknown option (it has no options)"
 
 
+@dataclass(frozen=True, eq=False)
+class Derived:
+    size: int = 2
+    area: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "area", self.size**2)
+
+
+def test_a_field_that_is_derived_is_no_option():
+    made = options.build(Derived, {"size": 3}, where)
+    assert (made.area, options.dump(made)) == (9, {"size": 3})
+    with pytest.raises(ConfigError, match="AT area: unknown option"):
+        options.build(Derived, {"area": 3}, where)
+
+
 def test_dump_and_build_are_inverse():
     made = build(sizes=[4, 5], each={"a": 1}, cap=0.5, inner={"depth": 1})
     data = options.dump(made)

@@ -82,7 +82,7 @@ def test_no_tensor_and_no_file_stays_behind_in_a_pool(
 class Hoarder:
     """Keeps what each client's model was."""
 
-    kept: list[Any] = field(default_factory=list)
+    kept: list[Any] = field(default_factory=list, init=False)
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Any:

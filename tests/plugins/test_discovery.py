@@ -57,6 +57,20 @@ def test_a_broken_package_leaves_the_others_working(install):
     assert list(registry.failures) == ["broken (broken)"]
 
 
+@pytest.mark.parametrize(
+    ("default", "advice"),
+    [
+        ("['a']", "options never change: use tuple[str, ...] with a tuple as its default"),
+        ("{'a': 1}", "use default_factory"),
+    ],
+)
+def test_an_option_with_a_list_as_its_default_says_what_to_use(install, default, advice):
+    install("broken", offers("watch").replace('"""Observes."""', f"names: object = {default}"))
+    (why,) = discover().failures.values()
+    assert why.startswith("ValueError: mutable default <class '")
+    assert why.endswith(f"for field names is not allowed: {advice}")
+
+
 def test_a_broken_package_is_named_only_when_something_unknown_is_requested(install):
     install("broken", BROKEN)
     registry = discover()

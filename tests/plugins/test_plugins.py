@@ -6,15 +6,17 @@ This file is over 400 lines long because every rule needs a plugin that breaks i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, make_dataclass
 from functools import partial, partialmethod
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 import torch
 from fedbench_baselines.fedprox import FedProx
+from pydantic import Field
 
 from fedbench.config.resolve import resolve
 from fedbench.config.yamlfile import Document
@@ -298,6 +300,50 @@ def test_a_class_that_breaks_a_rule_is_refused_when_it_registers(registry, add, 
     with pytest.raises(PluginError, match=exactly(text)):
         add(x=cls)
     assert registry.names("plugin") == before
+
+
+@dataclass(frozen=True)
+class Inner:
+    names: set[str] = field(default_factory=set)
+
+
+@pytest.mark.parametrize(
+    ("hint", "given", "wanted"),
+    [
+        (list[str], "list[str]", "tuple[str, ...]"),
+        (list, "list", "tuple[str, ...]"),
+        (list[int] | None, "list[int]", "tuple[int, ...]"),
+        (Annotated[list[float], Field(min_length=1)], "list[float]", "tuple[float, ...]"),
+        (tuple[list[int], ...], "list[int]", "tuple[int, ...]"),
+        (set[str], "set[str]", "tuple[str, ...]"),
+        (frozenset[str], "frozenset[str]", "tuple[str, ...]"),
+        (dict[str, list[str]], "list[str]", "tuple[str, ...]"),
+        (Mapping[str, list[int]], "list[int]", "tuple[int, ...]"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["plugins", "models"])
+def test_an_option_that_could_change_says_which_type_to_use(registry, kind, hint, given, wanted):
+    base = {"plugins": Observer, "models": Net}[kind]
+    cls = make_dataclass("Mine", [("names", hint)], bases=(base,), frozen=True, eq=False)
+    module = SimpleNamespace(**{f"register_{kind}": hookimpl(lambda: {"x": cls})})
+    text = (
+        f"option 'names' of 'x' (Mine) is typed {given}; options never change and keep their "
+        f"order: use {wanted}"
+    )
+    with pytest.raises(PluginError, match=exactly(text)):
+        registry.add(module, "other")
+
+
+def test_nested_options_cannot_change_either(add):
+    cls = make_dataclass("Mine", [("inner", Inner)], bases=(Observer,), frozen=True, eq=False)
+    with pytest.raises(PluginError, match=r"option 'inner.names' of 'x' \(Mine\) is typed set"):
+        add(x=cls)
+
+
+@pytest.mark.parametrize("hint", [tuple[str, ...], dict[str, float], Literal["a"], Path])
+def test_options_of_types_that_stay_as_they_are(add, hint):
+    add(x=make_dataclass("Mine", [("names", hint)], bases=(Observer,), frozen=True, eq=False))
 
 
 def test_what_is_no_code_may_have_the_name_of_a_hook(registry, add):

@@ -210,7 +210,7 @@ class CountsTurns:
 class Remembers:
     """Count rounds in the object."""
 
-    rounds: list[int] = field(default_factory=list)
+    rounds: list[int] = field(default_factory=list, init=False)
 
     @hookimpl
     def server_update(self) -> ServerUpdate:
