@@ -1,4 +1,4 @@
-"""check_origin.py FOLDER MODULE...: fail unless each module is imported from below FOLDER."""
+"""check_origin.py FOLDER MODULE...: fail unless every module is imported from inside FOLDER."""
 
 import sys
 from importlib import import_module

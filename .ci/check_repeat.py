@@ -7,4 +7,4 @@ from pathlib import Path
 first, again = (json.loads(Path(d, "result.json").read_text()) for d in sys.argv[1:])
 for key in ("weights_sha256", "metrics_sha256"):
     assert first[key] == again[key], f"{key}: {first[key]} and {again[key]}"
-print("the resolved config.yaml repeats the run to the bit")
+print("the resolved config.yaml repeats the run, bit for bit")

@@ -1,4 +1,4 @@
-"""count_tests.py REPORT: print the closing line from a JUnit report of pytest."""
+"""count_tests.py REPORT: print how many tests passed, failed and were skipped (JUnit report)."""
 
 import sys
 import xml.etree.ElementTree as xml

@@ -1,6 +1,6 @@
-"""Data, augmentation and models of the workloads, in plain PyTorch: every contestant uses them.
+"""The workloads' data, augmentation and models in plain PyTorch, which all contestants use.
 
-fedbench takes the data from here, and its own augmentation and models, which are equal.
+fedbench uses the data from here, but its own augmentation and models, which are equivalent.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from workloads import Workload
 
 
 def images(workload: Workload, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return random pictures (size, channels, height, width), uint8, and labels (size,), int64."""
+    """Return random images (size, channels, height, width), uint8, and labels (size,), int64."""
     rng = torch.Generator().manual_seed(seed)
     pixels = torch.randint(256, (size, *workload.shape), generator=rng, dtype=torch.uint8)
     return pixels, torch.randint(workload.classes, (size,), generator=rng)
 
 
 def train_images(workload: Workload) -> tuple[Tensor, Tensor]:
-    """Return the pictures and labels of all clients, one client after the other."""
+    """Return the images and labels of all clients, one client after the other."""
     return images(workload, workload.clients * workload.examples, seed=1)
 
 
 def test_images(workload: Workload) -> tuple[Tensor, Tensor]:
-    """Return the pictures and labels that the global model is evaluated on after each round."""
+    """Return the images and labels on which the global model is evaluated after each round."""
     return images(workload, workload.test, seed=2)
 
 
 def augment(x: Tensor) -> Tensor:
-    """Cut each image (B, channels, height, width) out of its padded self at random; mirror half."""
+    """Crop each padded image (B, channels, height, width) at a random place, and mirror half."""
     height, width = x.shape[2:]
     padded = F.pad(x, (4, 4, 4, 4))
     places = torch.randint(9, (len(x), 2)).tolist()

@@ -1,13 +1,13 @@
-"""What single parts cost, beside what they are a part of: medians on one thread.
+"""Measure the cost of single parts next to that of the whole: medians, on one thread.
 
     python benchmarks/components.py --runs 9 --json components.json
 
-- FedHPro's class gradients of a client, beside one local epoch of that client (W1).
-- A prototype method's local term, forward and backward, beside a ResNet-10 step (W1).
+- FedHPro's class gradients of a client, next to one local epoch of that client (W1).
+- A prototype method's local term, forward and backward, next to a ResNet-10 step (W1).
 - 30 steps of FedHPro's matching (10 classes, 5 hyper-prototypes each, d = 256).
 - A client's turn in the pool without any training: job, seal, stream, aggregate; two model sizes.
 
-Parts and wholes alternate, so that a busy machine slows both.
+Measurements of part and whole alternate, so a busy machine slows both.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from fedbench.types import ClientJob, PerClass, Received, forward, nbytes
 from fedbench.values import checksum
 
 ROWS = 10
-"""Prototypes per class that FPL's term is timed with: as many as W1 has clients."""
+"""Prototypes per class in FPL's term: as many as W1 has clients."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def registry() -> Registry:
 
 
 def config(found: Registry, method: str, trainer: dict[str, Any], **given: Any) -> RunConfig:
-    """W1 with a method and a trainer."""
+    """Return W1's config with a method and a trainer."""
     data: dict[str, Any] = {
         "method": method,
         "data": f"speed-{W1.name}",
@@ -89,7 +89,7 @@ def config(found: Registry, method: str, trainer: dict[str, Any], **given: Any) 
 
 
 def milliseconds(parts: dict[str, Callable[[], object]], runs: int) -> dict[str, float]:
-    """Return each part's median wall-clock time, one warm-up not counted."""
+    """Return each part's median wall-clock time, in milliseconds, after one warm-up."""
     seen: dict[str, list[float]] = {name: [] for name in parts}
     for run in range(runs + 1):
         for name, part in parts.items():
@@ -191,7 +191,7 @@ def checksums(runs: int) -> dict[str, float]:
 
 
 def overhead(found: Registry, runs: int, filters: int) -> tuple[float, dict[str, float]]:
-    """Return the model's megabytes, and a client's time when none is trained."""
+    """Return the model's size in MB, and the time per client without any training."""
     settings = config(found, "fedavg", {"idle": {}}, model={"filters": filters})
     runtime = Runtime(settings, found, Path())
     workers = build(found, "executor", {"name": "pool"}).open(runtime)

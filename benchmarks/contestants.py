@@ -1,4 +1,4 @@
-"""Who takes part: the command of each contestant, its environment, its versions."""
+"""The contestants of the speed benchmark: their commands, environments and versions."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 
 PEERS = {
-    # The newest release that installs; the table and the JSON name the version that did.
+    # The newest release that can be installed; the table and the JSON file name its version.
     "flower": Environment(("flwr[simulation]>=1.40,<2",), ("flwr", "ray")),
     "pfl": Environment(("pfl>=0.6,<0.7",), ("pfl",)),
     "fluke": Environment(("fluke-fl>=0.8.1,<0.9",), ("fluke-fl",)),
 }
 
 SILENT = {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0", "WANDB_MODE": "disabled"}
-"""Peers measure without calling home."""
+"""Switches off the peers' telemetry."""
 
 
 @dataclass
 class Contestant:
-    """One row of the table."""
+    """A contestant: one row of the table."""
 
     name: str
     command: Callable[[Workload, int, Path], list[str]]
-    """From the workload, the number of rounds and an empty folder."""
+    """Returns the command for a workload, a number of rounds and an empty folder."""
     versions: dict[str, str]
     env: dict[str, str] = field(default_factory=dict)
-    """What its environment has beside the runner's."""
+    """Environment variables besides those of this process."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -54,13 +54,13 @@ def plain() -> Contestant:
 
 
 def peer(name: str, folder: Path, own_torch: bool) -> Contestant:
-    """Return a peer's driver in an environment of its own, made when it isn't there.
+    """Return a peer's driver, in an environment of its own that is created when missing.
 
     Raises:
-        NotInstalled: naming what failed.
+        NotInstalled: naming the step that failed.
     """
     python = PEERS[name].make(name, folder, own_torch)
-    # As a module: as a script its folder would be searched first, where pfl.py hides pfl itself.
+    # As a module: for a script, its folder is searched first, where pfl.py would hide pfl itself.
     start = [python, "-m", f"peers.{name}"]
     return Contestant(
         name,
@@ -71,7 +71,7 @@ def peer(name: str, folder: Path, own_torch: bool) -> Contestant:
 
 
 def fedbench(variant: str) -> Contestant:
-    """Return fedbench's own command on a variant: ``METHOD[-bf16][:KEY=VALUE]...``."""
+    """Return fedbench with a variant of a method: ``METHOD[-bf16][:KEY=VALUE]...``."""
     method, *sets = variant.split(":")
     if method.endswith("-bf16"):
         method, sets = method.removesuffix("-bf16"), [*sets, "precision=bf16"]
@@ -92,7 +92,7 @@ def fedbench_command(
     folder: Path,
     sets: Sequence[str] = (),
 ) -> list[str]:
-    """Return ``fedbench run`` of a method with a config file, which is written into ``folder``."""
+    """Write a config file into ``folder``, and return the ``fedbench run`` command that uses it."""
     file = folder / "workload.yaml"
     file.write_text(json.dumps(config, indent=1))  # JSON is YAML
     start = [sys.executable, "-m", "fedbench", "run", method, "--rounds", str(rounds)]
@@ -101,7 +101,7 @@ def fedbench_command(
 
 
 def fedbench_env() -> dict[str, str]:
-    """Return the environment in which this tree's fedbench runs and finds the benchmarks' data."""
+    """Return environment variables that make this tree's fedbench and the benchmarks' data load."""
     own = [HERE / "plugin", HERE, ROOT, ROOT / "plugins/baselines", ROOT / "plugins/fedhpro"]
     search = [*map(str, [*own, ROOT / "datasets"]), os.environ.get("PYTHONPATH", "")]
     return {"PYTHONPATH": os.pathsep.join(filter(None, search))}

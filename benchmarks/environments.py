@@ -1,4 +1,4 @@
-"""A virtual environment for each peer, so that its pins meet nobody else's."""
+"""A virtual environment for each peer, so that the peers' pinned requirements cannot conflict."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from pathlib import Path
 
 
 class NotInstalled(Exception):
-    """A peer that could not be installed here."""
+    """A peer could not be installed."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What to install and whose versions to report."""
+    """The requirements to install and the packages whose versions to report."""
 
     requirements: tuple[str, ...]
     packages: tuple[str, ...]
 
     def make(self, name: str, folder: Path, own_torch: bool) -> str:
-        """Make the environment when it isn't there, and return its Python.
+        """Create the environment if it is missing, and return the path of its Python.
 
         The peer and what it requires are installed into it. PyTorch comes from the environment of
         this process, through a path file that is searched last; with ``own_torch`` the same release
         is installed into the peer's environment too (several gigabytes each).
 
         Raises:
-            NotInstalled: with the installer's last words.
+            NotInstalled: with the last lines of the installer's output.
         """
         home = folder / (f"{name}-own-torch" if own_torch else name)
         python = home / "bin" / "python"

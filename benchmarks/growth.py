@@ -1,10 +1,10 @@
-"""How fedbench's cost grows: with clients a round, registered clients, weights and workers.
+"""Measure how fedbench's cost grows with clients per round, registered clients, weights, workers.
 
     python benchmarks/growth.py --runs 3 --json growth.json --plots DIR
     python benchmarks/growth.py --short
 
-Every point is a process of ``fedbench run``, watched from the outside as in `speed`. Points take
-turns: the first run of each, then the second of each.
+Every point is a process of ``fedbench run``, observed from outside as in `speed`. Points take
+turns: the first run of every point, then the second run of every point.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CNN = 1_663_370
 
 @dataclass(frozen=True)
 class Point:
-    """One config. Clients with ``examples`` train a CNN on them; without, they train nothing."""
+    """One config. Clients with ``examples`` train a CNN on them; without, they do not train."""
 
     experiment: str
     clients: int
@@ -46,7 +46,7 @@ class Point:
 
     @property
     def megabytes(self) -> float:
-        """What the weights take."""
+        """The size of the weights, in MB."""
         return 4 * self.parameters / 1e6
 
     def config(self) -> dict[str, object]:
@@ -82,7 +82,7 @@ class Found:
 
     @property
     def seconds(self) -> float:
-        """Seconds a round, after the first; the median over rounds and runs."""
+        """Seconds per round after the first; the median over rounds and runs."""
         return statistics.median(t for run in self.runs for t in run.per_round)
 
     @property
@@ -97,7 +97,7 @@ class Found:
 
 
 def points(short: bool) -> list[Point]:
-    """Return what is measured."""
+    """Return the points to measure."""
     a_round = (2, 4) if short else (10, 30, 100, 300, 1000)
     everyone = (10, 20) if short else (10, 100, 1_000, 10_000, 100_000)
     sizes = (100_000,) if short else (100_000, 1_000_000, 5_000_000, 25_000_000)
@@ -106,9 +106,9 @@ def points(short: bool) -> list[Point]:
     total = max(a_round)
     each = 5 if short else 20
     found = [
-        # The same 20,000 pictures and 1,000 registered clients, of whom more and more take part.
-        # About 1,000 turns in all, 3,000 with 1,000 clients: memory grows a little with every
-        # process's first hundreds of turns, and is looked at only every few seconds.
+        # The same 20,000 images and 1,000 registered clients, of which more and more take part.
+        # About 1,000 turns in all, 3,000 with 1,000 clients: memory grows a little during a
+        # process's first few hundred turns, and is read only every few seconds.
         Point(
             *("clients", n, total, CNN, 2),
             examples=each,
@@ -118,7 +118,7 @@ def points(short: bool) -> list[Point]:
         for n in a_round
     ]
     found += [
-        # The same 100,000 pictures, for more and more clients; ten train, and keep 40 kB each.
+        # The same 100,000 images for more and more clients; ten take part, and keep 40 kB each.
         Point("registered", few, n, 100_000, 2, pictures=max(everyone), state=10_000)
         for n in everyone
     ]
@@ -145,7 +145,7 @@ def look(point: Point) -> measure.Measured:
 
 
 def grow(found: Sequence[Found]) -> dict[str, float]:
-    """Return by what factor memory grows from the fewest clients a round to the most."""
+    """Return the factor by which memory grows from the fewest clients per round to the most."""
     rows = sorted((f for f in found if f.point.experiment == "clients"), key=clients)
     low, high = rows[0].megabytes, rows[-1].megabytes
     if low is None or high is None:
@@ -158,7 +158,7 @@ def clients(found: Found) -> int:
 
 
 def overhead(found: Sequence[Found]) -> list[dict[str, float | bool | str]]:
-    """Return what a client costs that trains nothing: job, seal, stream, aggregate.
+    """Return the cost of a client that trains nothing: job, seal, stream, aggregate.
 
     That is the slope between rounds of few and of many clients, so that evaluation and whatever
     else a round does once are not in it. The target is 3 ms and 1 ms per 10 MB.
@@ -188,10 +188,12 @@ def overhead(found: Sequence[Found]) -> list[dict[str, float | bool | str]]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=3, help="processes of each point")
-    parser.add_argument("--only", default="", metavar="NAMES", help="experiments, by comma")
+    parser.add_argument(
+        "--only", default="", metavar="NAMES", help="experiments, separated by commas"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write every number")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="where to draw SVG and PNG")
-    parser.add_argument("--short", action="store_true", help="tiny sizes: does it work at all")
+    parser.add_argument("--short", action="store_true", help="tiny sizes, to see that it works")
     given = parser.parse_args(argv)
     every = points(given.short)
     names = list(dict.fromkeys(point.experiment for point in every))
@@ -226,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(number: int, runs: int, one: Found) -> None:
-    """Print a run as it ends."""
+    """Print one line on a finished run."""
     point, last = one.point, one.runs[-1]
     memory = "" if last.pss_peak is None else f", {last.pss_peak / 1e6:.0f} MB"
     seconds = statistics.median(last.per_round)
@@ -239,7 +241,7 @@ def report(number: int, runs: int, one: Found) -> None:
 
 
 def summary(found: Sequence[Found]) -> dict[str, Any]:
-    """Return every number and what follows from them."""
+    """Return all measurements and what is computed from them."""
     import growth_fit  # here, since it loads scipy
 
     rows = [
@@ -262,12 +264,14 @@ def summary(found: Sequence[Found]) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print what follows from the numbers."""
+    """Print what is computed from the measurements."""
     if result["short"]:
-        print("the short form: its numbers mean nothing")
+        print("short form: the numbers mean nothing")
     if memory := result["memory"]:
         percent = 100 * (memory["memory_factor"] - 1)
-        print(f"\nmemory from {memory['from']} to {memory['to']} clients a round: {percent:+.1f} %")
+        print(
+            f"\nmemory from {memory['from']} to {memory['to']} clients per round: {percent:+.1f} %"
+        )
     for row in result["overhead"]:
         print(
             f"a client that trains nothing, {row['megabytes']:.1f} MB of weights, "

@@ -1,4 +1,4 @@
-"""A small cost model, fitted to measurements by non-negative least squares, and what it foretells.
+"""A small cost model, fitted to measurements by non-negative least squares, and its predictions.
 
 Errors count relative to the measured value. What lies outside of the measured range is an
 extrapolation and is called so wherever it is shown.
@@ -26,7 +26,7 @@ SECONDS: Terms = {
     "clients MB / workers": lambda p: p["clients"] * size(p) / parallel(p),
     "clients examples / workers": lambda p: p["clients"] * p["examples"] / parallel(p),
 }
-"""Seconds of a round: once a round, once a client on the server, and what workers divide."""
+"""Seconds per round: a fixed part, a part per client on the server, and parts shared by workers."""
 
 MEGABYTES: Terms = {
     "1": lambda p: 1.0,
@@ -40,7 +40,7 @@ MEGABYTES: Terms = {
 """Peak memory of all processes, in MB."""
 
 REGISTERED: Terms = {"1": lambda p: 1.0, "registered": lambda p: p["registered"]}
-"""What a registered client costs, whether or not it takes part."""
+"""The cost of a registered client, whether or not it takes part."""
 
 
 def size(point: Row) -> float:
@@ -49,7 +49,7 @@ def size(point: Row) -> float:
 
 
 def parallel(point: Row) -> int:
-    """How many workers really run at once."""
+    """How many workers can really run at the same time."""
     return min(point["workers"], point.get("cores") or os.cpu_count() or 1)
 
 
@@ -82,7 +82,7 @@ def foretell(fitted: Mapping[str, Any], terms: Terms, point: Row) -> float:
 
 
 def fit(rows: Sequence[Row]) -> dict[str, Any]:
-    """Fit time, memory and the cost of registered clients; extrapolate to far more of each."""
+    """Fit time, memory and the cost of registered clients, and extrapolate each of them."""
     pooled = [r for r in rows if r["workers"] and r["experiment"] != "registered"]
     registered = [r for r in rows if r["experiment"] == "registered"]
     found = {

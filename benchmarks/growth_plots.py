@@ -1,4 +1,4 @@
-"""Plots of `growth`'s numbers, with the look of fedbench's reports."""
+"""Plots of `growth`'s measurements, in the style of fedbench's reports."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def chart(
     by: tuple[str, str] | None = None,
     target: str | None = None,
 ) -> Spec:
-    """Return lines with a mark at each measured point; ``target`` is a dashed line's column."""
+    """Return lines with a mark at each point; the column ``target`` is drawn as a dashed line."""
     names = list(dict.fromkeys(row[by[0]] for row in rows)) if by else []
     colours = [f"var(--s{n})" for n in range(len(names))]
     colour: Spec = {"value": "var(--s0)"}
@@ -76,7 +76,7 @@ def charts(result: dict[str, Any]) -> dict[str, Spec]:
                 chart(rows, x, axis(*time, **scale), "Time"),
                 chart(rows, x, axis("megabytes", "MB, all processes"), "Peak memory"),
             ]
-    # A slope below 0 is noise; a logarithmic axis can't show it, the table does.
+    # A slope below 0 is noise. A logarithmic axis can't show it; the table does.
     if rows := [row for row in result["overhead"] if row["ms_per_client"] > 0]:
         x = axis("megabytes", "weights, MB", log=True)
         y = axis("ms_per_client", "ms per client", log=True)

@@ -1,7 +1,7 @@
-"""Run one process and its children from the outside: when rounds end, and how much memory it takes.
+"""Run a process and observe it from outside: when its rounds end, and how much memory it needs.
 
-Memory is the proportional set size (PSS) summed over the process and all that it starts, so pages
-that processes share count once. It is read from ``/proc`` of Linux; elsewhere it is ``None``.
+Memory is the proportional set size (PSS), summed over the process and all its descendants, so
+pages that processes share count once. It is read from ``/proc`` on Linux; elsewhere it is ``None``.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROUND = re.compile(r'\{"round": (\d+)|round (\d+)/')
-"""How a line begins that tells of a finished round: a driver's JSON, or fedbench's own progress."""
+"""The start of a line about a finished round: a driver's JSON, or fedbench's own progress."""
 
 INTERVAL = 0.2
-"""Seconds between two looks at the memory; more where a look takes long (see `Sampler`)."""
+"""Seconds between two readings of the memory; more if a reading takes long (see `Sampler`)."""
 
 
 class Failed(Exception):
@@ -33,7 +33,7 @@ class Failed(Exception):
 
 @dataclass
 class Measured:
-    """One run of a contestant, seen from the outside; times in seconds from the process's start."""
+    """One run of a contestant, seen from outside; times in seconds since the process started."""
 
     rounds: list[float] = field(default_factory=list)
     """When each round's line arrived."""
@@ -42,7 +42,7 @@ class Measured:
     """Bytes."""
     pss_samples: int = 0
     load_before: float = 0.0
-    """The machine's load average of the minute before."""
+    """The machine's load average over the minute before the run."""
 
     @property
     def per_round(self) -> list[float]:
@@ -51,13 +51,13 @@ class Measured:
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of orphaned descendants, so that none escapes the count."""
+    """Make this process the parent of orphaned descendants, so that all of them are counted."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
 
 def descendants() -> list[int]:
-    """Return the ids of all processes that this one started, directly or not."""
+    """Return the ids of all processes that this one started, directly or indirectly."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir() if sys.platform.startswith("linux") else ():
         if entry.name.isdigit():
@@ -74,7 +74,7 @@ def descendants() -> list[int]:
 
 
 def pss(processes: Sequence[int]) -> int:
-    """Return the proportional set size of processes together, in bytes."""
+    """Return the total proportional set size of some processes, in bytes."""
     total = 0
     for process in processes:
         with suppress(OSError):  # it may have ended
@@ -85,10 +85,10 @@ def pss(processes: Sequence[int]) -> int:
 
 
 class Sampler(threading.Thread):
-    """Looks at the memory of all descendants from time to time, and keeps the highest sum.
+    """Reads the memory of all descendants from time to time, and keeps the highest sum.
 
-    The kernel counts pages for each look. To cost at most a fiftieth of one core, the pause is at
-    least 50 times as long as the look took.
+    The kernel counts pages for each reading. To cost at most a fiftieth of one core, the pause is
+    at least 50 times as long as the reading took.
     """
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ def run(
     env: Mapping[str, str] | None = None,
     limit: float = 1800.0,
 ) -> Measured:
-    """Run ``command``, which tells of each finished round on a line of its own.
+    """Run ``command``, which prints one line per finished round.
 
     Args:
         command: program and arguments.
@@ -150,7 +150,7 @@ def run(
                 measured.pss_peak, measured.pss_samples = sampler.peak, sampler.samples
             process.kill()
             process.wait()
-            end_all()  # what is left holds the pipe open, and the reader would wait for it
+            end_all()  # processes that are left keep the pipe open, and the reader would wait
             reader.join()
         if process.returncode or len(measured.rounds) != rounds:
             errors.seek(0)
@@ -165,7 +165,7 @@ def run(
 def read(
     process: subprocess.Popen[str], started: float, measured: Measured, lines: list[str]
 ) -> None:
-    """Keep the lines that a process prints, and when those came that tell of a round."""
+    """Keep the lines that a process prints, and the times of those about a finished round."""
     assert process.stdout is not None
     for line in process.stdout:
         if ROUND.match(line):
@@ -174,7 +174,7 @@ def read(
 
 
 def end_all() -> None:
-    """End what a contestant left running, and wait until it is gone."""
+    """End the processes that a contestant left running, and wait until they are gone."""
     for _ in range(50):
         left = descendants()
         if not left:

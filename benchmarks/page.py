@@ -1,10 +1,10 @@
-"""Write the docs page with all numbers, from the files that the other scripts write.
+"""Write the performance page of the documentation from the files that the other scripts write.
 
     python benchmarks/page.py --speed w1.json w2.json --components components.json \
         --growth growth.json --out docs/performance.md
 
-Plots go into a folder next to the page, with the same name. Nothing is typed by hand, so every
-number on the page has its command, its machine and its count.
+Plots go into a folder next to the page, with the same name. No number is typed by hand: each has
+its command, its machine and its count on the page.
 """
 
 from __future__ import annotations
@@ -94,13 +94,13 @@ def speed(result: Result) -> str:
 
 
 def components(result: Result) -> str:
-    """Return the section about single parts."""
+    """Return the section on single parts."""
     rows = [(row["name"], f"{row['value']:.3f}", f"{row['target']:.2f}") for row in result["rows"]]
     return f"## Parts\n\n{where(result, result['runs'])}\n{table(('', 'median', 'target'), rows)}"
 
 
 def growth(result: Result, plots: Path) -> str:
-    """Return the section about growth, and draw its plots."""
+    """Return the section on growth, and draw its plots."""
     files = growth_plots.write(result, plots)
     parts = [f"## How cost grows\n\n{where(result, result['runs'])}"]
     if memory := result["memory"]:

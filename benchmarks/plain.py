@@ -1,10 +1,11 @@
-"""FedAvg as one writes it by hand: the loop that everything else is compared with.
+"""FedAvg as a hand-written loop, with which everything else is compared.
 
     python benchmarks/plain.py WORKLOAD ROUNDS
 
-One process with PyTorch's default number of threads (one a core). All images lie in memory as
-float tensors, one model is loaded anew for each client, the mean is a running one. Nothing is tuned
-beyond that: default memory layout, default allocator, default precision. One JSON line a round.
+It is one process with PyTorch's default number of threads (one per core). All images are in memory
+as float tensors, one model is reloaded for each client, and the mean is a running mean. Nothing
+else is tuned: memory layout, allocator and precision are the defaults. It prints one JSON line per
+round.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def floats(pixels: Tensor) -> Tensor:
 
 
 def train(model: nn.Module, x: Tensor, y: Tensor, workload: Workload) -> None:
-    """One epoch of SGD over a client's images ``x`` (N, channels, height, width)."""
+    """Train for one epoch of SGD on a client's images ``x`` (N, channels, height, width)."""
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=workload.lr)
     for index in torch.randperm(len(x)).split(workload.batch):
@@ -36,7 +37,7 @@ def train(model: nn.Module, x: Tensor, y: Tensor, workload: Workload) -> None:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """The share of images that the model classifies as they are labelled."""
+    """Return the fraction of images that the model classifies correctly."""
     model.eval()
     right = sum(
         int((model(images).argmax(1) == labels).sum())

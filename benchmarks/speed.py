@@ -1,11 +1,11 @@
-"""Seconds a round, time to the first round, memory: fedbench beside a plain loop and its peers.
+"""Compare fedbench with a plain loop and peers: time per round and to the first round, and memory.
 
     python benchmarks/speed.py --workload w1 --against plain,flower --runs 5 --json w1.json
     python benchmarks/speed.py --short
 
-Contestants alternate: the first run of each, then the second of each. Every run is a process of its
-own. Ratios are taken within a run's turn, between contestants that ran minutes apart, so that a
-machine that is slow for an hour does not favour anyone.
+Contestants alternate: the first run of each, then the second run of each. Every run is a process of
+its own. Ratios compare runs of the same turn, which are only minutes apart, so a machine that is
+slow for an hour favours no contestant.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from workloads import SHORT, WORKLOADS, Workload
 Result = dict[str, Any]
 
 BUSY = 0.5
-"""A load average above which a machine does something else too."""
+"""A load average above this means that the machine is doing something else too."""
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -54,24 +54,24 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write every number")
     parser.add_argument("--envs", type=Path, default=HERE / ".envs", help="peers' environments")
     parser.add_argument("--own-torch", action="store_true", help="PyTorch in each environment")
-    parser.add_argument("--short", action="store_true", help="tiny sizes: does it work at all")
+    parser.add_argument("--short", action="store_true", help="tiny sizes, to see that it works")
     given = parser.parse_args(argv)
     given.against = [name for name in given.against.split(",") if name]
     given.variants = [name for name in given.variants.split(",") if name]
     unknown = set(given.against) - {"plain", *PEERS}
     if unknown:
-        parser.error(f"--against: no contestant {', '.join(sorted(unknown))}")
+        parser.error(f"--against: unknown contestants: {', '.join(sorted(unknown))}")
     if given.rounds < 2:
-        parser.error("--rounds: at least 2; a first round is no steady state")
+        parser.error("--rounds: at least 2, because the first round is not typical")
     if given.short:
         given.runs, given.rounds = 1, 2
     return given
 
 
 def line_up(given: argparse.Namespace) -> tuple[list[Contestant], dict[str, str]]:
-    """Return who takes part, in turn, and who can't and why.
+    """Return the contestants in their order, and the reason for each one that cannot take part.
 
-    fedbench follows the plain loop at once, since the machine's speed drifts within a turn.
+    fedbench directly follows the plain loop, because the machine's speed drifts within a turn.
     """
     first = [plain()] if "plain" in given.against else []
     there, absent = [], {}
@@ -104,7 +104,7 @@ def play(
     save: Callable[[Result], None],
     result: Result,
 ) -> None:
-    """Let the contestants run in turn and write every number into ``result``.
+    """Run the contestants in turn, and write every number into ``result``.
 
     One that fails takes no further part.
     """
@@ -157,11 +157,11 @@ COLUMNS: dict[str, Callable[[Any], float | None]] = {
     "first_round": lambda run: run["rounds"][0],
     "pss_peak": lambda run: run["pss_peak"],
 }
-"""What is compared, from one run: steady state, start of the process to the first round, memory."""
+"""What is compared: time per round, time from process start to the first round, and memory."""
 
 
 def machine() -> dict[str, Any]:
-    """Return what the numbers depend on beside the code."""
+    """Return what the numbers depend on besides the code."""
     model, memory = platform.processor(), None
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -178,7 +178,7 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Return the commit that runs, with a plus sign when files differ from it."""
+    """Return the current commit, with a plus sign if files differ from it."""
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
@@ -195,7 +195,7 @@ def show(result: Result) -> None:
     size = result["workload"]
     print(
         f"\n{size['name']}: {size['online']} of {size['clients']} clients, {size['examples']} "
-        f"examples each, {result['rounds']} rounds a process; {result['machine']['processor']}, "
+        f"examples each, {result['rounds']} rounds per process; {result['machine']['processor']}, "
         f"{result['machine']['cores']} cores; medians over processes, in [] the lowest and highest"
     )
     head = (
@@ -249,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     load = os.getloadavg()[0]
     if load > BUSY and not given.short:
         print(
-            f"WARNING: this machine is busy (load {load:.1f}); its numbers mean little", flush=True
+            f"WARNING: this machine is busy (load {load:.1f}); its times are unreliable", flush=True
         )
     workload = SHORT[given.workload] if given.short else WORKLOADS[given.workload]
     contestants, absent = line_up(given)

@@ -1,12 +1,12 @@
-"""Memory of a run whose clients keep state: does it grow with rounds, or with clients?
+"""Measure whether the memory of a run whose clients keep state grows with rounds or with clients.
 
     python benchmarks/state_scale.py [--clients 10000] [--cohort 100] [--rounds 200] [--directory]
 
 Every client holds two examples and keeps the weights of its last turn, so the states grow until
-every client has been drawn; the rest of the run may not grow. Printed every 10 rounds: the memory
-that this process and its workers have written to (proportional, in MB; mapped code is left out,
-since its share changes with what else runs), the states that there are and their bytes in memory.
-The last line is the growth from round 20 to the last one, in all and beside states in memory.
+every client has been drawn; nothing else may grow. Every 10 rounds it prints the memory that this
+process and its workers have written to (proportional, in MB; mapped code is left out, because its
+share depends on what else runs), the number of states, and their bytes in memory. The last line
+is the growth from round 20 to the last round, in total and without the states in memory.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Small(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class SmallModel:
-    """One hidden layer of 32: 610 weights, 2.4 kB of state a client."""
+    """One hidden layer of 32: 610 weights, 2.4 kB of state per client."""
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         return Small(input_shape[0], num_classes)
@@ -76,7 +76,7 @@ class Pairs:
 
 @dataclass(frozen=True, eq=False)
 class Keep:
-    """Every client keeps the weights that it ended its last turn with."""
+    """Every client keeps the weights with which it ended its last turn."""
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: Any) -> Any:
@@ -86,7 +86,7 @@ class Keep:
 
 
 def build(clients: int, cohort: int, rounds: int, workers: int) -> tuple[Any, Any]:
-    """Return registry and config."""
+    """Return the registry and the config."""
     registry = discover()
 
     def datasets() -> Mapping[str, type]:
@@ -121,13 +121,13 @@ def build(clients: int, cohort: int, rounds: int, workers: int) -> tuple[Any, An
 
 
 def memory() -> int:
-    """Return the bytes of this process and its children that are theirs: PSS, or RSS."""
+    """Return the bytes that this process and its children have written to: PSS, or else RSS."""
     total = 0
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     for pid in ("self", *children):
         try:
             text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            words = ("Pss_Anon:", "Pss_Shmem:")  # code is shared with whoever else runs torch
+            words = ("Pss_Anon:", "Pss_Shmem:")  # code is shared with other processes using torch
         except OSError:
             text, words = Path(f"/proc/{pid}/status").read_text(), ("RssAnon:", "RssShmem:")
         lines = (line.split() for line in text.splitlines() if line.startswith(words))
@@ -161,7 +161,8 @@ def main() -> None:
                 )
     (first, held_first), (last, held_last) = seen[min(20, given.rounds)], seen[given.rounds]
     beside = (last - held_last) / (first - held_first) - 1
-    print(f"growth {100 * (last / first - 1):.2f} %, beside states in memory {100 * beside:.2f} %")
+    growth = 100 * (last / first - 1)
+    print(f"growth {growth:.2f} %, without states in memory {100 * beside:.2f} %")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""The workloads: their sizes. Their data and models are in `common`.
+"""The sizes of the benchmark workloads; their data and models are in `common`.
 
-W1 is a ResNet-10 on 32 x 32 colour images, ten clients, all online: convolutions on few large
-batches. W2 is the CNN of McMahan et al. (AISTATS 2017) on 28 x 28 grey images, 10 of 100 clients
-online, batches of 10: many tiny steps. Pixels and labels are random, because the cost of a step
-does not depend on what the pictures show; nothing here measures accuracy.
+W1 is a ResNet-10 on 32 x 32 colour images with ten clients, all online: convolutions on a few large
+batches. W2 is the CNN of McMahan et al. (AISTATS 2017) on 28 x 28 grey images with 10 of 100
+clients online and batches of 10: many tiny steps. Pixels and labels are random, because the cost of
+a step does not depend on the images' content; nothing here measures accuracy.
 """
 
 from __future__ import annotations
@@ -58,6 +58,6 @@ SHORT = {
     "w1": replace(W1, name="w1-short", clients=3, online=3, examples=24, batch=8, test=20),
     "w2": replace(W2, name="w2-short", clients=6, online=3, examples=30, test=20),
 }
-"""The same with next to nothing to do: shows that it works, not how fast."""
+"""The same with very little work: to show that it runs, not how fast."""
 
 WORKLOADS = {w.name: w for w in (W1, W2, *SHORT.values())}
