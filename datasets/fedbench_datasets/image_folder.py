@@ -79,6 +79,8 @@ class ImageFolder:
         found = read_layout(base)
         check_unique(found.entries)
         self._say_left_out("files or folders that are not images in class folders", found.left_out)
+        if found.doubt:
+            say(self.name, found.doubt)
         entries = without_validation(found.entries, partial(say, self.name))
         return arranged(entries, found.classes, found.domains)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from .folders import (
 )
 from .listing import Entry
 from .names import check_spellings, split_of
+from .notices import some
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +31,14 @@ class Layout:
         classes: the names of all class folders, sorted.
         domains: the names of the domain folders, sorted; the folder's own if there are none.
         left_out: paths of files and folders that have no place in the layout.
+        doubt: why something else may be meant; empty if there is no reason to think so.
     """
 
     entries: Sequence[Entry]
     classes: Sequence[str]
     domains: Sequence[str]
     left_out: Sequence[str]
+    doubt: str
 
 
 def read_layout(place: Path) -> Layout:
@@ -77,7 +80,7 @@ def read_layout(place: Path) -> Layout:
                 entries += _images(folder, split, domain, left_out)
     classes = sorted({name for inside in names.values() for name in inside})
     _check_classes(classes, names, {entry.label for entry in entries if entry.split in used})
-    return Layout(entries, classes, sorted(places), left_out)
+    return Layout(entries, classes, sorted(places), left_out, _doubt(names))
 
 
 def _split_folders(place: Path) -> dict[str, list[Path]]:
@@ -116,6 +119,19 @@ def _images(folder: Path, split: str, domain: str, left_out: list[str]) -> list[
             else:
                 left_out.append(file)
     return entries
+
+
+def _doubt(names: Mapping[Path, Sequence[str]]) -> str:
+    """Return a doubt if class folders look like domains: all hold the same two or more folders."""
+    for folder, classes in names.items():
+        inside = {tuple(subfolders(folder / name)) for name in classes}
+        shared = inside.pop()
+        if len(classes) > 1 and not inside and len(shared) > 1:
+            return (
+                f"the classes are the folders in {folder} ({some(classes)}), although each holds "
+                f"the same folders ({some(shared)}); domains belong above train and test"
+            )
+    return ""
 
 
 def _check_classes(classes: Sequence[str], names: dict[Path, list[str]], filled: set[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -256,3 +257,13 @@ def test_the_exact_name_comes_first_and_two_near_ones_are_an_error(tmp_path: Pat
 def test_a_data_root_is_taken_as_it_is_written(office: Path, message: Message) -> None:
     text = message(OfficeCaltech(), office.parent.parent / office.parent.name.upper())
     assert "office-caltech/caltech: no such folder" in text
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_may_not_be_read_is_an_error_not_a_smaller_class(
+    office: Path, message: Message
+) -> None:
+    (office / "dslr/class1").chmod(0)
+    text = message(OfficeCaltech(), office.parent)
+    (office / "dslr/class1").chmod(0o755)
+    assert "dslr/class1: Permission denied" in text
