@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 Unit: TypeAlias = Literal["percent", "plain"]
@@ -69,6 +71,17 @@ def _escape(letter: str) -> str:
     return letter.encode("unicode_escape").decode()
 
 
+def all_printable(data: Any) -> Any:
+    """Return JSON-like data with every text that is a value in it made `printable`."""
+    if isinstance(data, str):
+        return printable(data)
+    if isinstance(data, Mapping):
+        return {key: all_printable(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [all_printable(value) for value in data]
+    return data
+
+
 LONGEST = 500
 """Characters of a message that is quoted in a line."""
 
@@ -117,3 +130,16 @@ def last_words(log: str) -> str:
             frames += 1
         lines = ["\n".join(lines[frames:]) or lines[-1]]
     return summary(lines[-1].removeprefix("Error: "))
+
+
+def echo(text: str, *, err: bool = False, lines: bool = False) -> None:
+    """Print a line to standard output or to standard error.
+
+    Args:
+        text: the line.
+        err: whether to print to standard error.
+        lines: whether the text may have several lines; a name in it must not.
+    """
+    stream = sys.stderr if err else sys.stdout
+    if stream is not None:  # a program without a console has none
+        print(printable(text, keep="\n" if lines else ""), file=stream, flush=True)

@@ -8,11 +8,23 @@ from typing import Any
 import click
 
 from ..errors import NO_MEMORY, FedbenchError
-from ..text import printable, summary
+from ..text import echo, printable, summary
 from . import signals
 
 
-class OneLine(click.Command):
+class Readable(click.Command):
+    """A command whose usage errors are printable; they repeat what was typed."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the command line."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.ClickException as error:
+            error.message = printable(error.message, keep="\n")  # type: ignore[misc]
+            raise
+
+
+class OneLine(Readable):
     """A command that ends with one clear line instead of a traceback, unless ``--debug``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -30,7 +42,7 @@ class OneLine(click.Command):
                 signals.follow_parent()
                 return super().invoke(ctx)
             except KeyboardInterrupt as error:
-                click.echo("\nInterrupted", err=True)
+                echo("\nInterrupted", err=True, lines=True)
                 sys.exit(signals.status(error))
             except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
                 raise
@@ -57,7 +69,7 @@ class Command(OneLine):
     """A plain command."""
 
 
-class Group(click.Group):
+class Group(Readable, click.Group):
     """A group whose commands are `Command`."""
 
     command_class = Command

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..text import echo
 from . import signals
 from .base import Command
 from .flags import checkpoint_flags, data_root_flag
@@ -84,7 +85,7 @@ def compare(
     _execute(
         planned, out, quiet, jobs=jobs, retry=retry, data_root=data_root, words=words, **changes
     )
-    found = grids.collect(registry, planned, click.echo)
+    found = grids.collect(registry, planned, echo)
     labels = grids.labels(registry, planned)
     _report(registry, found, labels, grid.reference or grid.methods[-1], grid.test, out)
     if any(r.status == "failed" for r in found):
@@ -121,7 +122,7 @@ def _changes(registry: Any, planned: Sequence[Job], data_root: Path | None) -> d
 
     reuse = Reuse(registry, data_root or default_data_root())
     if line := reuse.summary(planned):
-        click.echo(line)
+        echo(line)
     return {"changes": reuse.changes}
 
 
@@ -137,9 +138,8 @@ def _execute(
         with show:
             execute(planned, workers=jobs, show=show.update, **more)
     except KeyboardInterrupt as error:
-        click.echo(
-            f"\nInterrupted; finished runs are kept in {out}. The same command resumes.", err=True
-        )
+        echo("", err=True)
+        echo(f"Interrupted; finished runs are kept in {out}. The same command resumes.", err=True)
         sys.exit(signals.status(error))
 
 
@@ -165,7 +165,7 @@ def report(directories: tuple[Path, ...], reference: str | None, test: Any, out:
     from ..study import records
 
     registry = discover()
-    found = records.fitting(registry, find(directories), click.echo)
+    found = records.fitting(registry, find(directories), echo)
     _report(registry, found, None, reference, test, out)
 
 
@@ -192,6 +192,6 @@ def _report(
     analysis = analyse(registry, found, variants=order, reference=reference, test=test)
     print_analysis(analysis)
     written = write(analysis, out)
-    click.echo("Wrote " + ", ".join(str(p) for p in written.paths if p.parent == out))
+    echo("Wrote " + ", ".join(str(p) for p in written.paths if p.parent == out))
     if written.missing:
-        click.echo(written.missing, err=True)
+        echo(written.missing, err=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..text import echo
 from .base import Command
 from .flags import config_flags, resolve_config
 
@@ -26,8 +27,8 @@ def config(target: str | None, schema: bool, **given: Any) -> None:
         from ..config.schema import json_schema
         from ..plugins.discovery import discover
 
-        click.echo(json.dumps(json_schema(discover()), indent=2))
+        echo(json.dumps(json_schema(discover()), indent=2), lines=True)
         return
     if target is None and given["file"] is None:
         raise click.UsageError("name a method, for example: fedbench config fedavg")
-    click.echo(resolve_config(target, **given)[1].to_yaml(), nl=False)
+    echo(resolve_config(target, **given)[1].to_yaml().rstrip("\n"), lines=True)

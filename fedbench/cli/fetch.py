@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..config.build import build
+from ..console import Console
 from ..contracts import FetchedSource, FetchReport
 from ..errors import ConfigError
 from ..plugins.facts import DatasetFacts, facts
 from ..plugins.registry import Registry
+from ..text import echo
 
 
 def fetch(registry: Registry, name: str, root: Path) -> str:
@@ -46,14 +48,13 @@ def progress() -> Iterator[FetchReport]:
     if not sys.stderr.isatty():
         yield _lines()
         return
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("{task.description}", markup=False),
         *(BarColumn(), DownloadColumn(), TimeRemainingColumn()),
     )
-    with Progress(*columns, console=Console(stderr=True, markup=False)) as bars:
+    with Progress(*columns, console=Console(stderr=True, markup=False, emoji=False)) as bars:
         tasks = {}
 
         def report(what: str, done: int, total: int | None) -> None:
@@ -70,6 +71,6 @@ def _lines() -> FetchReport:
     def report(what: str, done: int, total: int | None) -> None:
         if done == total and what not in said:
             said.add(what)
-            print(f"{what}: {done}", file=sys.stderr, flush=True)
+            echo(f"{what}: {done}", err=True)
 
     return report

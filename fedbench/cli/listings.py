@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..errors import did_you_mean
+from ..text import echo
 from .base import Command, Listing
 from .flags import config_flags, data_root_flag, resolve_config
 
@@ -48,9 +49,9 @@ def _print_sources() -> None:
         what = source.problem or ("loads" if source.file else "not found")
         what = what if source.loads else f"left out by {LIMIT}"
         package = f"{source.package} {source.version}".strip()
-        click.echo(f"{package}, {source.value}: {what}")
+        echo(f"{package}, {source.value}: {what}")
         if source.file:  # on a line of its own, whole, to be opened
-            click.echo(f"    {source.file}")
+            echo(f"    {source.file}")
 
 
 @plugins.command("show")
@@ -188,4 +189,4 @@ def data_fetch(ctx: click.Context, name: str) -> None:
     from ..plugins.discovery import discover
     from . import fetch
 
-    click.echo(fetch.fetch(discover(), name, ctx.obj))
+    echo(fetch.fetch(discover(), name, ctx.obj))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import ConfigError
+from ..text import echo
 from .base import Command
 
 if TYPE_CHECKING:
@@ -71,9 +72,11 @@ def new(name: str, kind: str, out: Path | None) -> None:
     folder = out or Path(name)
     check_new_name(discover(), kind, name)
     files = write(folder, kind, name)
-    click.echo(f"wrote {', '.join(files)} in {folder}")
-    click.echo(f"next:\n  cd {folder}\n  pip install -e '.[test]'\n  pytest")
-    click.echo(f"  {COMMANDS[kind][0].format(name=name)}")
+    echo(f"wrote {', '.join(files)} in {folder}")
+    echo("next:")
+    command = COMMANDS[kind][0].format(name=name)
+    for line in (f"cd {folder}", "pip install -e '.[test]'", "pytest", command):
+        echo(f"  {line}")
 
 
 def check_new_name(registry: Registry, kind: str, name: str) -> None:

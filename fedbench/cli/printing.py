@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from pathlib import Path
 
 from .. import options
@@ -15,7 +16,7 @@ from ..errors import ConfigError, did_you_mean
 from ..plugins.registry import LIMIT, Registry
 from ..store.contents import Partition, Result
 from ..store.directory import RunDirectory
-from ..text import Unit, duration, score, size
+from ..text import Unit, duration, echo, score, size
 from ..types import Dataset
 from .progress import console, grid, title, unit_of
 
@@ -86,7 +87,7 @@ def print_run(registry: Registry, directory: Path) -> None:
     if result:
         print_result(result, unit_of(registry, result.accuracy.metric))
     else:
-        print(f"{len(rounds)} rounds; the run is not finished")
+        echo(f"{len(rounds)} rounds; the run is not finished")
 
 
 def print_plugins(registry: Registry) -> None:
@@ -131,7 +132,7 @@ def print_plugin(registry: Registry, name: str) -> None:
         if kind == "card":
             card = load_card(registry, name)
             out.print(f"{card.title} (version {card.version}, {card.hash})")
-            print(json.dumps(card.config, indent=2))
+            echo(json.dumps(card.config, indent=2), lines=True)
             continue
         if kind == "recipe":
             out.print(f"{entry.value.about}\n{entry.value.source}\n")
@@ -172,8 +173,8 @@ def print_cards(registry: Registry) -> None:
 def print_card(registry: Registry, name: str) -> None:
     """Print a card: its values, the reason of each, and published results."""
     card = load_card(registry, name)
-    print(f"{card.name}, version {card.version}, {card.hash}: {card.title}\n")
-    print(yamlfile.dump(card.config))
+    echo(f"{card.name}, version {card.version}, {card.hash}: {card.title}\n", lines=True)
+    echo(yamlfile.dump(card.config), lines=True)
     table = grid("value", "why", title="reasons")
     table.columns[1].justify = "left"
     for key, why in card.reasons.items():
@@ -203,7 +204,7 @@ def show_partition(config: RunConfig, table: Partition, out: Path | None) -> Non
     console().print(shown)
     sizes = [sum(map(sum, domains.values())) for domains in counts.values()]
     more = f" (the first {MANY} shown)" if len(sizes) > MANY else ""
-    print(
+    echo(
         f"{len(sizes)} clients{more}, {min(sizes)} to {max(sizes)} examples each, {sum(sizes)} in "
         f"all; seed {config.seed}"
     )
@@ -219,7 +220,7 @@ def show_partition(config: RunConfig, table: Partition, out: Path | None) -> Non
             write_atomic(out, drawn.files["partition.png"])
         except OSError as error:
             raise ConfigError(f"{out} can't be written: {error.strerror or error}") from error
-        print(f"wrote {out}")
+        echo(f"wrote {out}")
 
 
 def show_dataset(registry: Registry, name: str, root: Path, folder: Path) -> None:
@@ -232,9 +233,9 @@ def show_dataset(registry: Registry, name: str, root: Path, folder: Path) -> Non
 
     entry = registry.get("dataset", name)
     data: Dataset = build(registry, "dataset", {"name": name}).load(root)
-    print(f"{name}: {entry.about}")
+    echo(f"{name}: {entry.about}")
     shape = " x ".join(str(n) for n in data.train.inputs.shape[1:])
-    print(f"inputs {shape} {str(data.train.inputs.dtype).removeprefix('torch.')}")
+    echo(f"inputs {shape} {str(data.train.inputs.dtype).removeprefix('torch.')}")
     table = grid("domain", "split", "examples", *data.classes)
     for number, domain in enumerate(data.domains):
         for split, examples in (("train", data.train), ("test", data.test)):
@@ -253,9 +254,10 @@ def show_dataset(registry: Registry, name: str, root: Path, folder: Path) -> Non
             here = data.train[data.train.domains == number]
             rows = [here.inputs[here.labels == c][:20] for c in range(len(data.classes))]
             filled = [torch.cat([r, r.new_zeros(20 - len(r), *r.shape[1:])]) for r in rows]
-            path = folder / f"{name}-{domain}.png"
+            slug = re.sub(r"[^\w.=+-]", "_", domain)
+            path = folder / f"{name}-{slug if slug == domain else f'{number}-{slug}'}.png"
             sheet = make_grid(torch.cat(filled), nrow=20, padding=2, pad_value=128)
             Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(path)
-            print(f"wrote {path} (one row a class, 20 training images each)")
+            echo(f"wrote {path} (one row a class, 20 training images each)")
     except (OSError, RuntimeError) as error:
         raise ConfigError(f"{folder} can't be written: {error}") from error

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ..text import echo
 from .base import Command
 from .flags import config_flags, data_root_flag, resolve_config
 
@@ -37,10 +38,10 @@ def profile(target: str, data_root: Path | None, as_json: bool, **given: Any) ->
     found = []
     for one in profiling.profile(config, registry, data_root=data_root):
         if not as_json:
-            click.echo(f"round {one.round}: {one.seconds:.2f} s", err=True)
+            echo(f"round {one.round}: {one.seconds:.2f} s", err=True)
         found.append(one)
     if as_json:
-        click.echo(json.dumps([asdict(one) for one in found], indent=2))
+        echo(json.dumps([asdict(one) for one in found], indent=2), lines=True)
         return
     steady = found[1:] or found
     what = "round 1" if len(found) == 1 else f"mean of rounds 2 to {len(found)}"

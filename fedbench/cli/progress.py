@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from ..config.model import RunConfig
+from ..console import Console
 from ..plugins.facts import MetricFacts, facts
 from ..plugins.registry import Registry
-from ..text import Unit, duration, score
+from ..text import Unit, duration, echo, printable, score
 from ..types import RoundResult
 
 
@@ -36,9 +36,9 @@ def grid(*columns: str, title: str | None = None) -> Table:
 
 
 def title(method: str, changes: Sequence[str], data: str, seed: int) -> str:
-    """Return a run in words: ``fedhpro (-hpal) on digits, seed 0``."""
+    """Return a run in words, on one line: ``fedhpro (-hpal) on digits, seed 0``."""
     what = f" ({', '.join(changes)})" if changes else ""
-    return f"{method}{what} on {data}, seed {seed}"
+    return printable(f"{method}{what} on {data}, seed {seed}")
 
 
 def unit_of(registry: Registry, metric: str) -> Unit:
@@ -105,7 +105,7 @@ class Lines(Progress):
 
     def __enter__(self) -> Progress:
         config = self.config
-        print(title(config.method, self.changes, config.data_name, config.seed), flush=True)
+        echo(title(config.method, self.changes, config.data_name, config.seed))
         return super().__enter__()
 
     def round(self, result: RoundResult) -> None:
@@ -114,7 +114,7 @@ class Lines(Progress):
         cells = self.row(result)
         first = cells.pop("round")
         text = "  ".join(f"{name} {value}" for name, value in cells.items())
-        print(f"round {first}  {text}  left {self.left()}", flush=True)
+        echo(f"round {first}  {text}  left {self.left()}")
 
 
 class Screen(Progress):
@@ -206,7 +206,7 @@ class ComparisonProgress:
             self.live.update(table)
         elif state.done != self.shown:
             self.shown = state.done
-            print(f"{head}, left {left}", flush=True)
+            echo(f"{head}, left {left}")
 
 
 def comparison_progress(quiet: bool) -> ComparisonProgress:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..text import echo
 from . import signals
 from .base import Command
 from .flags import checkpoint_flags, config_flags, data_root_flag, resolve_config
@@ -61,7 +62,7 @@ def run(
     }
     job, resumed = _open(config, out, more)
     if resumed and not (quiet or as_json):
-        click.echo(f"Going on with {job.directory.path} after round {len(job.history)}")
+        echo(f"Going on with {job.directory.path} after round {len(job.history)}")
     _execute(job, show, quiet, as_json)
 
 
@@ -130,17 +131,18 @@ def _execute(job: Any, show: Any, quiet: bool, as_json: bool) -> None:
                 show.round(result)
     except KeyboardInterrupt as error:
         done = len(job.history)
-        click.echo(
-            f"\nInterrupted after {done} of {config.rounds} rounds; they are in {out}. "
+        echo("", err=True)
+        echo(
+            f"Interrupted after {done} of {config.rounds} rounds; they are in {out}. "
             f"`fedbench show {out}` prints them, `fedbench resume {out}` goes on.",
             err=True,
         )
         sys.exit(signals.status(error))
     if as_json:
-        click.echo(json.dumps(job.result(), indent=2))
+        echo(json.dumps(job.result(), indent=2), lines=True)
     else:
         terminal.print_result(job.summary(), show.unit)
-        click.echo(f"Kept in {out}")
+        echo(f"Kept in {out}")
 
 
 @click.command(cls=Command)

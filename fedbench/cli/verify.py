@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ..errors import ConfigError
+from ..text import echo
 from .base import Command, one_line
 from .flags import data_root_flag
 
@@ -77,21 +78,21 @@ def _verify(
     registry = discover()
     kept = Kept(registry, directory, {k: v for k, v in given.items() if v is not None})
     for text in kept.changed_environment():
-        click.echo(f"environment differs: {text}")
+        echo(f"environment differs: {text}")
     show = progress(registry, kept.config, describe_changes(registry, kept.config), quiet=quiet)
     with show:
         verdict = kept.verify(
             first, last, data_root=data_root, progress=show.client, after_round=show.round
         )
     for note in verdict.notes:
-        click.echo(f"note: {note}; only numbers and final digests are compared there")
+        echo(f"note: {note}; only numbers and final digests are compared there")
     if verdict.start:
-        click.echo(f"from the checkpoint of round {verdict.start}")
+        echo(f"from the checkpoint of round {verdict.start}")
     if verdict.difference:
-        click.echo(f"differs: {verdict.difference}")
+        echo(f"differs: {verdict.difference}")
         return 1
     what = f"rounds {first}-{last or verdict.rounds}" if rounds else f"{verdict.rounds} rounds"
-    click.echo(f"agrees: {what} of {directory}, bit for bit")
+    echo(f"agrees: {what} of {directory}, bit for bit")
     return 0
 
 

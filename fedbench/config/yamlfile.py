@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from ..errors import ConfigError
-from ..text import summary
+from ..text import printable, summary
 
 KeyPath: TypeAlias = tuple[str, ...]
 
@@ -161,11 +161,18 @@ def dump(data: dict[str, Any]) -> str:
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    # In double quotes, an escape of `printable` is one of YAML too: what is shown can be read back.
+    style = None if text == printable(text) else '"'
+    return dumper.represent_scalar(_TAG + "str", text, style=style)
+
+
 def _short_list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
 
 
 _Dumper.add_representer(list, _short_list)
+_Dumper.add_representer(str, _text)
 
 
 def _build(

@@ -30,7 +30,8 @@ def main() -> None:
         try:
             answer = done(task)
         except Exception as error:
-            answer = {"error": str(error) or type(error).__name__}
+            message = str(error).split("\n    at ")[0]  # then come frames of JavaScript
+            answer = {"error": message or type(error).__name__}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

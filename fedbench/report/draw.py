@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FedbenchError
-from ..text import summary
+from ..text import all_printable, last_words, summary
 from . import specs
 from .figures import Figure, Panel
 from .specs import Spec
@@ -126,8 +126,8 @@ def _ended(status: int, said: bytes) -> str:
     if status < 0:
         name = signal.strsignal(-status) or f"signal {-status}"
         return f"the process that draws was ended ({name}), as a limit on memory may do"
-    last = [line for line in said.decode(errors="replace").split("\n") if line.strip()][-1:]
-    return f"the process that draws ended: {summary((last or [f'exit status {status}'])[0])}"
+    said_last = last_words(said.decode(errors="replace"))
+    return f"the process that draws ended: {said_last or f'exit status {status}'}"
 
 
 def coloured(spec: Spec) -> Any:
@@ -137,7 +137,7 @@ def coloured(spec: Spec) -> Any:
 
 
 def paper(figure: Figure) -> Spec:
-    """Return the figure as one spec with data, colours and a legend."""
+    """Return the figure as one spec with data, colours and a legend; its texts are printable."""
     wide = [_sized(panel, WIDE) for panel in figure.panels if panel.wide]
     small = [_sized(panel, SMALL) for panel in figure.panels if not panel.wide]
     rest: list[Spec] = [{"concat": small, "columns": COLUMNS, "spacing": 24}] if small else []
@@ -145,12 +145,13 @@ def paper(figure: Figure) -> Spec:
     plain["config"]["background"] = PAPER["page"]
     if figure.legend and not figure.labelled:
         _legend(plain["vconcat"], list(figure.legend))
-    return {
+    spec = {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         **plain,
-        "datasets": dict(figure.data),
+        "datasets": figure.data,
         "padding": 8,
     }
+    return dict(all_printable(spec))
 
 
 def _sized(panel: Panel, width: int) -> Spec:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import math
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..store.files import json_ready, to_json
 from ..study.analysis import MEAN, Analysis, Group
 from ..study.records import Record
+from ..text import printable
 from ..types import RoundResult
 from .content import PAIRED, unpaired_seeds
 from .series import class_names
@@ -27,13 +30,17 @@ COLUMNS = (
     "value",
 )
 
+FORMULAS = {"=", "+", "-", "@"}
+"""What a formula of a spreadsheet begins with."""
+
 
 def rounds_csv(analysis: Analysis) -> str:
     """Return every number of every round, one a line, failed and unfinished runs too.
 
     ``domain`` is ``mean`` for the mean over domains. Rows without ``inference`` are of the round:
     the plugins' metrics by their names, ``bytes_up.KEY``, ``bytes_down.KEY`` and ``seconds``. The
-    ``value`` of a class without one is empty.
+    ``value`` of a class without one is empty. Names are `printable`, so that a row is a line, and
+    have an apostrophe before them where a spreadsheet would run them as a formula.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -44,8 +51,32 @@ def rounds_csv(analysis: Analysis) -> str:
             head = (group.label, record.variant, record.seed)
             for one in record.rounds:
                 for row in _round(one, classes):
-                    writer.writerow((*head, one.round, *row))
+                    writer.writerow(map(_cell, (*head, one.round, *row)))
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return _text(value) if isinstance(value, str) else value
+
+
+@functools.lru_cache(10_000)
+def _text(text: str) -> str:
+    """Return text on one line, with an apostrophe before what begins like a formula.
+
+    A spreadsheet runs what begins with ``= + - @``, in some languages also their wide forms, and
+    may drop white space before it. Numbers are harmless, also those that are text.
+    """
+    start = unicodedata.normalize("NFKC", text).lstrip()[:1]
+    formula = start in FORMULAS and not _is_number(text)
+    return ("'" if formula else "") + printable(text)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _round(one: RoundResult, classes: list[str]) -> Iterator[tuple[Any, ...]]:

@@ -1,7 +1,7 @@
 """The report as one HTML page that needs no network: text, tables, data and scripts in one file.
 
-Jinja escapes all text; data goes in as JSON with ``<`` escaped; a content security policy keeps the
-page from loading anything or evaluating strings.
+Jinja escapes all text, after it was made printable; data goes in as JSON with ``<`` escaped; a
+content security policy keeps the page from loading anything or evaluating strings.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..store.environment import versions
 from ..store.files import json_ready
 from ..study.analysis import Analysis, Group
 from ..study.records import Record
-from ..text import duration, size
+from ..text import all_printable, duration, printable, size
 from . import content, series, specs
 from .figures import Figure, look
 
@@ -46,12 +46,13 @@ def page(analysis: Analysis, figures: Sequence[Sequence[Figure]], script: str, p
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"breakable": breakable, "minus": content.minus}
-    environment.filters["sentence"] = content.sentence
+    environment.filters |= {"sentence": content.sentence, "lines": _lines}
     groups = [
         _group(analysis, group, f"s{number}", found)
         for number, (group, found) in enumerate(zip(analysis.groups, figures, strict=True), 1)
@@ -60,7 +61,7 @@ def page(analysis: Analysis, figures: Sequence[Sequence[Figure]], script: str, p
         title=_title(analysis),
         groups=groups,
         ranks=content.ranks(analysis),
-        data=_script_json(_data(figures)),
+        data=_script_json(all_printable(_data(figures))),
         css=(HERE / "page.css").read_text(encoding="utf-8"),
         script=(HERE / "page.js").read_text(encoding="utf-8"),
         vega=script,
@@ -70,9 +71,19 @@ def page(analysis: Analysis, figures: Sequence[Sequence[Figure]], script: str, p
     )
 
 
+def _shown(value: Any) -> Any:
+    """Return what an expression of the page shows; `Markup` is text that has passed here before."""
+    return value if isinstance(value, Markup) else printable(str(value))
+
+
+def _lines(text: str) -> Markup:
+    """Return text that may have several lines, escaped."""
+    return escape(printable(text, keep="\n"))
+
+
 def breakable(text: str) -> Markup:
     """Return text, escaped, whose names may break after a separator but not within a number."""
-    return Markup(re.sub(r"([:_,/]|\.(?!\d))(?=\w)", r"\1<wbr>", str(escape(text))))
+    return Markup(re.sub(r"([:_,/]|\.(?!\d))(?=\w)", r"\1<wbr>", str(escape(printable(text)))))
 
 
 def _title(analysis: Analysis) -> str:

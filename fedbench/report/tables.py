@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from ..study.analysis import Analysis
+from ..text import printable
 from .content import NONE, Entry, Table, has_unsure, minus, ranks, sentence, table
 
 TEX = {
@@ -49,7 +50,8 @@ def _tex_letter(letter: str) -> str:
 
 def md(text: str) -> str:
     """Return ``text`` as Markdown shows it letter by letter."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", " ".join(text.split()))
+    plain = printable(" ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", plain)
 
 
 def _heads(content: Table) -> tuple[list[str], list[str]]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from ..console import Console
 from ..study.analysis import Analysis, Group
+from ..text import printable
 from .content import Entry, Table, has_unsure, headline, ranks, table
 
 FAINT, STRONG = "dim", "bold"
@@ -33,7 +35,7 @@ class Printer:
     def text(self, text: str, style: str = "") -> None:
         """Print a line; brackets in it are no markup."""
         plain = text if self.rich else _ascii(text)
-        self.out.print(Text(plain, style=style), soft_wrap=not self.rich)
+        self.out.print(_cell(plain, style=style), soft_wrap=not self.rich)
 
     def grid(self, title: str, head: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
         """Print a table whose first column is text and the others numbers."""
@@ -44,7 +46,7 @@ class Printer:
             grid = Grid(box=shape, pad_edge=False, show_edge=False)
             for place in columns:
                 side = "left" if place == 0 else "right"
-                grid.add_column(Text(head[place]), justify=side, no_wrap=place > 0)  # type: ignore[arg-type]
+                grid.add_column(_cell(head[place]), justify=side, no_wrap=place > 0)  # type: ignore[arg-type]
             for row in rows:
                 grid.add_row(*(row[place] for place in columns))
             self.out.print(grid)
@@ -53,7 +55,8 @@ class Printer:
     def _fitting(self, head: Sequence[str], rows: Sequence[Sequence[Text]]) -> list[list[int]]:
         """Split the columns so that each part, led by the first column, fits the terminal."""
         widths = [
-            max(len(head[n]), *(row[n].cell_len for row in rows)) + 2 for n in range(len(head))
+            max(_cell(head[n]).cell_len, *(row[n].cell_len for row in rows)) + 2
+            for n in range(len(head))
         ]
         parts = [[0]]
         used = widths[0]
@@ -83,7 +86,7 @@ def print_analysis(analysis: Analysis, console: Console | None = None) -> None:
         _print_group(printer, group, table(analysis, group))
     order = ranks(analysis)
     if order:
-        rows = [[Text(cell) for cell in row] for row in order.rows]
+        rows = [[_cell(text) for text in row] for row in order.rows]
         printer.grid("mean ranks over settings (1 is best)", ["variant", "mean rank"], rows)
         printer.text(order.note)
 
@@ -91,13 +94,13 @@ def print_analysis(analysis: Analysis, console: Console | None = None) -> None:
 def _print_group(printer: Printer, group: Group, content: Table) -> None:
     unsure = has_unsure(content)
     rows = [
-        [_name(row.variant), Text(row.seeds), *(printer.entry(e, unsure) for e in row.entries)]
+        [_name(row.variant), _cell(row.seeds), *(printer.entry(e, unsure) for e in row.entries)]
         for row in content.rows
     ]
     printer.grid(content.label, ["variant", "seeds", *content.columns], rows)
     if content.versus:
         lines = [
-            [_name(row.variant), *map(Text, row.versus)]
+            [_name(row.variant), *map(_cell, row.versus)]
             for row in content.rows
             if row.variant != content.reference
         ]
@@ -121,10 +124,15 @@ def _print_group(printer: Printer, group: Group, content: Table) -> None:
 
 
 def _name(variant: str) -> Text:
-    return Text(variant, overflow="fold")
+    return _cell(variant, overflow="fold")
+
+
+def _cell(text: str, **how: Any) -> Text:
+    """Return text without markup, made printable first: rich drops some characters silently."""
+    return Text(printable(text), **how)
 
 
 def _ascii(text: str) -> str:
     signs = {"±": "+-", "≈": "~", "×": "x", "–": "-"}
-    plain = "".join(signs.get(letter, letter) for letter in text)
+    plain = "".join(signs.get(letter, letter) for letter in printable(text))
     return plain.encode("ascii", "backslashreplace").decode()

@@ -132,4 +132,5 @@ def json_ready(value: Any) -> Any:
 
 def to_json(value: Any) -> bytes:
     """Return ``value`` as indented JSON text in UTF-8, with a newline at the end."""
-    return (json.dumps(json_ready(value), indent=2, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(json_ready(value), indent=2, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")  # a lone surrogate becomes JSON's own escape

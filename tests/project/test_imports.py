@@ -31,7 +31,7 @@ LAYERS = (
     ("context",),
     ("contracts",),
     ("client_state", "failures", "pipeline"),
-    ("types",),
+    ("console", "types"),
     ("ambient", "values", "device", "options", "random", "watching"),
     ("errors", "text"),
 )
