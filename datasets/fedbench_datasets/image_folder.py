@@ -32,8 +32,9 @@ class ImageFolder:
 
     Folders are ``[domain/]train/class/*.jpg`` and ``[domain/]test/class/*.jpg``. An index has the
     columns ``path`` (relative to the index), ``label``, ``split`` (train or test) and, if there are
-    several domains, ``domain``. Classes and domains are sorted by name. In both, ``val`` is left
-    out, or the test set if there is no ``test``. Inputs are uint8 (N, 3, resolution, resolution).
+    several domains, ``domain``. Classes and domains are sorted by name. ``val`` is left out; a
+    folder ``val`` is the test set if there is no ``test``, rows of an index never are. Inputs are
+    uint8 (N, 3, resolution, resolution).
     """
 
     name: ClassVar[str] = "image-folder"
@@ -81,7 +82,7 @@ class ImageFolder:
         self._say_left_out("files or folders that are not images in class folders", found.left_out)
         if found.doubt:
             say(self.name, found.doubt)
-        entries = without_validation(found.entries, partial(say, self.name))
+        entries = without_validation(found.entries, partial(say, self.name), may_replace_test=True)
         return arranged(entries, found.classes, found.domains)
 
     def _from_index(self, index: Path) -> Listing:
@@ -93,7 +94,7 @@ class ImageFolder:
             for entry in found:
                 first.setdefault(getattr(entry, what), entry.where)
             check_spellings(what, ({name: where} for name, where in first.items()))
-        entries = without_validation(found, partial(say, self.name))
+        entries = without_validation(found, partial(say, self.name), may_replace_test=False)
         classes = sorted({entry.label for entry in entries}, key=by_number)
         return arranged(entries, classes, sorted({entry.domain for entry in entries}))
 

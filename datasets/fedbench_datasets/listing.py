@@ -63,10 +63,17 @@ def arranged(entries: Sequence[Entry], classes: Sequence[str], domains: Sequence
     return Listing(classes, domains, list(splits.values()))
 
 
-def without_validation(entries: Sequence[Entry], say: Say) -> list[Entry]:
-    """Return the training and test images; without a test split, ``val`` is the test set.
+def without_validation(entries: Sequence[Entry], say: Say, may_replace_test: bool) -> list[Entry]:
+    """Return the training and test images, without those of ``val``; what happens is said.
 
-    Either is said in one line.
+    Args:
+        entries: images of any split.
+        say: called with the line.
+        may_replace_test: whether ``val`` is the test set where there is no ``test``, as in the
+            folders of many published data sets.
+
+    Raises:
+        ReadError: when there is no test image, and ``val`` may not take its place.
     """
     held = [entry for entry in entries if entry.split == "val"]
     rest = [entry for entry in entries if entry.split != "val"]
@@ -76,6 +83,11 @@ def without_validation(entries: Sequence[Entry], say: Say) -> list[Entry]:
     if any(entry.split == "test" for entry in rest):
         say(f"left out {count} of the split 'val'; 'test' is the test set")
         return rest
+    if not may_replace_test:
+        raise ReadError(
+            f"no row has the split 'test', and the {count} of 'val' are never tested on; call the "
+            "rows to test on 'test'"
+        )
     say(f"no split 'test': the {count} of 'val' are the test set")
     return [
         Entry(e.path, e.label, "test", e.domain, e.where) if e.split == "val" else e

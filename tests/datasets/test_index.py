@@ -237,12 +237,10 @@ def test_validation_rows_of_one_domain_are_no_test_rows_if_another_has_some(
     )
 
 
-def test_without_test_rows_those_for_validation_are_the_test_set(
-    base: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_test_row_validation_rows_do_not_take_its_place(base: Path) -> None:
     write(base, *GOOD[:2], "4.png,a,val", "5.png,b,dev")
-    assert load(base).test.labels.tolist() == [0, 1]
-    assert "no split 'test': the 2 images of 'val' are the test set" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="no row has the split 'test', and the 2 images of 'val'"):
+        load(base)
 
 
 # one file more than once
