@@ -53,12 +53,12 @@ PIECES: dict[str, Any] = {
     "uniform": {},
     "sgd": {"epochs": 1, "batch_size": 8, "lr": 0.05},
 }
-"""The plugins of a run beside the method's."""
+"""The plugins of a run besides the method's own."""
 
 
 @pytest.fixture(scope="session")
 def installed() -> Registry:
-    """What is installed, plus the tiny data set and model."""
+    """Return the registry of what is installed, plus the tiny data set and model."""
     registry = discover()
     assert not registry.failures
     registry.add(TINY, "tests")
@@ -67,7 +67,7 @@ def installed() -> Registry:
 
 @pytest.fixture
 def registry(installed: Registry) -> Registry:
-    """A copy that a test may add plugins to."""
+    """Return a copy to which a test may add plugins."""
     return Registry({k: list(v) for k, v in installed.entries.items()}, dict(installed.failures))
 
 
@@ -106,7 +106,7 @@ def make_config(
 
 @pytest.fixture(scope="session")
 def tiny_config() -> Callable[..., RunConfig]:
-    """`make_config`, for test modules."""
+    """Return `make_config`, for test modules."""
     return make_config
 
 
@@ -156,7 +156,7 @@ def install(
 
 @pytest.fixture
 def run_tiny(registry: Registry) -> Callable[..., Run]:
-    """Run a method on the tiny data set to its end; arguments as in `make_config`."""
+    """Return a function that runs a method on the tiny data set; arguments as in `make_config`."""
 
     def finished(method: str = "fedavg", directory: Path | None = None, **given: Any) -> Run:
         run = Run(make_config(registry, method, **given), directory, registry=registry)
@@ -168,7 +168,7 @@ def run_tiny(registry: Registry) -> Callable[..., Run]:
 
 @pytest.fixture
 def pids(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The processes of all workers that a test has started, in their order."""
+    """Return a list of all worker processes that a test has started, in order."""
     found: list[int] = []
     start = PoolWorkers._start
 

@@ -1,4 +1,4 @@
-"""Plugins that look at a run: told when it starts, after each round, and how it ended."""
+"""Observers: plugins that are called when a run starts, after each round, and when it ends."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ..types import RoundResult, RunStatus
 
 
 class Observers:
-    """The plugins of one run that look at it.
+    """The plugins of a run that observe it.
 
     Args:
         runtime: the run's plugins, clients and model.
-        directory: the run directory, ``None`` for a run that keeps nothing.
+        directory: the run directory; ``None`` for a run that keeps nothing.
     """
 
     def __init__(self, runtime: Runtime, directory: Path | None) -> None:
         self._runtime, self._directory = runtime, directory
 
     def start(self, history: Sequence[RoundResult]) -> None:
-        """Let them look at the run before its next round, after those of ``history``, or refuse it.
+        """Call ``run_start``: each may look at the run, after the rounds ``history``, or refuse it.
 
         Raises:
-            Exception: what a plugin raises.
+            Exception: any error of a plugin.
         """
         runtime = self._runtime
         with settled(), runtime.streams.scope("run_start"):
@@ -41,22 +41,22 @@ class Observers:
                 )
 
     def round(self, result: RoundResult) -> None:
-        """Show them a finished round.
+        """Call ``round_end`` with a finished round.
 
         Raises:
-            Exception: what a plugin raises.
+            Exception: any error of a plugin.
         """
         for _, call in self._runtime.plugins.calls("round_end"):
             call(result=result, directory=self._directory)
 
     def end(self, error: BaseException | None) -> None:
-        """Tell every one of them how the run ended.
+        """Call ``run_end`` of every observer.
 
-        What one of them raises must neither hide ``error`` nor lose a result: it becomes a note of
+        An observer's own error must neither hide ``error`` nor lose a result: it becomes a note of
         ``error``, or a warning.
 
         Args:
-            error: what ended the run, ``None`` for a run that is finished.
+            error: what ended the run; ``None`` for a finished run.
         """
         status = _status(error)
         text = _text(error) if status == "failed" and error else None
@@ -74,7 +74,7 @@ class Observers:
 def _status(error: BaseException | None) -> RunStatus:
     if error is None:
         return "finished"
-    # Ctrl-C and SIGTERM, sys.exit, and a loop over the rounds that its caller left.
+    # Interrupted: Ctrl-C, SIGTERM, sys.exit, or a caller that left the loop over the rounds.
     return "failed" if isinstance(error, Exception) else "interrupted"
 
 

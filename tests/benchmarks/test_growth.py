@@ -1,4 +1,4 @@
-"""The growth benchmark: a real short run, what is computed from its numbers, plots and page."""
+"""The growth benchmark: a real short run, its computed numbers, its plots and its page."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ def test_short_form_writes_every_number(tmp_path):
 
 @pytest.fixture
 def measured(load):
-    """Points of all experiments with times and memory from a formula instead of a machine."""
+    """Return points of all experiments, with times and memory from a formula."""
     growth, measure = load("growth"), load("measure")
     found = []
     for point in growth.points(short=False):

@@ -1,4 +1,4 @@
-"""The speed benchmark's short form, its arithmetic, and what its contestants have in common."""
+"""The speed benchmark: its short form, its arithmetic, and its contestants' equal models."""
 
 import json
 import subprocess
@@ -142,7 +142,7 @@ print("round 2/2  mean 1.00", flush=True)
     assert left == []
 
 
-def test_a_contestant_that_fails_is_reported_with_its_last_words(tmp_path):
+def test_a_contestant_that_fails_is_reported_with_the_end_of_its_output(tmp_path):
     code = "print('{\"round\": 1}', flush=True); raise SystemExit('no more memory')"
     text = measured(code, tmp_path)
     assert text.startswith("exit status 1, 1 of 2 rounds")

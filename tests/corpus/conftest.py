@@ -1,4 +1,4 @@
-"""The command line in a sandbox: what a bad input may end in is checked here, once for all."""
+"""The command line in a sandbox, which checks for all tests how a bad input may end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedbench.plugins.registry import Registry
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return every file below a folder, links not followed."""
+    """Return every file in a folder and its subfolders, without following links."""
     return {
         str(path): path.read_bytes() if path.is_file() and not path.is_symlink() else b""
         for path in sorted(folder.rglob("*"))
@@ -27,7 +27,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @dataclass
 class Sandbox:
-    """A folder ``work`` to run in, and one beside it that nothing may touch."""
+    """A folder ``work`` to run in, and one next to it that nothing may touch."""
 
     work: Path
     outside: Path
@@ -60,7 +60,7 @@ class Sandbox:
 
 @pytest.fixture
 def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: Registry) -> Sandbox:
-    """A sandbox that is the current folder; the home folder lies outside it."""
+    """Return a sandbox that is the current folder; the home folder is outside it."""
     work, outside = tmp_path / "work", tmp_path / "outside"
     for folder in (work, outside / "home", work / "cache"):
         folder.mkdir(parents=True)
@@ -78,7 +78,7 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: Registry)
 def templates(
     installed: Registry, tiny_config: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """``finished``, and ``cut``: a checkpoint after round 2, client states in files."""
+    """Make the runs ``finished`` and ``cut``, with a checkpoint after round 2 and client states."""
     folder = tmp_path_factory.mktemp("templates")
     config = tiny_config(installed, "fedproto-aaai", rounds=3)
     Run(config, folder / "finished", registry=installed).run()
@@ -92,7 +92,7 @@ def templates(
 
 @pytest.fixture
 def copy(templates: Path, sandbox: Sandbox) -> Callable[[str], Path]:
-    """Copy a template to ``run`` in the sandbox."""
+    """Return a function that copies one of these runs to ``run`` in the sandbox."""
 
     def make(name: str) -> Path:
         shutil.copytree(templates / name, sandbox.work / "run")

@@ -21,7 +21,7 @@ LAUGHS = "a: &a [x, x]\n" + "".join(
 DEEP = 700
 
 FILES: dict[str, tuple[str | bytes, str]] = {
-    # no YAML, or not ours
+    # not YAML, or not a config
     "empty": ("", "the file is empty"),
     "only a comment": ("# nothing\n", "the file is empty"),
     "only a document mark": ("---\n", "the top level"),
@@ -297,8 +297,8 @@ def test_a_bad_grid(name: str, sandbox: Any) -> None:
 
 
 @pytest.mark.parametrize("label", ["../../outside/x", "/etc/x", "..", "a\nb", "x" * 400, "\u202e"])
-def test_a_label_is_no_way_out_of_the_runs(label: str, sandbox: Any) -> None:
-    """A method's label may be anything; the folder that is named after it stays below ``runs``."""
+def test_a_label_cannot_leave_the_folder_of_runs(label: str, sandbox: Any) -> None:
+    """A method's label may be anything; the folder that is named after it stays in ``runs``."""
     from click.testing import CliRunner
 
     from fedbench.cli import main

@@ -1,4 +1,4 @@
-"""Readers on random damage: each file is read, or refused in one line; nothing else happens."""
+"""Readers of randomly damaged files: each file is read or refused in one line, nothing else."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TREES = st.recursive(
 
 @st.composite
 def mutations(draw: st.DrawFn) -> Mutation:
-    """Draw a change of bytes: a flip, a cut, an insertion or a doubled piece."""
+    """Draw a change of bytes: a flip, a cut, an insertion or a repeated part."""
     place = draw(st.floats(0, 1))
     kind = draw(st.sampled_from(["flip", "cut", "insert", "double"]))
     byte, junk = draw(st.integers(1, 255)), draw(st.binary(min_size=1, max_size=12))
@@ -150,7 +150,7 @@ def test_a_damaged_checkpoint_is_refused_or_whole(
     except FedbenchError as error:
         one_line(error)
     else:
-        # Only changes that keep the meaning may pass: white space, or a key that is never read.
+        # Only changes without effect may pass: white space, or a key that is never read.
         before = json.loads((part / "checkpoint" / "checkpoint.json").read_bytes())
         after = json.loads((path / "checkpoint" / "checkpoint.json").read_bytes())
         assert {

@@ -25,7 +25,7 @@ BROKEN = {
     "no keys": b"{}\n",
     "deep": DEEP.encode() + b"\n",
 }
-"""What no file of a run may hold, of whatever kind its lines are."""
+"""Contents that are invalid in every file of a run, whatever its lines hold."""
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -117,7 +117,7 @@ def tensors(run: Path, **values: torch.Tensor) -> None:
 
 
 def raw(run: Path, data: bytes) -> None:
-    """Put a file of tensors in place of the checkpoint's, with its digest."""
+    """Replace a checkpoint's file of tensors, and update its digest."""
     (run / "checkpoint" / "state-2.safetensors").write_bytes(data)
     edit(run / "checkpoint" / "checkpoint.json", sha256=hashlib.sha256(data).hexdigest())
 
@@ -296,7 +296,7 @@ def test_verifying_and_resuming_with_damaged_digests(name: str, sandbox: Any, co
 
 
 class Payload:
-    """A pickle of it makes the canary when it is loaded by `pickle`."""
+    """Its pickle creates the canary file when `pickle` loads it."""
 
     def __reduce__(self) -> Any:
         return open, ("CANARY", "w")

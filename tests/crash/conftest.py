@@ -1,8 +1,8 @@
 """Victims: forked copies of this process that run the command line and die at a named point.
 
-Forking costs milliseconds where a new process would import torch for seconds, and what the child
-replaces in `os` or in fedbench dies with it. A point is reproducible: "the second client", "half
-of checkpoint.json is written".
+Forking takes milliseconds, whereas a new process would import torch for seconds, and what the child
+replaces in `os` or in fedbench ends with it. A point is reproducible: "the second client", "half of
+checkpoint.json is written".
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def die() -> NoReturn:
 
 
 class Points:
-    """Calls ``act`` at the k-th passage of a named point; use it in a victim only."""
+    """Calls ``act`` when a named point is passed for the k-th time; use it in a victim only."""
 
     def __init__(self, act: Act = die) -> None:
         self.act: Act = act
@@ -152,7 +152,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a victim ended; ``status`` is negative for a signal."""
+    """How a victim ended; ``status`` is negative if a signal ended it."""
 
     pid: int
     status: int
@@ -166,10 +166,10 @@ class Victim:
 
     pid: int
     pipes: tuple[int, int]
-    """Where its standard output and error can be read; files would fill up with the disk."""
+    """Pipes from its standard output and error; files could not be written on a full disk."""
 
     def wait(self, seconds: float = 120) -> Ended:
-        """Wait for its end."""
+        """Wait until it has ended."""
         deadline = time.monotonic() + seconds
         while True:
             found, status = os.waitpid(self.pid, os.WNOHANG)
@@ -185,7 +185,7 @@ class Victim:
 
 
 def drain(pipe: int) -> str:
-    """Read what is in a pipe, and close it."""
+    """Read a pipe to its end, and close it."""
     os.set_blocking(pipe, False)
     parts = []
     with suppress(BlockingIOError):
@@ -196,7 +196,7 @@ def drain(pipe: int) -> str:
 
 
 def group(pid: int) -> list[int]:
-    """Return the living processes of a victim's group: itself and all that it started."""
+    """Return the living processes of a victim's group: itself and all its descendants."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -210,7 +210,7 @@ def group(pid: int) -> list[int]:
 
 
 def none_left(pid: int, seconds: float = 10) -> bool:
-    """Whether all of a victim's processes are gone, within some seconds."""
+    """Return whether all of a victim's processes end within some seconds."""
     deadline = time.monotonic() + seconds
     while group(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -238,14 +238,14 @@ def fork(registry: Registry) -> Callable[..., Victim]:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 fedbench.plugins.discovery.discover = lambda: registry
-                # Client states go to files, so that these are among what is written.
+                # Client states go to files, so that those writes are tested too.
                 ClientStates.__init__.__defaults__ = (None, 0)  # type: ignore[misc]
                 if before:
                     before()
                 main([str(word) for word in words], prog_name="fedbench")
             except SystemExit as end_:
                 status = end_.code if isinstance(end_.code, int) else 1
-            except BaseException:  # a traceback is what the tests look for
+            except BaseException:  # the tests look for a traceback
                 import traceback
 
                 traceback.print_exc()
@@ -265,11 +265,11 @@ def fork(registry: Registry) -> Callable[..., Victim]:
 
 @pytest.fixture(scope="session")
 def points() -> type[Points]:
-    """`Points`, for test modules."""
+    """Return `Points`, for test modules."""
     return Points
 
 
 @pytest.fixture(scope="session")
 def processes() -> Callable[[int], bool]:
-    """`none_left`, for test modules."""
+    """Return `none_left`, for test modules."""
     return none_left

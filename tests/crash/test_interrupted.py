@@ -53,7 +53,7 @@ def case(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Any:
-    """The words that run a config, its folder, and the digests of an undisturbed run."""
+    """Return the command that runs a config, its folder, and the digests of an undisturbed run."""
     add(trouble=Trouble)
     monkeypatch.setitem(PLAN, "", None)
     config = tiny_config(registry, "fedproto-aaai", rounds=ROUNDS, extra={"trouble": {}})
@@ -71,7 +71,7 @@ class Case:
     digests: list[str]
 
     def check(self, fork: Callable[..., Any]) -> None:
-        """The run goes on to the same bits and leaves the same files."""
+        """Check that the resumed run ends with the same bits and leaves the same files."""
         done = fork(["resume", self.run] if (self.run / "config.yaml").exists() else self.words)
         ended = done.wait()
         assert ended.status == 0, ended
@@ -85,7 +85,7 @@ def names(folder: Path) -> list[str]:
 
 
 def clear(ended: Any, status: int, *texts: str) -> None:
-    """The victim ended with one line that holds ``texts``."""
+    """Check that the victim ended with one line that contains ``texts``."""
     assert ended.status == status, ended
     assert ended.err.count("\n") == 1, ended.err
     assert ended.err.startswith("Error: ")
@@ -105,7 +105,7 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 
 
 def stop_here(file: Path) -> None:
-    """Say that the place is reached and wait there for a signal."""
+    """Report that the place is reached, and wait there for a signal."""
     file.touch()
     while True:
         signal.pause()
@@ -115,7 +115,7 @@ def stop_here(file: Path) -> None:
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
 )
 @pytest.mark.parametrize("executor", ["inline", "pool"])
-def test_a_signal_keeps_what_is_finished_and_says_how_to_go_on(
+def test_a_signal_keeps_what_is_finished_and_says_how_to_resume(
     number: int, status: int, executor: str, case: Case, fork: Any, processes: Any, tmp_path: Path
 ) -> None:
     here = tmp_path / "here"
@@ -138,7 +138,7 @@ def test_a_signal_keeps_what_is_finished_and_says_how_to_go_on(
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_a_second_signal_ends_at_once_and_the_run_can_go_on(
+def test_a_second_signal_ends_immediately_and_the_run_can_be_resumed(
     first: int, case: Case, fork: Any, processes: Any, points: Any, tmp_path: Path
 ) -> None:
     here, writing = tmp_path / "here", tmp_path / "writing"
@@ -159,7 +159,7 @@ def test_a_second_signal_ends_at_once_and_the_run_can_go_on(
     case.check(fork)
 
 
-def test_more_signals_of_a_killed_comparison_do_not_end_its_run_at_once(
+def test_more_signals_of_a_killed_comparison_do_not_end_its_run_immediately(
     case: Case, fork: Any, processes: Any, points: Any, tmp_path: Path
 ) -> None:
     here, writing, go_on = tmp_path / "here", tmp_path / "writing", tmp_path / "go on"
@@ -213,7 +213,7 @@ def test_an_ignored_ctrl_c_stays_ignored(case: Case, fork: Any) -> None:
 
 
 def no_space(limit: int) -> Callable[[], None]:
-    """Let no file grow beyond ``limit`` bytes: what a write gets to see is as on a full disk."""
+    """Let no file grow beyond ``limit`` bytes: a write then fails as on a full disk."""
 
     def act() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -257,7 +257,7 @@ def can_mount(folder: Path) -> bool:
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Any:
-    """A small file system of its own; skipped where the user may not mount one."""
+    """Mount a small separate file system; skip the test if the user may not mount one."""
     folder = tmp_path / "small"
     folder.mkdir()
     if not can_mount(folder):
@@ -299,7 +299,7 @@ def test_a_file_system_that_is_read_only(case: Case, fork: Any, mount: Path) -> 
 
 
 def test_a_read_only_folder(case: Case, fork: Any) -> None:
-    """Root may write anywhere, so the calls are refused as the system would refuse others."""
+    """Root may write anywhere, so the test refuses the calls, as a system does for other users."""
 
     def before() -> None:
         def refuse(*_: object, **__: object) -> Any:
@@ -327,7 +327,7 @@ def test_a_clock_that_jumps_changes_nothing(jump: int, case: Case, fork: Any) ->
     found = json.loads((case.run / "result.json").read_text())
     assert [found[key] for key in DIGESTS] == case.digests
     assert 0 <= found["seconds"] < 600
-    assert "left 0.0 s" in done.out  # the last round's line; none of them is absurd
+    assert "left 0.0 s" in done.out  # the last round's line; no line shows an absurd time
     assert "-" not in "".join(line.split("left")[1] for line in done.out.splitlines()[1:4])
 
 

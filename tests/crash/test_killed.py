@@ -1,4 +1,4 @@
-"""kill -9 at named points: the run goes on to the same bits, and leaves nothing behind."""
+"""kill -9 at named points: the resumed run ends with the same bits, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_there_are_enough_points_for_every_method() -> None:
 def whole(
     installed: Registry, tiny_config: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], tuple[str, list[str], dict[str, Any]]]:
-    """A method's config as YAML, and what an undisturbed run leaves: file names and result."""
+    """Return a method's config as YAML, and an undisturbed run's file names and result."""
     from fedbench.engine.run import Run
 
     made: dict[str, tuple[str, list[str], dict[str, Any]]] = {}
@@ -93,7 +93,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("point", "method"), PAIRS, ids=[f"{p}, {m}" for p, m in PAIRS])
-def test_a_killed_run_goes_on_to_the_same_bits(
+def test_a_killed_run_is_resumed_to_the_same_bits(
     point: str,
     method: str,
     whole: Callable[..., Any],
@@ -106,7 +106,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     file, run = tmp_path / "mine.yaml", tmp_path / "run"
     file.write_text(config)
     words = ["run", file, "--out", run, "--checkpoint-rounds", 1]
-    # Points outside clients are passed by the parent of workers as well: there may be no orphan.
+    # The workers' parent passes the points outside clients too, so no process may be orphaned.
     if PAIRS.index((point, method)) % 5 == 0 and not point.startswith(("a client", "a back", "an")):
         words += ["--executor", "pool", "--workers", 2]
     killed = fork(words, lambda: points().set(point)).wait()

@@ -19,7 +19,7 @@ ARRIVED: list[dict[str, Any]] = []
 
 @dataclass(frozen=True, eq=False)
 class Restless:
-    """Goes on writing into all that it has sent, received or been given."""
+    """Keeps writing into everything that it has sent or received."""
 
     @hookimpl
     def broadcast(self):
@@ -75,13 +75,13 @@ def test_live_references_cannot_leak(add, run_tiny):
         assert torch.equal(report["model"]["classifier.weight"], report["before"])
     models = {tuple(report["before"].flatten().tolist()) for report in ARRIVED}
     assert len(models) == len(ARRIVED), "each upload is its own client's model"
-    # FedAvg's wrapper is outside of this one, so what it uploads is the model full of sevens.
+    # FedAvg's wrapper is outside this one, so it uploads the model full of sevens.
     assert (run.state.weights["classifier.weight"] == 7).all()
 
 
 @dataclass(frozen=True, eq=False)
 class Forgetful:
-    """Counts its turns, and forgets all when it has had three."""
+    """Counts its turns, and forgets the count after three of them."""
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx):
@@ -104,7 +104,7 @@ def test_a_client_keeps_its_state_until_it_drops_it(add, run_tiny):
 
 @dataclass(frozen=True, eq=False)
 class Smudges:
-    """Overwrites the model after everybody else's turn."""
+    """Overwrites the model after all other plugins' part of the turn."""
 
     outermost: ClassVar[bool] = True
 
@@ -128,7 +128,7 @@ def test_a_wrapper_further_out_does_not_change_what_a_client_keeps(add, run_tiny
 
 @dataclass(frozen=True, eq=False)
 class Reassigns:
-    """Replaces its state as a whole in odd rounds, and joins a value to it in even ones."""
+    """Replaces its whole state in odd rounds, and adds a value to it in even ones."""
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx):
@@ -151,7 +151,7 @@ def test_a_state_that_is_assigned_as_a_whole_is_sealed_too(add, run_tiny):
 
 @dataclass(frozen=True, eq=False)
 class Borrowed:
-    """Trains in the memory of its own state, and tests in that of all clients'."""
+    """Trains in the memory of its own state, and tests in that of all clients' states."""
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx):

@@ -16,7 +16,7 @@ SEEN: list[tuple[int, int, list[int]]] = []
 
 @dataclass(frozen=True, eq=False)
 class Spy:
-    """Notes the labels of every training batch: the batch order, seen from inside."""
+    """Records the labels of every training batch, which shows the order of batches."""
 
     @hookimpl
     def after_backward(self, ctx, batch):
@@ -35,7 +35,7 @@ class Watcher:
 
 @dataclass(frozen=True, eq=False)
 class Busy:
-    """Uses every hook that it can without effect, and draws numbers in each of them."""
+    """Implements every hook that can be without effect, and draws numbers in each of them."""
 
     @hookimpl
     def init_server(self, ctx):
@@ -74,7 +74,7 @@ class Busy:
 
 
 def facts(run: Run) -> dict[str, object]:
-    """All that compared methods must share, and the final weights."""
+    """Return everything that compared methods must share, and the final weights."""
     return {
         "partition": [part.tolist() for part in run.runtime.parts],
         "initial": sha256(dict(run.runtime.initial)),
@@ -166,7 +166,7 @@ INSIDE: list[int] = []
 
 @dataclass(frozen=True, eq=False)
 class Threads:
-    """Notes how many threads a client and the server compute on."""
+    """Records how many threads a client and the server compute on."""
 
     @hookimpl
     def after_backward(self):

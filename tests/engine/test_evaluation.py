@@ -1,4 +1,4 @@
-"""From scores per domain and round to the one number that is reported, with its rule."""
+"""Scores per domain and round become the one number that is reported, with its rule."""
 
 from __future__ import annotations
 

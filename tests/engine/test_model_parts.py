@@ -31,7 +31,7 @@ class Body(nn.Module):
 
 
 class Headless(nn.Module):
-    """A network in one piece, as in most tutorials."""
+    """A network without separate parts, as in most tutorials."""
 
     def __init__(self):
         super().__init__()
@@ -51,7 +51,7 @@ class First:
 
 
 def offer(registry, make) -> None:
-    """Register what ``make`` returns as the model ``mine``."""
+    """Return a function that registers what ``make`` returns as the model ``mine``."""
 
     @dataclass(frozen=True, eq=False)
     class Source:

@@ -121,7 +121,7 @@ def test_the_run_ends_with_a_name_and_keeps_the_last_good_state(
     assert sha256(weights) == sha256(dict(run.state.weights))
     assert all(bool(torch.isfinite(v).all()) for v in weights.values())
     assert len((path / "rounds.jsonl").read_text().splitlines()) == 2
-    # going on without a change fails the same way, from the same place
+    # resuming without a change fails in the same way and the same place
     again = Run.resume(path, registry=registry)
     assert len(again.history) == 2
     with pytest.raises(NonFiniteError) as caught:
@@ -165,7 +165,7 @@ def test_a_run_that_fails_in_round_one_starts_anew(
 
 
 @pytest.mark.parametrize("what", ["loss", "upload", "client metric"])
-def test_under_skip_the_client_is_left_out_and_the_run_goes_on(
+def test_under_skip_the_client_is_left_out_and_the_run_continues(
     what: str, sick: Callable[..., Any], registry: Registry
 ) -> None:
     run = Run(sick(what, failures={"policy": "skip"}), registry=registry)

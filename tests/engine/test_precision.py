@@ -24,7 +24,7 @@ SEEN: list[tuple[bool, torch.dtype, torch.dtype, torch.dtype]] = []
 
 
 class Layers(nn.Module):
-    """Notes what type its hidden layer computes in."""
+    """Records the type in which its hidden layer computes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def test_features_under_autocast_and_a_classifier_in_float32(bf16: bool) -> None
 
 @dataclass(frozen=True, eq=False)
 class Types:
-    """Notes the types that a local loss sees."""
+    """Records the types that a local loss receives."""
 
     @hookimpl
     def local_loss(self, ctx: Any, output: Any) -> dict[str, torch.Tensor]:
@@ -78,7 +78,7 @@ def test_bf16_changes_training_and_the_test_alike(run_tiny: Callable[..., Run]) 
     assert exact.result()["weights_sha256"] != coarse.result()["weights_sha256"]
     for name, value in coarse.state.weights.items():
         torch.testing.assert_close(value, exact.state.weights[name], rtol=0.05, atol=0.02)
-    # the same weights, tested: nothing is trained with so small a step
+    # the same weights are tested: with so small a step nothing is trained
     still = {"sgd": {"lr": 1e-30}, "uniform": {"fraction": 1.0}}
     losses = [
         run_tiny(rounds=1, precision=p, extra=still).history[0].scores["classifier"]["loss"].mean

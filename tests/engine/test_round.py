@@ -230,7 +230,7 @@ def test_rounds_can_be_taken_one_by_one(registry, tiny_config):
     assert len(first.scores["classifier"]["class_accuracy"].domains["ink"]) == 3
     assert first.metrics["loss.cross_entropy"] > 0
     assert first.seconds > 0
-    # a notebook may look at the result so far, and stop here
+    # a notebook may look at the result so far and stop here
     assert run.result()["rounds"] == 1
     rounds.close()
     assert [r.round for r in run.history] == [1]
@@ -274,7 +274,7 @@ def test_before_the_first_round_there_is_no_result(registry, tiny_config, tmp_pa
         ask(Run.resume(tmp_path / "r", registry=registry))
 
 
-def test_a_resumed_run_knows_its_accuracy_before_it_goes_on(registry, tiny_config, tmp_path):
+def test_a_resumed_run_knows_its_accuracy_before_it_continues(registry, tiny_config, tmp_path):
     run = Run(tiny_config(registry, rounds=3), tmp_path / "r", registry=registry)
     rounds = run.rounds()
     next(rounds), next(rounds)

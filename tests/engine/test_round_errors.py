@@ -1,4 +1,4 @@
-"""What plugins do wrong in a round is named: plugin, term, round, client."""
+"""An error of a plugin in a round names the plugin, term, round and client."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_what_server_hooks_return_is_checked(failing, hook, value, text):
     assert failing(PluginError, plugin(**{hook: lambda self: value})) == text
 
 
-def test_a_server_hook_that_asks_for_what_is_not_there(failing):
+def test_a_server_hook_that_reads_a_missing_entry(failing):
     cls = plugin(broadcast=lambda self, state: {"x": state.entries["prototype"]})
     assert failing(PluginError, cls) == "no 'prototype' in the server's state (there are none)"
 
@@ -211,7 +211,7 @@ def test_an_error_in_a_clients_turn_carries_round_and_client(add, run_tiny):
     assert caught.value.__notes__ == ["in round 2, client 3"]
 
 
-def test_a_client_that_asks_for_what_was_not_sent(add, run_tiny):
+def test_a_client_that_reads_what_was_not_sent(add, run_tiny):
     def client_update(self, ctx):
         ctx.payload.per_class("weight")
         return (yield)
@@ -278,7 +278,7 @@ def test_a_device_that_is_not_there(registry, tiny_config, device):
     assert "\n" not in str(caught.value)
 
 
-def test_uploads_of_per_class_rows_survive_the_border(add, run_tiny):
+def test_uploads_of_per_class_rows_survive_the_boundary(add, run_tiny):
     rows = PerClass(torch.tensor([2]), torch.ones(1, 4), torch.tensor([5]))
 
     def client_update(self, ctx):

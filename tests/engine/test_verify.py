@@ -1,4 +1,4 @@
-"""A run that is run again: the bits agree, or the first round, client and tensor are named."""
+"""A repeated run has the same bits, or the first differing round, client and tensor are named."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Drifts:
 
 @pytest.fixture
 def kept(run_tiny: Callable[..., Run], tmp_path: Path) -> Path:
-    """A finished run of three rounds."""
+    """Return the folder of a finished run of three rounds."""
     run_tiny("fedproto", tmp_path / "kept", rounds=3)
     return tmp_path / "kept"
 
@@ -180,7 +180,7 @@ def test_without_a_round_there_is_nothing_to_verify(
         Kept(registry, tmp_path / "missing")
 
 
-def test_versions_that_differ_are_told(kept: Path, registry: Registry) -> None:
+def test_different_versions_are_reported(kept: Path, registry: Registry) -> None:
     assert Kept(registry, kept).changed_environment() == []
     path = kept / "environment.json"
     data = json.loads(path.read_text())
@@ -195,7 +195,7 @@ def test_checksums_made_in_another_way_are_not_compared(kept: Path, registry: Re
     assert lines
     for line in lines:
         line["clients"] = {client: "0" * len(found) for client, found in line["clients"].items()}
-        del line["checksum"]  # as it was written at first
+        del line["checksum"]  # as the first versions wrote it
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert digests.read(kept) == {}
     assert verified(registry, kept).difference is None
@@ -210,7 +210,7 @@ def test_a_resumed_run_has_each_rounds_digests_once(
     next(rounds)
     next(rounds)
     rounds.close()
-    with (path / "digests.jsonl").open("a") as file:  # what a killed process leaves
+    with (path / "digests.jsonl").open("a") as file:  # as a killed process leaves it
         file.write('{"round": 3, "names": [], "clients": {}, "server": {}}\n{"round": 4, "na')
     Run.resume(path, registry=registry).run()
     lines = (path / "digests.jsonl").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The seam: a watch sees every hook call, phase and turn; a run is the same with and without it."""
+"""A watch sees every hook call, phase and turn; a run is the same with and without it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedbench.watching import UNWATCHED, Call, Watch, each
 
 
 class Diary(Watch):
-    """Writes down what it sees, in order."""
+    """Records what it sees, in order."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -78,7 +78,7 @@ class Base:
 
 @plugin
 class Wrapper:
-    """Mends what the base can't do."""
+    """Handles what the base can't do."""
 
     @hookimpl(wrapper=True)
     def aggregate(self, ctx):
@@ -200,7 +200,7 @@ def test_a_step_of_training_is_forward_losses_backward_optimiser(
 
 
 class Passport(Watch):
-    """Stamps what leaves a worker, and takes the stamp off on arrival."""
+    """Stamps what leaves a worker, and removes the stamp on arrival."""
 
     def __init__(self) -> None:
         self.turns: list[tuple[int, int]] = []
