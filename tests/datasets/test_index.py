@@ -13,6 +13,7 @@ import pytest
 from fedbench_datasets.image_folder import ImageFolder
 from PIL import Image
 
+from fedbench import ConfigError
 from fedbench.types import Dataset
 
 pytestmark = pytest.mark.usefixtures("own_cache")
