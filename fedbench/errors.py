@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
-NO_MEMORY = ("can't allocate memory", "CUDA out of memory", "Cannot allocate memory")
-"""What torch says when memory runs out; on the CPU it has no exception class for that."""
+NO_MEMORY = (
+    *("out of memory", "can't allocate memory", "Cannot allocate memory", "not enough memory"),
+    "ALLOC_FAILED",
+)
+"""What libraries say when memory runs out; on the CPU, torch has no exception class for that."""
+
+NO_ROOM = (
+    *("No space left on device", "Disk quota exceeded", "can't start new thread"),
+    *("object store is full", "object store because it is full", "Local disk is full"),
+)
+"""What libraries say when the system refuses something else, in errors without a number."""
+
+SYSTEM = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO", "ESTALE", "ENODEV", "ENXIO", "ENOLCK"),
+        *("ENOMEM", "EAGAIN", "EMFILE", "ENFILE", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH"),
+        *("ENETDOWN", "ENETUNREACH", "ECONNREFUSED", "ECONNRESET", "ECONNABORTED"),
+    )
+    if hasattr(errno, name)
+)
+"""Numbers of errors of the operating system that are not the program's fault."""
 
 
 class FedbenchError(Exception):
@@ -21,10 +42,33 @@ class PluginError(FedbenchError):
     """A plugin cannot be found or loaded, or it broke a rule of its hook."""
 
 
+class TemporaryError(FedbenchError):
+    """Something outside the run stopped it; the same command may succeed another time."""
+
+
 class NonFiniteError(FedbenchError):
     """A loss, weight, upload or metric became NaN or infinite."""
 
     kind = "not_finite"
+
+
+def temporary(error: BaseException) -> bool:
+    """Return whether the machine caused ``error``, not the method, config or data of a run.
+
+    That is a lack of memory or disk space, a lost worker or node, or another process in the way.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, (MemoryError, TemporaryError)):
+            return True
+        if isinstance(found, OSError) and found.errno in SYSTEM:
+            return True
+        if not isinstance(found, FedbenchError):
+            text = str(found)
+            if any(words in text for words in (*NO_MEMORY, *NO_ROOM)):
+                return True
+        found = found.__cause__
+    return False
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -3,8 +3,8 @@
 Any exception in a client's turn is that client's failure, including a loss or upload that is not
 finite; ``failures.policy`` decides what happens next. Two kinds of error are never the client's and
 end the run under every policy: a plugin or config that breaks a rule (`PluginError`,
-`ConfigError`), because continuing would only hide it, and a lack of memory, because the result
-would depend on the machine.
+`ConfigError`), because continuing would only hide it, and what the machine causes, such as a lack
+of memory, because the result would depend on the machine.
 """
 
 from __future__ import annotations
@@ -14,14 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from .errors import NO_MEMORY, ConfigError, FedbenchError, PluginError
+from .errors import ConfigError, FedbenchError, PluginError, temporary
 from .text import summary
 from .types import Failure
-
-NOT_THE_CLIENTS = (PluginError, ConfigError, MemoryError, torch.OutOfMemoryError)
-"""Errors that end the run under every policy."""
 
 LONGEST = 300
 """How many characters of a reason are kept."""
@@ -77,8 +72,7 @@ class ClientFailure:
 
 def ends_the_run(error: Exception) -> bool:
     """Return whether ``error`` ends the run under every policy; see the module's docstring."""
-    text = str(error) if isinstance(error, RuntimeError) else ""
-    return isinstance(error, NOT_THE_CLIENTS) or any(words in text for words in NO_MEMORY)
+    return isinstance(error, (PluginError, ConfigError)) or temporary(error)
 
 
 def failure(client: int, attempt: int, error: Exception, lost: bool) -> Failure:

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from ..errors import NO_MEMORY, FedbenchError
+from ..errors import NO_MEMORY, FedbenchError, temporary
+from ..study import TEMPORARY
 from ..text import echo, printable, summary
 from . import signals
 
@@ -49,7 +50,14 @@ class OneLine(Readable):
             except Exception as error:
                 if ctx.meta.get("debug"):
                     raise
-                raise click.ClickException(one_line(error)) from error
+                kind = MachineStopped if temporary(error) else click.ClickException
+                raise kind(one_line(error)) from error
+
+
+class MachineStopped(click.ClickException):
+    """The machine stopped a command, which may succeed another time."""
+
+    exit_code = TEMPORARY
 
 
 def one_line(error: Exception) -> str:
@@ -57,9 +65,11 @@ def one_line(error: Exception) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    elif isinstance(error, FedbenchError):
+        pass
     elif isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
         text = f"not enough memory: {text}"
-    elif not isinstance(error, FedbenchError):
+    else:
         text = f"{type(error).__name__}: {summary(error)} (--debug shows the traceback)"
     text += "".join(f" {n}" for n in getattr(error, "__notes__", []) if n not in text)
     return printable(" ".join(text.split()))

@@ -26,7 +26,7 @@ import torch
 from pydantic import Field
 
 from ..device import cores
-from ..errors import FedbenchError
+from ..errors import TemporaryError
 from ..failures import ClientFailure
 from ..types import (
     Chunk,
@@ -80,7 +80,7 @@ class Pool:
         return PoolWorkers(runtime, count)
 
 
-class WorkerDied(FedbenchError):
+class WorkerDied(TemporaryError):
     """A worker process ended without an answer, repeatedly for the same client."""
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..errors import ConfigError
+from ..errors import ConfigError, TemporaryError
 from .files import refuse_link
 
 
-class Busy(ConfigError):
+class Busy(TemporaryError, ConfigError):
     """Another process has claimed the folder."""
 
 

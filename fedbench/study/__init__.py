@@ -2,3 +2,6 @@
 
 PARENT = "FEDBENCH_PARENT"
 """Environment variable with the id of a process that a run must not outlive."""
+
+TEMPORARY = 75
+"""Exit status of a command that the machine stopped, as ``EX_TEMPFAIL`` of sysexits.h."""

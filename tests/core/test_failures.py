@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,6 +50,8 @@ class Breaks:
         if ctx.client in self.who and ctx.attempt <= self.times and ctx.round >= self.since:
             if self.error == "memory":
                 raise MemoryError("no more")
+            if self.error == "disk":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if self.error == "rule":
                 raise PluginError("a broken rule")
             if self.error == "config":
@@ -153,6 +157,12 @@ def test_broken_rules_and_a_lack_of_memory_are_never_the_clients_failure(
     kind = {"rule": PluginError, "config": ConfigError, "memory": MemoryError}[error]
     with pytest.raises(kind) as caught:
         broken({"policy": policy}, error=error, executor=executor)
+    assert caught.value.__notes__ == ["in round 1, client 1"]
+
+
+def test_a_disk_that_is_full_is_never_the_clients_failure(broken: Callable[..., Run]) -> None:
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        broken(SKIP, error="disk")
     assert caught.value.__notes__ == ["in round 1, client 1"]
 
 
