@@ -70,10 +70,12 @@ def compare(
     Within one seed all methods share partition, initial weights, client sampling and batch order.
     Finished runs are reused: adding a method or a seed runs only what is new. When the code of a
     plugin, the data, a version or the arithmetic has changed since, one line says so and the run is
-    made anew; the old one moves to replaced/. Writes report.html, tables and figures into --out.
+    made anew; the old one moves to replaced/. Writes report.html, tables and figures into --out;
+    earlier runs there under the same protocol are in them too.
     """
     from ..plugins.discovery import discover
     from ..study import grid as grids
+    from ..study.earlier import earlier
 
     registry = discover()
     grid = _grid(methods, seeds, file, given)
@@ -87,7 +89,11 @@ def compare(
     )
     found = grids.collect(registry, planned, echo)
     labels = grids.labels(registry, planned)
-    _report(registry, found, labels, grid.reference or grid.methods[-1], grid.test, out)
+    added, line = earlier(registry, planned, found, changes.get("changes", lambda _: ()))
+    if line:
+        echo(line)
+    reference = grid.reference or grid.methods[-1]
+    _report(registry, [*found, *added], labels, reference, grid.test, out)
     if any(r.status == "failed" for r in found):
         sys.exit(1)
 
