@@ -13,6 +13,7 @@ from ..hookspecs import AT_MOST_ONE, REQUIRED_ANY, SINGLE, RunHooks
 from ..text import summary
 from ..watching import UNWATCHED, Watch, Watched
 from .facts import PluginFacts, facts
+from .order import misplaced
 from .registry import GROUP
 from .rules import RUN_HOOKS, marked
 
@@ -117,11 +118,12 @@ class RunPlugins:
 
     def _check_required(self) -> None:
         names = [name for name, _ in self.plugins]
-        for position, (name, instance) in enumerate(self.plugins):
+        for name, instance in self.plugins:
             for needed in facts(PluginFacts, type(instance)).requires:
-                if needed not in names[:position]:
-                    where = "before it" if needed in names else "in this run"
-                    raise ConfigError(f"plugin {name!r} needs {needed!r} {where}")
+                if needed not in names:
+                    raise ConfigError(f"plugin {name!r} needs {needed!r} in this run")
+        if wrong := misplaced([(name, type(instance)) for name, instance in self.plugins]):
+            raise ConfigError(wrong)
 
     def calls(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
         """Return (plugin's name, function that calls it) in YAML order, for a hook of many plugins.
