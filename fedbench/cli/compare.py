@@ -65,7 +65,11 @@ def compare(
     \b
     fedbench compare fedavg fedproto fpl fedhpro --data digits --seeds 5
     fedbench compare fedhpro:-hpcl fedhpro:-hpal fedhpro:hpcl.temperature=0.1 fedhpro
+    fedbench compare fedprox:+faults:faults.drop=0.2 mine.yaml fedavg
     fedbench compare --config grid.yaml
+
+    A METHOD is a name or a YAML file, with plugins left out (:-PLUGIN) or added (:+PLUGIN) and
+    values set (:KEY=VALUE); the names that a report prints are such METHODs.
 
     Within one seed all methods share partition, initial weights, client sampling and batch order.
     Finished runs are reused: adding a method or a seed runs only what is new. When the code of a
@@ -80,6 +84,8 @@ def compare(
     registry = discover()
     grid = _grid(methods, seeds, file, given)
     planned = grids.plan(registry, grid, out)
+    if isinstance(grid.seeds, int) and not quiet:
+        click.echo(f"{grid.seeds} seeds, 0 to {grid.seeds - 1}" if grid.seeds > 1 else "1 seed, 0")
     words = ["--checkpoint-minutes", str(checkpoint_minutes)]
     words += ["--checkpoint-rounds", str(checkpoint_rounds)] if checkpoint_rounds else []
     words += ["--keep-checkpoints"] if keep_checkpoints else []

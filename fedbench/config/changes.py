@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import re
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from .. import options
@@ -11,39 +12,71 @@ from ..plugins.registry import Registry
 from .build import dotted
 from .model import KEYS, RunConfig
 from .resolve import resolve
+from .yamlfile import inline
 
 NO_CHANGE = ("method", "seed", "device", "executor", "origin")
 """Config keys that say nothing about what is measured: names, repetitions, where it runs."""
 
 
-def describe_changes(registry: Registry, config: RunConfig) -> list[str]:
+def describe_changes(registry: Registry, config: RunConfig, but: Collection[str] = ()) -> list[str]:
     """Return how a config differs from its recipe on its card: ``-hpal``, ``rounds=5``.
 
-    The keys in `NO_CHANGE` are left out. The list is empty when the config has no recipe.
+    What is left out, added and set makes the same config of the recipe, unless the list says
+    ``reordered``. The list is empty when the config has no recipe.
+
+    Args:
+        registry: what is installed.
+        config: the config.
+        but: config keys and plugins to say nothing about.
     """
     if "recipe" not in config.origin:
         return []
     for kind in ("recipe", "card"):
         if kind in config.origin and (kind, config.origin[kind]) not in registry.entries:
             return [f"unknown {kind}"]
-    card = config.origin.get("card")
-    base = resolve(registry, config.origin["recipe"], card=card).to_dict()
+    recipe, card = config.origin["recipe"], config.origin.get("card")
+    base = resolve(registry, recipe, card=card).to_dict()
     mine = config.to_dict()
-    changes = [f"-{name}" for name in base["plugins"] if name not in mine["plugins"]]
-    changes += [f"+{name}" for name in mine["plugins"] if name not in base["plugins"]]
-    shared = [n for n in mine["plugins"] if n in base["plugins"]]
-    if shared != [n for n in base["plugins"] if n in mine["plugins"]]:
-        changes.append("reordered")
-    for name, given in mine["plugins"].items():
-        before = base["plugins"].get(name) or _defaults(registry, name)
-        changes += [
-            f"{name}.{k}={v}" for k, v in given.items() if k not in before or v != before[k]
+    before, after = (
+        {name: given for name, given in data["plugins"].items() if name not in but}
+        for data in (base, mine)
+    )
+    gone = [name for name in before if name not in after]
+    new = [name for name in after if name not in before]
+    sets = []
+    for name, given in after.items():
+        old = before.get(name) or _defaults(registry, name)
+        sets += [
+            f"{name}.{key}={inline(value)}"
+            for key, value in given.items()
+            if key not in old or value != old[key]
         ]
-    for key in (key for key in KEYS if key not in (*NO_CHANGE, "plugins")):
+    order = [name for name in before if name not in gone]
+    if new:  # a flag puts a plugin where its class wants it
+        flagged = resolve(registry, recipe, card=card, without=gone, plus=new, sets=sets)
+        order = [name for name in flagged.plugins if name not in but]
+    moved = ["reordered"] if list(after) != order else []
+    for key in (key for key in KEYS if key not in (*but, *NO_CHANGE, "plugins")):
         if mine[key] != base[key]:
-            text = mine[key] if not isinstance(mine[key], dict) else json.dumps(mine[key])
-            changes.append(f"{key}={text}")
-    return changes
+            sets.append(f"{key}={inline(mine[key])}")
+    return [*(f"-{name}" for name in gone), *(f"+{name}" for name in new), *moved, *sets]
+
+
+def joined(method: str, changes: Iterable[str]) -> str:
+    """Return the name of a variant, ``fedhpro:-hpal:hpcl.temperature=0.1``; see `parts`."""
+    return ":".join((method, *changes))
+
+
+def parts(variant: str) -> list[str]:
+    """Split the name of a variant at its colons, but not at those in quotes or brackets."""
+    found, depth = [""], 0
+    for piece in re.findall(r'"(?:\\.|[^"\\])*"|.', variant, re.DOTALL):
+        depth = max(0, depth + (piece in ("[", "{")) - (piece in ("]", "}")))
+        if piece == ":" and not depth:
+            found.append("")
+        else:
+            found[-1] += piece
+    return found
 
 
 def _defaults(registry: Registry, name: str) -> dict[str, Any]:

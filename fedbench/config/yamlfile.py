@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -135,6 +136,17 @@ def scalar(text: str) -> Any:
     if len(data) > 1:
         raise ConfigError("--set: give one value, not several lines")
     return data["value"]
+
+
+PLAIN = re.compile(r"[\w./+-][\w ./+*=@%-]*")
+"""Text that may be written without quotes if YAML does not take it for something else."""
+
+
+def inline(value: Any) -> str:
+    """Return a value as `scalar` reads it back: plain text where that is clear, else JSON."""
+    if isinstance(value, str) and PLAIN.fullmatch(value) and scalar(value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def read(path: Path) -> Document:

@@ -8,8 +8,9 @@ wait for each other's runs instead of repeating or corrupting them.
 from __future__ import annotations
 
 import itertools
+import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from pydantic import Field
 
 from .. import options
 from ..config import yamlfile
+from ..config.changes import parts
 from ..config.model import RunConfig
 from ..config.resolve import resolve
 from ..errors import ConfigError, did_you_mean
@@ -32,7 +34,10 @@ class Grid:
 
     methods: Annotated[
         list[str],
-        Field(min_length=1, description="fedavg, fedhpro:-hpal, fedhpro:hpcl.temperature=0.1"),
+        Field(
+            min_length=1,
+            description="fedavg, fedhpro:-hpal, fedhpro:hpcl.temperature=0.1, mine.yaml",
+        ),
     ]
     data: Annotated[list[str], Field(description="data sets; default the default one")] = field(
         default_factory=list
@@ -85,18 +90,48 @@ class Job:
     """Other names that the user gave the same run."""
 
 
-def parse_method(text: str) -> tuple[str, list[str], list[str]]:
-    """Split ``fedhpro:-hpal:hpcl.temperature=0.1`` into method, plugins to drop, values to set.
+@dataclass(frozen=True)
+class Variant:
+    """A method as the user names it: ``fedhpro:-hpal:+validate:hpcl.temperature=0.1``.
+
+    Args:
+        method: a recipe's name, or ``None`` for a file.
+        file: the file of ``mine.yaml:-hpal``.
+        without: plugins to leave out.
+        plus: plugins to add.
+        sets: values to set.
+    """
+
+    method: str | None
+    file: Path | None = None
+    without: tuple[str, ...] = ()
+    plus: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
+
+
+def parse_method(text: str) -> Variant:
+    """Read a method as the user names it, which may be a variant's name in a report.
 
     Raises:
-        ConfigError: for a part that is neither ``-PLUGIN`` nor ``KEY=VALUE``.
+        ConfigError: for a part that is not ``-PLUGIN``, ``+PLUGIN`` or ``KEY=VALUE``.
     """
-    method, *parts = text.split(":")
-    for part in parts:
-        if not (part.startswith("-") or "=" in part) or len(part) < 2:
-            raise ConfigError(f"{text}: {part!r} must be -PLUGIN or KEY=VALUE")
-    without = [part[1:] for part in parts if part.startswith("-")]
-    return method, without, [part for part in parts if not part.startswith("-")]
+    head, *changes = parts(text)
+    is_file = Path(head).suffix in (".yaml", ".yml")
+    for part in changes:
+        if part == "reordered":
+            raise ConfigError(
+                f"{text}: another order of plugins has no short form; give the YAML file, for "
+                "example the config.yaml of that run"
+            )
+        if not (part[:1] in ("-", "+") or "=" in part) or len(part) < 2:
+            raise ConfigError(f"{text}: {part!r} must be -PLUGIN, +PLUGIN or KEY=VALUE")
+    return Variant(
+        None if is_file else head,
+        Path(head) if is_file else None,
+        tuple(part[1:] for part in changes if part[0] == "-"),
+        tuple(part[1:] for part in changes if part[0] == "+"),
+        tuple(part for part in changes if part[0] not in "-+"),
+    )
 
 
 def plan(registry: Registry, grid: Grid, folder: Path) -> list[Job]:
@@ -106,29 +141,71 @@ def plan(registry: Registry, grid: Grid, folder: Path) -> list[Job]:
         ConfigError: for a name or value that any run could not use.
     """
     seeds = range(grid.seeds) if isinstance(grid.seeds, int) else grid.seeds
-    choices = [[f"{key}={value}" for value in values] for key, values in grid.options.items()]
+    choices = [
+        [f"{key}={yamlfile.inline(value)}" for value in values]
+        for key, values in grid.options.items()
+    ]
     names: list[str | None] = [*grid.data] or [None]
     cards: list[str | None] = [*grid.cards] or [None]
     partitions: list[dict[str, dict[str, Any] | None] | None] = [*grid.partitions] or [None]
     settings = itertools.product(names, cards, partitions)
+    resolver = {method: _resolver(registry, grid, method) for method in grid.methods}
     jobs: dict[str, Job] = {}
     for (data, card, partition), extra in itertools.product(settings, itertools.product(*choices)):
         for seed, method in itertools.product(seeds, grid.methods):
-            name, without, sets = parse_method(method)
-            flags = {"data": data, "rounds": grid.rounds, "seed": seed, "device": grid.device}
-            given = {
-                "card": card,
-                "sets": [*grid.set, *map(str, extra), *sets],
-                "flags": flags,
-            }
-            config = resolve(registry, name, without=without, **given)
+            config = resolver[method](data, card, extra, seed)
             if partition is not None:
                 config = _with_partition(registry, config, partition)
             job = Job(config, method, run_path(folder, method, config))
             same = jobs.setdefault(config.hash, job)
             if method not in (same.method, *same.also):
                 jobs[config.hash] = replace(same, also=(*same.also, method))
+    _refuse_same_names(registry, jobs.values())
     return list(jobs.values())
+
+
+def _resolver(registry: Registry, grid: Grid, method: str) -> Callable[..., RunConfig]:
+    """Return a function that resolves one method of the grid; its file is read once.
+
+    Raises:
+        ConfigError: for a name or file that cannot be used.
+    """
+    wanted = parse_method(method)
+    file = yamlfile.read(wanted.file) if wanted.file else None
+    if file and "methods" in file.data:
+        raise ConfigError(f"{wanted.file} is a grid, not a method; give it as --config")
+
+    def resolved(data: str | None, card: str | None, extra: Sequence[str], seed: int) -> RunConfig:
+        return resolve(
+            registry,
+            wanted.method,
+            file=file,
+            card=card,
+            sets=[*grid.set, *extra, *wanted.sets],
+            without=wanted.without,
+            plus=wanted.plus,
+            flags={"data": data, "rounds": grid.rounds, "seed": seed, "device": grid.device},
+        )
+
+    return resolved
+
+
+def _refuse_same_names(registry: Registry, jobs: Iterable[Job]) -> None:
+    """Check that tables can tell the methods apart.
+
+    Raises:
+        ConfigError: when two runs of a setting and seed would have the same name.
+    """
+    seen: dict[tuple[str, ...], Job] = {}
+    for job in jobs:
+        name = records.variant_of(registry, job.config)
+        setting = json.dumps(records.setting_of(registry, job.config), sort_keys=True)
+        other = seen.setdefault((setting, name, str(job.config.seed)), job)
+        if other.method != job.method:
+            raise ConfigError(
+                f"{other.method} and {job.method} differ, but tables would call both {name!r}; "
+                "state another `method: NAME` in the YAML file of one of them"
+            )
 
 
 def run_path(folder: Path, method: str, config: RunConfig) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.build import build
-from ..config.changes import describe_changes
+from ..config.changes import describe_changes, joined, parts
 from ..config.model import RunConfig
 from ..config.resolve import load
 from ..engine.evaluation import reported
@@ -74,36 +74,30 @@ class Record:
         return json.dumps(self.setting, sort_keys=True)
 
 
-def setting_plugins(registry: Registry, config: RunConfig) -> list[str]:
-    """Return the run plugins that belong to the setting."""
-    known = set(registry.names("plugin"))
-    return [
-        name
-        for name in config.plugins
-        if name in known
-        and any(hook in registry.get("plugin", name).hooks for hook in SETTING_HOOKS)
-    ]
+def setting_plugins(registry: Registry, plugins: Iterable[str]) -> list[str]:
+    """Return which of some run plugins belong to the setting."""
+
+    def hooks(name: str) -> list[str]:
+        return [hook for e in registry.entries.get(("plugin", name), []) for hook in e.hooks]
+
+    return [name for name in plugins if set(SETTING_HOOKS) & set(hooks(name))]
 
 
 def setting_of(registry: Registry, config: RunConfig) -> dict[str, Any]:
     """Return what a run shares with the runs that it can be compared with."""
     data = config.to_dict()
+    shared = setting_plugins(registry, config.plugins)
     return {
         **{key: data[key] for key in SETTING_KEYS},
-        "plugins": {name: data["plugins"][name] for name in setting_plugins(registry, config)},
+        "plugins": {name: data["plugins"][name] for name in shared},
         "card": {k: v for k, v in config.origin.items() if k != "recipe"},
     }
 
 
 def variant_of(registry: Registry, config: RunConfig) -> str:
     """Return method and changes, without those that belong to the setting."""
-    own = (*setting_plugins(registry, config), *SETTING_KEYS)
-    changes = [
-        change
-        for change in describe_changes(registry, config)
-        if change.split("=")[0].split(".")[0].lstrip("+-") not in own
-    ]
-    return ":".join((config.method, *changes))
+    setting = (*setting_plugins(registry, registry.names("plugin")), *SETTING_KEYS)
+    return joined(config.method, describe_changes(registry, config, setting))
 
 
 def read(registry: Registry, path: Path) -> Record:
@@ -177,11 +171,11 @@ def without_shared(variants: Iterable[str]) -> dict[str, str]:
     ``fedavg:sgd.lr=1, fedhpro:sgd.lr=1`` become ``fedavg, fedhpro``. A single one stays whole.
     """
     names = list(dict.fromkeys(variants))
-    parts = [name.split(":") for name in names]
-    shared = set(parts[0][1:]).intersection(*(p[1:] for p in parts)) if len(parts) > 1 else set()
+    split = [parts(name) for name in names]
+    shared = set(split[0][1:]).intersection(*(p[1:] for p in split)) if len(split) > 1 else set()
     return {
-        name: ":".join((p[0], *(change for change in p[1:] if change not in shared)))
-        for name, p in zip(names, parts, strict=True)
+        name: joined(p[0], (change for change in p[1:] if change not in shared))
+        for name, p in zip(names, split, strict=True)
     }
 
 

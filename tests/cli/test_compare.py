@@ -1,28 +1,40 @@
-"""`fedbench compare` twice in one folder: the rows of the first stay, or a line says why not."""
+"""``fedbench compare`` as it is typed; what it runs and computes is tested in tests/study."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import pytest
 
 
-def methods(table: Path) -> list[str]:
-    """Return the first cells of the rows of the table of means."""
-    lines = table.read_text().split("\n\n")[2].splitlines()[2:]
-    return [line.split("|")[1].strip() for line in lines]
+@pytest.fixture
+def compare(fedbench, monkeypatch):
+    """Call ``fedbench compare`` without running anything."""
+
+    def execute(planned, **more):
+        planned[0].path.parent.mkdir(parents=True, exist_ok=True)
+
+    monkeypatch.setattr("fedbench.study.execute.execute", execute)
+    return lambda *words: fedbench("compare", "fedavg", "--trust-old", *words)
 
 
-def test_a_second_comparison_keeps_the_rows_of_the_first(fedbench, few, tmp_path) -> None:
-    words = ["--data", "digits", *few[:2], *few[4:], "--seeds", "1", "--quiet"]
-    done = fedbench("compare", "fedavg", "fedprox", *words)
-    assert done.exit_code == 0, done.output
-    assert "earlier" not in done.stdout
-    done = fedbench("compare", "moon", "fedavg", *words)
-    assert done.exit_code == 0, done.output
-    table = tmp_path / "comparison" / "table.md"
-    assert methods(table) == ["moon", "fedavg", "fedprox"]  # the plan's order, then the others
-    assert "1 earlier run is in the tables too" in done.stdout
-    assert "compared with fedavg" in done.stdout
-    done = fedbench("compare", "fedavg", *words, "--rounds", "2")
-    assert methods(table) == ["fedavg:sgd.epochs=1"]  # a single name stays whole
-    assert "3 earlier runs are left out: 3 of other settings (`fedbench report" in done.stdout
-    assert fedbench("report", "comparison/runs").exit_code == 0
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--seeds", "10"], "10 seeds, 0 to 9\n"),
+        (["--seeds", "1"], "1 seed, 0\n"),
+        ([], "3 seeds, 0 to 2\n"),
+        (["--seeds", "10,"], ""),
+        (["--seeds", "3,5"], ""),
+        (["--seeds", "10", "--quiet"], ""),
+    ],
+    ids=str,
+)
+def test_a_number_of_seeds_says_which_ones(compare, words, line):
+    done = compare(*words)
+    assert done.stdout == line
+    assert done.stderr == "Error: there is no run to report\n"
+
+
+def test_files_and_changes_are_methods(compare, fedbench, tmp_path):
+    (tmp_path / "mine.yaml").write_text(fedbench("config", "fedhpro").stdout)
+    done = compare("mine.yaml:-hpal", "fedprox:+faults:faults.drop=0.2", "--quiet")
+    assert done.stderr == "Error: there is no run to report\n"

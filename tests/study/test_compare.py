@@ -19,25 +19,21 @@ from fedbench.store.directory import find
 from fedbench.study import records
 from fedbench.study.analysis import MEAN, analyse
 from fedbench.study.execute import Progress, execute
-from fedbench.study.grid import Grid, Job, collect, labels, load_grid, parse_method, plan, run_path
+from fedbench.study.grid import (
+    Grid,
+    Job,
+    collect,
+    labels,
+    load_grid,
+    plan,
+    run_path,
+)
 
 SMALL = ["domains.examples=12", "domains.clients_per_domain=1", "sgd.epochs=1", "model.width=2"]
 
 
 def grid(methods: list[str], **more: Any) -> Grid:
     return Grid(methods=methods, **{"set": SMALL, "rounds": 2, "seeds": 1, **more})
-
-
-def test_method_specs_name_plugins_to_drop_and_values_to_set() -> None:
-    text = "fedhpro:-hpal:hpcl.temperature=0.1:-hpcl"
-    assert parse_method(text) == ("fedhpro", ["hpal", "hpcl"], ["hpcl.temperature=0.1"])
-    assert parse_method("fedavg") == ("fedavg", [], [])
-
-
-@pytest.mark.parametrize("text", ["fedhpro:hpal", "fedhpro:", "fedhpro:-"])
-def test_a_malformed_spec_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="must be -PLUGIN or KEY=VALUE"):
-        parse_method(text)
 
 
 def test_the_plan_is_the_product_seed_by_seed(registry: Registry, tmp_path: Path) -> None:
