@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..study import TEMPORARY
 from ..text import echo
 from . import signals
 from .base import Command
 from .flags import checkpoint_flags, data_root_flag
 
 if TYPE_CHECKING:
+    from ..study.execute import Progress
     from ..study.grid import Grid, Job
 
 
@@ -44,7 +46,10 @@ if TYPE_CHECKING:
     "on each GPU.",
 )  # fmt: skip
 @checkpoint_flags
-@click.option("--retry", is_flag=True, help="Run failed runs again.")
+@click.option(
+    "--retry", is_flag=True,
+    help="Try runs again that failed, or were interrupted 3 times; they resume where they can.",
+)  # fmt: skip
 @click.option(
     "--trust-old", is_flag=True,
     help="Reuse finished runs even when code, data, versions or arithmetic changed since.",
@@ -90,7 +95,7 @@ def compare(
     words += ["--checkpoint-rounds", str(checkpoint_rounds)] if checkpoint_rounds else []
     words += ["--keep-checkpoints"] if keep_checkpoints else []
     changes: Any = {} if trust_old else _changes(registry, planned, data_root)
-    _execute(
+    carried_out = _execute(
         planned, out, quiet, jobs=jobs, retry=retry, data_root=data_root, words=words, **changes
     )
     found = grids.collect(registry, planned, echo)
@@ -99,9 +104,13 @@ def compare(
     if line:
         echo(line)
     reference = grid.reference or grid.methods[-1]
-    _report(registry, [*found, *added], labels, reference, grid.test, out)
-    if any(r.status == "failed" for r in found):
+    if found or not carried_out.interrupted:
+        _report(registry, [*found, *added], labels, reference, grid.test, out)
+    _say_interrupted(carried_out)
+    if carried_out.left_alone or any(r.status == "failed" for r in found):
         sys.exit(1)
+    if carried_out.interrupted:
+        sys.exit(TEMPORARY)
 
 
 def _grid(
@@ -140,7 +149,7 @@ def _changes(registry: Any, planned: Sequence[Job], data_root: Path | None) -> d
 
 def _execute(
     planned: Sequence[Job], out: Path, quiet: bool, *, jobs: int | None, **more: Any
-) -> None:
+) -> Progress:
     """Run what is not finished, with progress; an interrupt says how to continue."""
     from ..study.execute import execute
     from .progress import comparison_progress
@@ -148,11 +157,21 @@ def _execute(
     show = comparison_progress(quiet)
     try:
         with show:
-            execute(planned, workers=jobs, show=show.update, **more)
+            return execute(planned, workers=jobs, show=show.update, **more)
     except KeyboardInterrupt as error:
         echo("", err=True)
         echo(f"Interrupted; finished runs are kept in {out}. The same command resumes.", err=True)
         sys.exit(signals.status(error))
+
+
+def _say_interrupted(carried_out: Progress) -> None:
+    """Name the runs that the machine ended, and say what to do."""
+    left = carried_out.left_alone
+    for path, end in carried_out.interrupted.items():
+        what = "the same command resumes it"
+        if path in left:
+            what = "left alone; remove the cause (fewer --jobs need less memory), then add --retry"
+        echo(f"interrupted: {path}: {end}; {what}")
 
 
 @click.command(cls=Command)

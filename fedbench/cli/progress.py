@@ -198,7 +198,9 @@ class ComparisonProgress:
         spent = time.monotonic() - self.started
         share = new + under_way
         left = duration(spent / share * (state.total - state.done - under_way)) if share else "-"
-        head = f"{state.done}/{state.total} runs ({state.reused} reused, {state.failed} failed)"
+        counts = f"{state.reused} reused, {state.failed} failed"
+        counts += f", {len(state.interrupted)} interrupted" if state.interrupted else ""
+        head = f"{state.done}/{state.total} runs ({counts})"
         if self.live:
             table = grid("run", "round", title=f"{head}, left {left}")
             for name, (done, total) in sorted(state.running.items()):

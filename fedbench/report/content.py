@@ -187,9 +187,9 @@ def _versus(group: Group, variant: str, cell: Cell) -> tuple[str, ...]:
 
 
 def trouble(records: Sequence[Record]) -> str:
-    """Return how many of ``records`` failed or are not finished, in words."""
+    """Return how many of ``records`` failed, were interrupted or are not finished, in words."""
     parts = []
-    for status in ("failed", "unfinished"):
+    for status in ("failed", "interrupted", "unfinished"):
         found = sum(r.status == status for r in records)
         if found:
             parts.append(f"{found} {status}")

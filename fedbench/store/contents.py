@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from .files import json_ready
 
@@ -101,6 +103,22 @@ class Partition:
     classes: Sequence[str]
     domains: Sequence[str]
     counts: Mapping[int, Mapping[str, Sequence[int]]]
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """What ``interrupted.json`` holds: that the machine, not the method, ended an unfinished run.
+
+    Args:
+        times: how often a comparison has seen that.
+        reason: what it was the last time.
+    """
+
+    times: Annotated[int, Field(ge=1)]
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason if self.times == 1 else f"{self.reason} ({self.times} times interrupted)"
 
 
 @dataclass(frozen=True)

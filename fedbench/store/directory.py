@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigError
 from .claim import Claim
 from .client_states import ClientStates as ClientStates
-from .contents import Environment
+from .contents import Environment, Interrupted
 from .environment import environment
 from .files import TEMPORARY, append, json_ready, refuse_link, remove_temporary, to_json
 from .files import write_atomic as write_atomic
@@ -62,9 +62,10 @@ class RunDirectory:
         # at the end
         self.model_file = path / "model.safetensors"
         self.result_file = path / "result.json"
-        # what a comparison leaves of a failed run
+        # what a comparison leaves of a run that failed or was interrupted
         self.log_file = path / "run.log"
         self.error_file = path / "error.txt"
+        self.interrupted_file = path / "interrupted.json"
 
     @classmethod
     def create(
@@ -213,11 +214,38 @@ class RunDirectory:
             write_atomic(self.config_file, config.to_yaml().encode())
         write_atomic(self.log_file, log.encode())
         write_atomic(self.error_file, reason.encode())
+        self.interrupted_file.unlink(missing_ok=True)
+
+    def interrupt(self, reason: str, log: str) -> Interrupted:
+        """Count that the machine ended the run, and keep what the run printed.
+
+        The run may have ended before it had a folder, which then holds nothing else.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        before = self.read_interrupted()
+        now = Interrupted(before.times + 1 if before else 1, reason)
+        write_atomic(self.log_file, log.encode())
+        write_atomic(self.interrupted_file, to_json(now))
+        return now
+
+    def forget_ends(self) -> None:
+        """Forget how the run ended so far, so that it is tried again."""
+        for file in (self.error_file, self.interrupted_file, self.log_file):
+            file.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove everything but the lock file, which this process holds."""
+        for entry in self.path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry != self.lock_file:
+                entry.unlink()
 
     def tidy(self) -> None:
-        """Remove what only resuming needs."""
+        """Remove what only an unfinished run needs."""
         for folder in (self.checkpoint_folder, self.clients_folder):
             shutil.rmtree(folder, ignore_errors=True)
+        self.forget_ends()
 
     def count_rounds(self) -> int:
         """Return how many rounds are written, as far as they can be counted without reading them.
@@ -272,19 +300,29 @@ class RunDirectory:
 
         return reading.text(self.error_file).strip() if self.failed else None
 
+    def read_interrupted(self) -> Interrupted | None:
+        """Return how the machine ended the run; ``None`` when it did not."""
+        from . import reading
+
+        return reading.interrupted(self.interrupted_file)
+
+
+BEGUN = re.compile(
+    r"\.lock|environment\.json|run\.log|interrupted\.json"
+    rf"|\.(environment\.json|config\.yaml|run\.log|interrupted\.json)\..*\{TEMPORARY}"
+)
+"""Names of files in the folder of a run that was killed before it had its config."""
+
 
 def _refuse_taken(path: Path) -> None:
-    """Check that nothing is at ``path`` except what `RunDirectory.create` left when it was killed.
+    """Check that nothing is at ``path``, or only what a killed run left before it had its config.
 
     Raises:
         Taken: when there is something else.
     """
-    begun = re.compile(
-        rf"\.lock|environment\.json|\.(environment\.json|config\.yaml)\..*\{TEMPORARY}"
-    )
     if not path.exists():
         return
-    if not path.is_dir() or not all(begun.fullmatch(entry.name) for entry in path.iterdir()):
+    if not path.is_dir() or not all(BEGUN.fullmatch(entry.name) for entry in path.iterdir()):
         raise Taken(f"{path} exists already; choose another --out, or remove it first")
 
 

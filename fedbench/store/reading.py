@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..errors import ConfigError
 from ..types import RoundResult
-from .contents import Environment, Partition, Result
+from .contents import Environment, Interrupted, Partition, Result
 
 T = TypeVar("T")
 
@@ -23,6 +23,7 @@ _ROUND = TypeAdapter(RoundResult)
 _RESULT = TypeAdapter(Result)
 _PARTITION = TypeAdapter(Partition)
 _ENVIRONMENT = TypeAdapter(Environment)
+_INTERRUPTED = TypeAdapter(Interrupted)
 
 
 def text(path: Path) -> str:
@@ -52,7 +53,7 @@ def result(path: Path) -> Result | None:
     """Return what a ``result.json`` holds, ``None`` when there is no such file.
 
     Raises:
-        ConfigError: when it is damaged. The same holds for `partition` and `environment`.
+        ConfigError: when it is damaged. The same holds for the functions below.
     """
     return _optional(_RESULT, path)
 
@@ -65,6 +66,11 @@ def partition(path: Path) -> Partition | None:
 def environment(path: Path) -> Environment | None:
     """Return what an ``environment.json`` holds, ``None`` when there is no such file."""
     return _optional(_ENVIRONMENT, path)
+
+
+def interrupted(path: Path) -> Interrupted | None:
+    """Return what an ``interrupted.json`` holds, ``None`` when there is no such file."""
+    return _optional(_INTERRUPTED, path)
 
 
 def rounds(path: Path, upto: int | None = None) -> list[RoundResult]:

@@ -2,35 +2,51 @@
 
 Every run has a lock file: two comparisons in one folder wait for each other's runs instead of
 repeating or corrupting them.
+
+A run that ends with an error of its own has failed. One that the machine ended (killed, no memory,
+a full disk, a lost worker) was interrupted: it can be resumed, and is, by the same command, until
+that has happened `PATIENCE` times.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
+import signal
 import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ..device import cores
+from ..errors import ConfigError
+from ..store import checkpoint
+from ..store.claim import Busy, Claim
+from ..store.contents import Interrupted
 from ..store.directory import RunDirectory
 from ..store.files import write_atomic
 from ..text import last_words
-from . import PARENT
+from . import PARENT, TEMPORARY
 from .grid import Job
 from .reuse import set_aside
+
+PATIENCE = 3
+"""How often a run may be interrupted before it is left alone."""
+
+SETTLE = 1.0
+"""Seconds after a run was ended by a signal in which this process may get the same signal."""
 
 
 @dataclass
 class Progress:
-    """What a comparison is doing, for whoever shows it."""
+    """What a comparison is doing, for whoever shows it.
+
+    ``done`` counts every run that nothing more happens to, ``reused`` and ``failed`` some of them.
+    """
 
     total: int
     done: int = 0
@@ -38,6 +54,13 @@ class Progress:
     failed: int = 0
     running: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Run -> (rounds done, rounds in all)."""
+    interrupted: dict[Path, Interrupted] = field(default_factory=dict)
+    """Directory of a run that the machine ended -> how often and why."""
+
+    @property
+    def left_alone(self) -> dict[Path, Interrupted]:
+        """The interrupted runs that are not tried again without ``retry``."""
+        return {path: end for path, end in self.interrupted.items() if end.times >= PATIENCE}
 
 
 def execute(
@@ -53,8 +76,9 @@ def execute(
     """Run what is not finished yet, each run in a process of its own, ``workers`` at a time.
 
     By default there are as many at a time as this process may use cores, but one on each GPU.
-    A run that fails leaves ``error.txt`` and is not tried again unless ``retry``. On an interrupt
-    the processes are stopped; unfinished runs continue from their checkpoints next time.
+    A run that fails leaves ``error.txt`` and is not tried again unless ``retry``, nor is one that
+    the machine has ended `PATIENCE` times; ``retry`` resumes them where that is possible. On an
+    interrupt the processes are stopped; unfinished runs continue from their checkpoints next time.
     ``words`` are flags for every ``fedbench run``. A kept run of which ``changes`` names something
     is set aside and made anew, see `fedbench.study.reuse`.
 
@@ -114,13 +138,16 @@ class _Execution:
             except IndexError:
                 return
             job.path.parent.mkdir(parents=True, exist_ok=True)
-            claim = FileLock(job.path.parent / f".{job.path.name}.lock")
             try:
-                with claim.acquire(timeout=0):
-                    self._update(**self._one(job))
-            except Timeout:  # another comparison runs it: look again later
+                claim = Claim(job.path.parent / f".{job.path.name}.lock")
+            except Busy:  # another comparison runs it: look again later
                 waiting.append(job)
                 self.stop.wait(1.0)
+                continue
+            try:
+                self._update(**self._one(job))
+            finally:
+                claim.release()
 
     def _update(self, **changes: int) -> None:
         with self._lock:
@@ -135,25 +162,46 @@ class _Execution:
             set_aside(job.path)
         if directory.finished:
             return {"done": 1, "reused": 1}
-        if directory.failed and not self._retry:
+        before = directory.read_interrupted()
+        if self._retry and (directory.failed or before):
+            try:
+                _prepare_retry(job)
+            except Busy as error:
+                self.progress.interrupted[job.path] = Interrupted(1, str(error))
+                return {"done": 1}
+        elif directory.failed:
             return {"done": 1, "failed": 1}
-        if directory.failed:
-            shutil.rmtree(job.path)
-        status, text = self._run(job, directory)
-        if status == 0:
+        elif before and before.times >= PATIENCE:
+            self.progress.interrupted[job.path] = before
             return {"done": 1}
-        if self.stop.is_set():
+        return self._ended(job, directory, *self._run(job, directory))
+
+    def _ended(self, job: Job, directory: RunDirectory, status: int, text: str) -> dict[str, int]:
+        """Note how a run's process ended; return what that adds to the counts."""
+        if status == 0 or directory.finished:  # it may have been killed when all was done
+            return {"done": 1}
+        by = _signal(status)
+        # What ends all processes of a job may end the runs before it reaches this process.
+        if self.stop.is_set() or (by and self.stop.wait(SETTLE)):
             return {}
-        directory.fail(job.config, last_words(text) or f"ended with status {status}", text)
-        return {"done": 1, "failed": 1}
+        reason = f"ended by {by}" if by else last_words(text) or f"ended with status {status}"
+        if not by and status != TEMPORARY:
+            directory.fail(job.config, reason, text)
+            return {"done": 1, "failed": 1}
+        end = Interrupted(1, reason)
+        with suppress(OSError):  # a full disk may not even take a note of that
+            end = directory.interrupt(reason, text)
+        self.progress.interrupted[job.path] = end
+        return {"done": 1}
 
     def _run(self, job: Job, directory: RunDirectory) -> tuple[int, str]:
         """Run the job in a process; return its exit status and what it printed."""
         file = job.path.parent / f".{job.path.name}.yaml"
         log = job.path.parent / f".{job.path.name}.log"
         write_atomic(file, job.config.to_yaml().encode())
-        command = [sys.executable, "-m", "fedbench", "run", str(file), "--out", str(job.path)]
-        with log.open("wb") as output:
+        command = [*_python(), "-m", "fedbench", "run", str(file), "--out", str(job.path)]
+        log.unlink(missing_ok=True)
+        with log.open("xb") as output:  # a new file, never one that a link leads to
             # In a group of its own, so that Ctrl-C on a terminal reaches it once, from us; and it
             # ends when this process does, whatever ends it.
             process = subprocess.Popen(
@@ -181,6 +229,44 @@ class _Execution:
         finally:
             running.pop(job.path.name, None)
             _end(process)
+
+
+def _python() -> list[str]:
+    """Return the command of this Python, which finds modules where this one does.
+
+    Only the current folder is left out, where a file may have the name of any module.
+    """
+    flags = ["-E"] if sys.flags.ignore_environment else []
+    flags += ["-s"] if sys.flags.no_user_site else []
+    return [sys.executable, "-P", *flags]
+
+
+def _prepare_retry(job: Job) -> None:
+    """Let a run that failed or was interrupted be tried again, from its checkpoint if it has one.
+
+    Raises:
+        Busy: when another process is running in its directory.
+    """
+    directory = RunDirectory(job.path)
+    claim = directory.lock()
+    try:
+        kept = checkpoint.read(job.path, job.config).state.round
+        directory.cut_rounds(kept)
+        directory.forget_ends()
+    except ConfigError:  # there is none, or it cannot be used
+        directory.clear()
+    finally:
+        claim.release()
+
+
+def _signal(status: int) -> str | None:
+    """Return the signal that ended a process, with its most likely cause; ``None`` for others."""
+    number = -status if status < 0 else status - 128
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return None
+    return f"{name}, perhaps for lack of memory" if name == "SIGKILL" else name
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

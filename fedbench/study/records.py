@@ -41,7 +41,8 @@ class Record:
         variant: method and changes: ``fedhpro``, ``fedhpro:-hpal``.
         rounds: the rounds that it has finished.
         result: ``None`` when the run is not finished.
-        error: why it failed; ``None`` when it did not.
+        error: why it failed or what interrupted it; ``None`` when nothing did.
+        interrupted: whether the machine ended it, so that it can be resumed.
         environment: what it ran on.
         partition: ``None`` for a run without one.
     """
@@ -53,6 +54,7 @@ class Record:
     rounds: Sequence[RoundResult]
     result: Result | None
     error: str | None
+    interrupted: bool
     environment: Environment
     partition: Partition | None
 
@@ -63,10 +65,12 @@ class Record:
 
     @property
     def status(self) -> str:
-        """``finished``, ``failed`` or ``unfinished``."""
+        """``finished``, ``failed``, ``interrupted`` by the machine, or ``unfinished``."""
         if self.result is not None:
             return "finished"
-        return "failed" if self.error is not None else "unfinished"
+        if self.error is None:
+            return "unfinished"
+        return "interrupted" if self.interrupted else "failed"
 
     @property
     def setting_key(self) -> str:
@@ -109,6 +113,7 @@ def read(registry: Registry, path: Path) -> Record:
     directory = RunDirectory.open(path)
     config = load(registry, directory.config_file)
     rounds, result = directory.read_progress()
+    error, interrupted = directory.read_error(), directory.read_interrupted()
     return Record(
         path=path,
         config=config,
@@ -116,7 +121,8 @@ def read(registry: Registry, path: Path) -> Record:
         variant=variant_of(registry, config),
         rounds=rounds,
         result=result,
-        error=directory.read_error(),
+        error=str(interrupted) if interrupted and error is None else error,
+        interrupted=error is None and interrupted is not None,
         environment=directory.read_environment(),
         partition=directory.read_partition(),
     )

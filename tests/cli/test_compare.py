@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fedbench.study.execute import Progress
+
 
 @pytest.fixture
 def compare(fedbench, monkeypatch):
@@ -11,6 +13,7 @@ def compare(fedbench, monkeypatch):
 
     def execute(planned, **more):
         planned[0].path.parent.mkdir(parents=True, exist_ok=True)
+        return Progress(len(planned))
 
     monkeypatch.setattr("fedbench.study.execute.execute", execute)
     return lambda *words: fedbench("compare", "fedavg", "--trust-old", *words)
