@@ -15,7 +15,6 @@ html_title = f"fedbench {release}"
 
 extensions = ["myst_parser", "building"]
 smartquotes = False  # they would turn the hyphens of --set into a dash
-exclude_patterns = ["examples"]
 myst_heading_anchors = 3
 
 html_theme = "furo"

@@ -78,6 +78,9 @@ SINGLE = frozenset({"partition", "select_clients", "client_update", "aggregate"}
 AT_MOST_ONE = frozenset({"personal_models"})
 """Hooks that at most one plugin of a run implements."""
 
+OBSERVERS = frozenset({"run_start", "round_end", "run_end"})
+"""Hooks of any number of plugins that change nothing."""
+
 REQUIRED_ANY = frozenset({"local_loss"})
 """Hooks that at least one plugin of a run implements."""
 

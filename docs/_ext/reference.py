@@ -14,14 +14,15 @@ import click
 
 from fedbench import hookspecs, options, testing
 from fedbench.cli import main
+from fedbench.cli.hooks import KINDS as KINDS_OF_HOOK
+from fedbench.cli.hooks import Hook, described
 from fedbench.config import yamlfile
 from fedbench.config.cards import load_card
 from fedbench.config.model import RunConfig
-from fedbench.hookspecs import AT_MOST_ONE, SINGLE, DiscoveryHooks, RunHooks
+from fedbench.hookspecs import DiscoveryHooks, RunHooks
 from fedbench.plugins.registry import Entry, Registry
 
 DOCS = Path(__file__).parents[1]
-EXAMPLES = DOCS / "examples" / "hooks"
 NOTE = "This page is generated from the code.\n"
 
 GROUPS: dict[str, tuple[str, str, Callable[[list[str]], bool]]] = {
@@ -277,40 +278,20 @@ def help_text(text: str | None) -> str:
 def hooks_page() -> str:
     """Return the page of all hooks."""
     text = f"# Hooks\n\n{NOTE}\n{prose(inspect.getdoc(hookspecs) or '')}\n"
-    text += "Every example below is complete, and a test runs it.\n\n"
+    text += "Every example below is complete, and a test runs it. `fedbench hooks NAME` prints the "
+    text += "same in the terminal.\n\n"
     for group, title in ((RunHooks, "Hooks of a run"), (DiscoveryHooks, "Hooks of a package")):
-        text += f"## {title}\n\n"
-        for name in (n for n in vars(group) if not n.startswith("_")):
-            text += hook_section(name, getattr(group, name))
+        text += f"## {title}\n\n{''.join(map(hook_section, described(group)))}"
     return text
 
 
-def hook_section(name: str, function: Callable[..., Any]) -> str:
+def hook_section(hook: Hook) -> str:
     """Return the section about one hook."""
-    about, _, rest = (inspect.getdoc(function) or "").partition("\n\nWhen: ")
-    when, _, returns = rest.partition("\nReturns: ")
-    example = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
-    signature = inspect.signature(function)
-    plain = signature.replace(
-        parameters=[p for n, p in signature.parameters.items() if n != "self"]
-    )
-    shown = f"def {name}{plain}: ..."
-    if len(shown) > 88:
-        arguments = ",\n    ".join(str(p) for p in plain.parameters.values())
-        shown = f"def {name}(\n    {arguments},\n) -> {plain.return_annotation}: ..."
-    shown = shown.replace("'", "")
-    text = f"(hook-{name})=\n### `{name}`\n\n{about}\n\n{code(shown, 'python')}\n"
-    text += f"- **When**: {' '.join(when.split())}\n- **Returns**: {' '.join(returns.split())}\n"
-    how = [words for names, words in KINDS_OF_HOOK if name in names]
-    text += f"- **How many**: {how[0] if how else 'any number of plugins, in YAML order.'}\n\n"
-    return f"{text}{code(example, 'python')}\n"
-
-
-KINDS_OF_HOOK = (
-    (SINGLE, "exactly one base implementation per run; others may wrap it."),
-    (AT_MOST_ONE, "at most one plugin per run."),
-    (vars(DiscoveryHooks), "any number of packages."),
-)
+    text = f"(hook-{hook.name})=\n### `{hook.name}`\n\n{hook.about}\n\n"
+    text += f"{code(hook.declaration, 'python')}\n"
+    text += f"- **When**: {hook.when}\n- **Returns**: {hook.returns}\n"
+    text += f"- **How many**: {KINDS_OF_HOOK[hook.kind]}\n\n"
+    return f"{text}{code(hook.example.read_text(encoding='utf-8'), 'python')}\n"
 
 
 def rules_page() -> str:

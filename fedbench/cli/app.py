@@ -10,7 +10,7 @@ import click
 from .base import Group
 from .compare import compare, report
 from .config import config
-from .listings import cards, data, partition, plugins
+from .listings import cards, data, hooks, partition, plugins
 from .new import new
 from .profile import profile
 from .run import resume, run, show
@@ -29,11 +29,12 @@ def main() -> None:
     fedbench run mine.yaml                          run it
     fedbench plugins                                what is installed
     fedbench data                                   which data sets there are
+    fedbench hooks                                  what a plugin can do, with examples
     """
 
 
 for command in (
     *(run, resume, show, config, compare, report),
-    *(plugins, cards, partition, data, new, profile, verify),
+    *(plugins, hooks, cards, partition, data, new, profile, verify),
 ):
     main.add_command(command)

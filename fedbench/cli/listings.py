@@ -70,6 +70,23 @@ def plugins_show(name: str) -> None:
 
 @click.command(cls=Command)
 @click.argument("name", required=False)
+def hooks(name: str | None) -> None:
+    """List the hooks that plugins implement, or print one with its documentation and an example.
+
+    \b
+    fedbench hooks
+    fedbench hooks client_update
+    """
+    from . import hooks as described
+
+    if name:
+        described.print_hook(name)
+    else:
+        described.print_hooks()
+
+
+@click.command(cls=Command)
+@click.argument("name", required=False)
 def cards(name: str | None) -> None:
     """List protocol cards, or print one: its values, their reasons, published results.
 

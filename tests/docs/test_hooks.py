@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from fedbench import ConfigError, FedbenchError, Run, hookspecs
+from fedbench.cli.hooks import EXAMPLES
 from fedbench.config import resolve as config
 from fedbench.config.cards import load_card
 from fedbench.plugins.rules import RUN_HOOKS, marked
 from fedbench.types import sha256
 
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "hooks"
 DISCOVERY = tuple(n for n in vars(hookspecs.DiscoveryHooks) if n.startswith("register_"))
 
 

@@ -233,6 +233,15 @@ def test_the_page_on_determinism_runs_as_written(site, elsewhere):
             execute(words)
 
 
+def test_the_turn_of_a_real_run_on_the_testing_page_runs_as_written(site, elsewhere, capsys):
+    found = site.blocks((site.root / "docs/testing.md").read_text(encoding="utf-8"))
+    (block,) = [b for b in found if b.language == "python" and "Runtime" in b.text]
+    exec(compile(block.text, "testing.md", "exec"), {})
+    number, _, bias = capsys.readouterr().out.partition(" ")
+    assert float(number) > 0
+    assert bias.startswith("tensor([")
+
+
 @pytest.mark.skipif(importlib.util.find_spec("sphinx") is None, reason="needs sphinx: [docs]")
 def test_the_site_builds_without_a_warning(site, tmp_path):
     done = subprocess.run(

@@ -46,7 +46,11 @@ def name_of(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-FILES = {name_of(file): file for file in sorted(ROOT.rglob("*.py")) if "templates" not in str(file)}
+FILES = {
+    name_of(file): file
+    for file in sorted(ROOT.rglob("*.py"))
+    if not {"templates", "examples"} & set(file.parts)
+}
 
 
 def imported(tree: ast.AST, package: str, types: bool = False) -> Iterator[str]:
