@@ -9,6 +9,7 @@ from pathlib import Path
 from ..ambient import settled
 from ..errors import FedbenchError
 from ..runtime import Runtime
+from ..text import summary
 from ..types import RoundResult, RunStatus
 
 
@@ -81,4 +82,4 @@ def _status(error: BaseException | None) -> RunStatus:
 def _text(error: BaseException) -> str:
     """Return an error and its notes as one line."""
     text = str(error) if isinstance(error, FedbenchError) else f"{type(error).__name__}: {error}"
-    return " ".join([*text.split(), *getattr(error, "__notes__", [])])
+    return " ".join([summary(text), *getattr(error, "__notes__", [])])

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ..console import Console
 from ..study.analysis import Analysis, Group
-from ..text import printable
+from ..text import printable, summary
 from .content import Entry, Table, has_unsure, headline, ranks, table
 
 FAINT, STRONG = "dim", "bold"
@@ -118,7 +118,7 @@ def _print_group(printer: Printer, group: Group, content: Table) -> None:
         if record.status == "finished":
             continue
         why = record.error or f"{len(record.rounds)} of {record.config.rounds} rounds done"
-        what = f"{record.status}: {record.variant}, seed {record.seed}: {why.splitlines()[-1]}"
+        what = f"{record.status}: {record.variant}, seed {record.seed}: {summary(why)}"
         printer.text(what, "red" if record.status == "failed" else "yellow")
     printer.out.print()
 
