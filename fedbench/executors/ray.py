@@ -15,7 +15,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import chdir, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -88,8 +88,9 @@ class Worker:
     """A worker's process on its node; Ray turns this class into an actor."""
 
     def start(
-        self, config: dict[str, Any], key: str, needs: dict[str, str], entries: bytes, data: Any
-    ) -> str:
+        self, config: dict[str, Any], key: str, needs: dict[str, str], entries: bytes, data: Any,
+        folder: str = ".",
+    ) -> str:  # fmt: skip
         """Build the runtime around the node's copy of the data; return what `_computes` says here.
 
         Raises:
@@ -97,6 +98,8 @@ class Worker:
         """
         ray = _import_ray()
         torch.set_num_threads(1)
+        with suppress(OSError):  # where relative paths begin on the main process's machine
+            os.chdir(folder)
         where = f"the cluster's node {ray.util.get_node_ip_address()}"
         for name, wanted in needs.items():
             found = versions().get(name)
@@ -157,7 +160,10 @@ class RayWorkers:
         self._ours = not self._ray.is_initialized()
         try:
             if self._ours:
-                self._connect(options)
+                # Ray's workers look for modules in the folder that is current now. They shall find
+                # none in the user's, where a file may have the name of any module.
+                with chdir(Path(os.__file__).parent):
+                    self._connect(options)
             self._count = self._size(options, len(runtime.parts))
             self._arguments = self._place(runtime)
             for _ in range(self._count):
@@ -223,6 +229,7 @@ class RayWorkers:
             versions(),
             self._ray.cloudpickle.dumps(entries),
             self._ray.put(pack_data(runtime.data, runtime.parts)),
+            os.getcwd(),
         )
 
     def _new_worker(self) -> Any:

@@ -436,6 +436,25 @@ def test_two_runs_on_one_machine_never_meet_and_leave_nothing_behind(
             run.wait()
 
 
+@needs_ray
+def test_workers_run_no_code_from_the_current_folder(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("random", "queue", "torch", "numpy", "asyncio", "fedbench", "fedbench_baselines"):
+        (here / f"{name}.py").write_text(f"open({str(tmp_path / 'hit')!r}, 'a').write('{name} ')")
+    words = ["run", "fedavg", "--rounds", "1", "--executor", "ray", "--workers", "1", "--quiet"]
+    sets = ("sgd.epochs=1", "domains.examples=20", "model.width=2")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "fedbench", *words, *(w for s in sets for w in ("--set", s))],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "hit").exists()
+
+
 def processes() -> list[Path]:
     return list(Path("/proc").glob("[0-9]*"))
 
