@@ -11,10 +11,10 @@ fedbench runs FL methods under the same protocol and compares them::
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # importing typing would take most of the time that this module takes
 if TYPE_CHECKING:
+    from typing import Any
+
     from .config.model import RunConfig
     from .config.resolve import load, resolve
     from .context import ClientContext, ServerContext
@@ -87,6 +87,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that ``fedbench --help`` does not wait for torch."""
+    from importlib import import_module
+
     for module, names in _HOME.items():
         if name in names:
             return getattr(import_module(f".{module}", __name__), name)

@@ -1,5 +1,18 @@
 """The command line. Thin: each command resolves names, calls the library and prints."""
 
-from .app import main
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .app import main
 
 __all__ = ["main"]
+
+
+def __getattr__(name: str) -> object:
+    """Import the commands on first use, so that ``fedbench.cli.signals`` comes before them."""
+    if name == "main":
+        from .app import main
+
+        return main
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

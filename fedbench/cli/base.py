@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -11,6 +11,7 @@ from ..errors import NO_MEMORY, FedbenchError, temporary
 from ..study import TEMPORARY
 from ..text import echo, printable, summary
 from . import signals
+from .streams import Streams
 
 
 class Readable(click.Command):
@@ -38,16 +39,17 @@ class OneLine(Readable):
         """Run the command; turn errors into one line."""
         if ctx.params.pop("debug", False):
             ctx.meta["debug"] = True
-        with signals.orderly():
+        with signals.orderly() as caught:
             try:
                 signals.follow_parent()
                 return super().invoke(ctx)
             except KeyboardInterrupt as error:
-                echo("\nInterrupted", err=True, lines=True)
-                sys.exit(signals.status(error))
-            except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
-                raise
+                _interrupted(signals.status(error))
             except Exception as error:
+                if caught:  # what is imported late turns an interrupt into an error of its own
+                    _interrupted(128 + caught[0])
+                if isinstance(error, click.exceptions.Exit | click.Abort | click.ClickException):
+                    raise
                 if ctx.meta.get("debug"):
                     raise
                 kind = MachineStopped if temporary(error) else click.ClickException
@@ -58,6 +60,11 @@ class MachineStopped(click.ClickException):
     """The machine stopped a command, which may succeed another time."""
 
     exit_code = TEMPORARY
+
+
+def _interrupted(status: int) -> NoReturn:
+    echo("\nInterrupted", err=True, lines=True)
+    sys.exit(status)
 
 
 def one_line(error: Exception) -> str:
@@ -80,10 +87,15 @@ class Command(OneLine):
 
 
 class Group(Readable, click.Group):
-    """A group whose commands are `Command`."""
+    """A group whose commands are `Command`; as a program it never fails at its output."""
 
     command_class = Command
     group_class = type
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program, see `click.Command.main`."""
+        with Streams():
+            return super().main(*args, **kwargs)
 
 
 class Listing(OneLine, Group):

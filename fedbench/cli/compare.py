@@ -13,7 +13,7 @@ from ..study import TEMPORARY
 from ..text import echo
 from . import signals
 from .base import Command
-from .flags import checkpoint_flags, data_root_flag
+from .flags import checkpoint_flags, data_root_flag, installed
 
 if TYPE_CHECKING:
     from ..study.execute import Progress
@@ -82,11 +82,10 @@ def compare(
     made anew; the old one moves to replaced/. Writes report.html, tables and figures into --out;
     earlier runs there under the same protocol are in them too.
     """
-    from ..plugins.discovery import discover
     from ..study import grid as grids
     from ..study.earlier import earlier
 
-    registry = discover()
+    registry = installed()
     grid = _grid(methods, seeds, file, given)
     planned = grids.plan(registry, grid, out)
     if isinstance(grid.seeds, int) and not quiet:
@@ -191,11 +190,10 @@ def report(directories: tuple[Path, ...], reference: str | None, test: Any, out:
     Runs are grouped by data, partition, model, rounds and accuracy rule; what differs is kept
     apart, never averaged.
     """
-    from ..plugins.discovery import discover
     from ..store.directory import find
     from ..study import records
 
-    registry = discover()
+    registry = installed()
     found = records.fitting(registry, find(directories), echo)
     _report(registry, found, None, reference, test, out)
 

@@ -9,7 +9,7 @@ import click
 
 from ..text import echo
 from .base import Command
-from .flags import config_flags, resolve_config
+from .flags import config_flags, installed, resolve_config
 
 
 @click.command(cls=Command)
@@ -25,9 +25,8 @@ def config(target: str | None, schema: bool, **given: Any) -> None:
     """
     if schema:
         from ..config.schema import json_schema
-        from ..plugins.discovery import discover
 
-        echo(json.dumps(json_schema(discover()), indent=2), lines=True)
+        echo(json.dumps(json_schema(installed()), indent=2), lines=True)
         return
     if target is None and given["file"] is None:
         raise click.UsageError("name a method, for example: fedbench config fedavg")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import ConfigError
+from . import signals
+
+if TYPE_CHECKING:
+    from ..plugins.registry import Registry
 
 
 def config_flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,6 +57,15 @@ def config_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def installed() -> Registry:
+    """Return what is installed; commands do this first, because it imports what is slow to."""
+    from ..plugins.discovery import discover
+
+    registry = discover()
+    signals.begin()
+    return registry
+
+
 def resolve_config(
     target: str | None,
     file: Path | None,
@@ -69,9 +82,8 @@ def resolve_config(
     """
     from ..config import yamlfile
     from ..config.resolve import resolve
-    from ..plugins.discovery import discover
 
-    registry = discover()
+    registry = installed()
     if target and Path(target).suffix in (".yaml", ".yml"):
         if file:
             raise ConfigError(f"{target} and --config {file}: give one file")

@@ -11,7 +11,7 @@ import click
 from ..errors import did_you_mean
 from ..text import echo
 from .base import Command, Listing
-from .flags import config_flags, data_root_flag, resolve_config
+from .flags import config_flags, data_root_flag, installed, resolve_config
 
 
 @click.group(cls=Listing)
@@ -35,10 +35,9 @@ def plugins(ctx: click.Context, sources: bool) -> None:
     if sources:
         _print_sources()
         return
-    from ..plugins.discovery import discover
     from . import printing as terminal
 
-    terminal.print_plugins(discover())
+    terminal.print_plugins(installed())
 
 
 def _print_sources() -> None:
@@ -62,10 +61,9 @@ def plugins_show(name: str) -> None:
     \b
     fedbench plugins show hpcl
     """
-    from ..plugins.discovery import discover
     from . import printing as terminal
 
-    terminal.print_plugin(discover(), name)
+    terminal.print_plugin(installed(), name)
 
 
 @click.command(cls=Command)
@@ -94,13 +92,12 @@ def cards(name: str | None) -> None:
     fedbench cards
     fedbench cards digits
     """
-    from ..plugins.discovery import discover
     from . import printing as terminal
 
     if name:
-        terminal.print_card(discover(), name)
+        terminal.print_card(installed(), name)
     else:
-        terminal.print_cards(discover())
+        terminal.print_cards(installed())
 
 
 @click.command(cls=Command)
@@ -143,10 +140,9 @@ class DataSets(Listing):
 
 
 def _print_dataset(ctx: click.Context, name: str) -> None:
-    from ..plugins.discovery import discover
     from .datasets import print_dataset
 
-    print_dataset(discover(), name, ctx.obj)
+    print_dataset(installed(), name, ctx.obj)
 
 
 @click.group(cls=DataSets, subcommand_metavar="[NAME | COMMAND [ARGS]...]")
@@ -165,10 +161,9 @@ def data(ctx: click.Context, data_root: Path | None) -> None:
 
     ctx.obj = data_root or default_data_root()
     if ctx.invoked_subcommand is None:
-        from ..plugins.discovery import discover
         from .datasets import print_datasets
 
-        print_datasets(discover(), ctx.obj)
+        print_datasets(installed(), ctx.obj)
 
 
 @data.command("show")
@@ -184,10 +179,9 @@ def data_show(ctx: click.Context, name: str, out: Path) -> None:
     \b
     fedbench data show digits --out sheets
     """
-    from ..plugins.discovery import discover
     from . import printing as terminal
 
-    terminal.show_dataset(discover(), name, ctx.obj, out)
+    terminal.show_dataset(installed(), name, ctx.obj, out)
 
 
 @data.command("fetch")
@@ -203,7 +197,6 @@ def data_fetch(ctx: click.Context, name: str) -> None:
     fedbench data fetch mnist
     fedbench data --data-root /big/disk fetch sun397
     """
-    from ..plugins.discovery import discover
     from . import fetch
 
-    echo(fetch.fetch(discover(), name, ctx.obj))
+    echo(fetch.fetch(installed(), name, ctx.obj))

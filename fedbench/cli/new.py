@@ -13,6 +13,7 @@ import click
 from ..errors import ConfigError
 from ..text import echo
 from .base import Command
+from .flags import installed
 
 if TYPE_CHECKING:
     from ..plugins.registry import Registry
@@ -67,10 +68,9 @@ def new(name: str, kind: str, out: Path | None) -> None:
     fedbench new my-split --kind partition
     fedbench new my-data --kind dataset --out packages/my-data
     """
-    from ..plugins.discovery import discover
 
     folder = out or Path(name)
-    check_new_name(discover(), kind, name)
+    check_new_name(installed(), kind, name)
     files = write(folder, kind, name)
     echo(f"wrote {', '.join(files)} in {folder}")
     echo("next:")

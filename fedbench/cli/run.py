@@ -14,7 +14,7 @@ import click
 from ..text import echo
 from . import signals
 from .base import Command
-from .flags import checkpoint_flags, config_flags, data_root_flag, resolve_config
+from .flags import checkpoint_flags, config_flags, data_root_flag, installed, resolve_config
 
 if TYPE_CHECKING:
     from ..config.model import RunConfig
@@ -105,10 +105,9 @@ def resume(
     """
     from ..config.changes import describe_changes
     from ..engine.run import Run
-    from ..plugins.discovery import discover
     from . import progress
 
-    registry = discover()
+    registry = installed()
     job = Run.resume(
         directory, registry=registry, data_root=data_root,
         checkpoint_rounds=checkpoint_rounds, checkpoint_seconds=60 * checkpoint_minutes,
@@ -153,7 +152,6 @@ def show(directory: Path) -> None:
     \b
     fedbench show runs/fedhpro-digits-s0
     """
-    from ..plugins.discovery import discover
     from . import printing as terminal
 
-    terminal.print_run(discover(), directory)
+    terminal.print_run(installed(), directory)

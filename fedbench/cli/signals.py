@@ -10,8 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from .leave import leave, write
+
 PARENT = "FEDBENCH_PARENT"
 """Environment variable of `fedbench.study` with the process that this one must not outlive."""
+
+
+_working = False
+"""Whether the command has begun its work, which it then ends by itself."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -23,20 +29,31 @@ def status(error: KeyboardInterrupt) -> int:
     return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
 
 
+def begin() -> None:
+    """Say that all is imported: from now on the command itself ends what it does on a signal."""
+    global _working
+    _working = True
+
+
 @contextmanager
-def orderly() -> Iterator[None]:
+def orderly() -> Iterator[list[int]]:
     """Raise `KeyboardInterrupt` at the first SIGINT, `Terminated` at the first SIGTERM.
 
-    A second signal of either kind ends the process on the spot: workers end with their parent, and
-    files are whole at every moment. A signal that is ignored (``nohup``, ``&``) stays so. A process
-    that follows a parent takes no second SIGTERM: Linux sends one for each thread of a parent that
-    is killed, and the first checkpoint may be under way.
+    Before `begin`, and at a second signal of either kind, the process ends on the spot: workers end
+    with their parent, and files are whole at every moment. A signal that is ignored (``nohup``,
+    ``&``) stays so. A process that follows a parent takes no second SIGTERM: Linux sends one for
+    each thread of a parent that is killed, and the first checkpoint may be under way.
+
+    Yields:
+        the signals that have come.
     """
+    global _working
+    caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield caught
         return
     owner, follows = os.getpid(), PARENT in os.environ
-    caught: list[int] = []
+    _working = False
 
     def handle(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a worker that has just been forked
@@ -44,9 +61,10 @@ def orderly() -> Iterator[None]:
         if caught and follows and number == signal.SIGTERM:
             return
         if caught:
-            show_cursor = b"\x1b[?25h" if sys.stderr.isatty() else b""
-            os.write(2, show_cursor + b"\nStopped at once; the last checkpoint is kept.\n")
+            write("Stopped at once; the last checkpoint is kept.")
             os._exit(128 + number)
+        if not _working:
+            leave(number, frame)
         caught.append(number)
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
@@ -55,7 +73,7 @@ def orderly() -> Iterator[None]:
         if old is not signal.SIG_IGN:
             signal.signal(number, handle)
     try:
-        yield
+        yield caught
     finally:
         for number, old in before.items():
             if old is not None:

@@ -12,7 +12,7 @@ import click
 from ..errors import ConfigError
 from ..text import echo
 from .base import Command, one_line
-from .flags import data_root_flag
+from .flags import data_root_flag, installed
 
 
 class CantVerify(click.ClickException):
@@ -70,12 +70,11 @@ def _verify(
 ) -> int:
     from ..config.changes import describe_changes
     from ..engine.verify import Kept
-    from ..plugins.discovery import discover
     from .progress import progress
 
     given: dict[str, Any] = {"name": executor, "workers": workers}
     first, last = _range(rounds)
-    registry = discover()
+    registry = installed()
     kept = Kept(registry, directory, {k: v for k, v in given.items() if v is not None})
     for text in kept.changed_environment():
         echo(f"environment differs: {text}")

@@ -1,1 +1,5 @@
 """Configs: what a run consists of, put together from YAML files, cards, recipes and flags."""
+
+from .resolve import load
+
+__all__ = ["load"]

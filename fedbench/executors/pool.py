@@ -103,8 +103,10 @@ class Worker:
         self._shared = shared
         self._payload: Sequence[Any] | None = None
         parent = os.getpid()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # as in services, and in pythonw
+                with suppress(OSError, ValueError):
+                    stream.flush()
         self.pid = os.fork()
         if self.pid == 0:
             for other in (self, *others):

@@ -1,0 +1,135 @@
+"""Standard streams that a command cannot fail at: missing, closed, or with a reader that has left.
+
+A run takes hours and its results are in files. So what cannot be printed is not printed, and the
+command continues. Only output that was to be kept and is not, because a disk is full, makes the
+command end with an error.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import select
+import sys
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class Lenient(io.RawIOBase):
+    """A raw stream that drops what cannot be written.
+
+    Args:
+        raw: where to write; ``None`` drops everything.
+    """
+
+    def __init__(self, raw: io.RawIOBase | None) -> None:
+        self._raw, self._terminal = raw, raw is not None and raw.isatty()
+        self.lost: OSError | None = None
+        """Why output was lost that somebody waits for; a reader that has left does not wait."""
+        self._dead = raw is None
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Write ``data``, or drop it; return its length in bytes."""
+        rest = memoryview(data).cast("B")
+        length = len(rest)
+        while rest and self._raw and not self._dead:
+            try:
+                rest = rest[self._raw.write(rest) or self._wait() :]
+            except OSError as error:
+                self._dead = True
+                if not self._terminal and error.errno not in (errno.EPIPE, errno.EBADF):
+                    self.lost = error
+        return length
+
+    def _wait(self) -> int:
+        """Wait until a descriptor that does not block takes more; return 0."""
+        select.select([], [self.fileno()], [])
+        return 0
+
+    def writable(self) -> bool:
+        """Return that it can be written to."""
+        return True
+
+    def isatty(self) -> bool:
+        """Return whether it is a terminal."""
+        return self._terminal
+
+    def fileno(self) -> int:
+        """Return the descriptor.
+
+        Raises:
+            io.UnsupportedOperation: when there is none.
+        """
+        return self._raw.fileno() if self._raw else super().fileno()
+
+
+class Streams:
+    """A context in which standard output and error exist and writing to them raises nothing."""
+
+    def __enter__(self) -> Streams:
+        """Put other streams in the place of those that could raise."""
+        _occupy_descriptors()
+        self._before = sys.stdout, sys.stderr
+        self._lenient: dict[str, Lenient] = {}
+        for name, stream in zip(("stdout", "stderr"), self._before, strict=True):
+            setattr(sys, name, self._usable(name, stream))
+        return self
+
+    def _usable(self, name: str, stream: TextIO | None) -> TextIO:
+        """Return a stream to use in place of ``stream``."""
+        if stream is None or stream.closed:
+            return io.TextIOWrapper(io.BufferedWriter(Lenient(None)), "utf-8", "replace")
+        buffer = getattr(stream, "buffer", None)
+        raw = getattr(buffer, "raw", buffer)  # the same with PYTHONUNBUFFERED
+        if not isinstance(stream, io.TextIOWrapper) or not isinstance(raw, io.RawIOBase):
+            return stream  # of a program that calls this one, such as a test or a notebook
+        with suppress(OSError):
+            stream.flush()
+        lenient = self._lenient[name] = Lenient(raw)
+        return io.TextIOWrapper(
+            lenient if raw is buffer else io.BufferedWriter(lenient),  # type: ignore[type-var]
+            encoding=stream.encoding,
+            # A character that the encoding lacks is shown by its number.
+            errors="backslashreplace" if stream.errors == "strict" else stream.errors,
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Put the streams back; a command that succeeded, but whose output was lost, fails."""
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        lost = self._lenient["stdout"].lost if "stdout" in self._lenient else None
+        if lost and isinstance(error, SystemExit) and not error.code:
+            print(f"Error: standard output: {lost.strerror}", file=sys.stderr, flush=True)
+            error.code = 1
+        sys.stdout, sys.stderr = self._before
+
+
+def _occupy_descriptors() -> None:
+    """Open what is closed of the descriptors 0 to 2.
+
+    The next file that is opened would get the number else, and what native code prints would be
+    written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            else:
+                os.set_inheritable(null, True)
