@@ -39,7 +39,7 @@ from workloads import W1
 from fedbench import hookimpl
 from fedbench.ambient import settled
 from fedbench.config import resolve as configs
-from fedbench.config.build import build
+from fedbench.config.construct import build
 from fedbench.config.model import RunConfig
 from fedbench.context import ClientContext
 from fedbench.plugins.discovery import discover

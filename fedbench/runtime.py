@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .ambient import settled
-from .config.build import build, build_plugins
+from .config.construct import build, build_plugins
 from .config.model import RunConfig
 from .context import ClientContext, ServerContext
 from .device import keep_freed_memory, open_device

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..config.build import build
+from ..config.construct import build
 from ..console import Console
 from ..contracts import FetchedSource, FetchReport
 from ..errors import ConfigError

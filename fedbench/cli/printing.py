@@ -9,8 +9,8 @@ from pathlib import Path
 
 from .. import options
 from ..config import yamlfile
-from ..config.build import build
 from ..config.cards import load_card
+from ..config.construct import build
 from ..config.model import RunConfig
 from ..errors import ConfigError, did_you_mean
 from ..plugins.registry import LIMIT, Registry

@@ -1,5 +1,6 @@
 """Configs: what a run consists of, put together from YAML files, cards, recipes and flags."""
 
+from .construct import build
 from .resolve import load
 
-__all__ = ["load"]
+__all__ = ["build", "load"]

@@ -9,7 +9,7 @@ from typing import Any
 from .. import options
 from ..errors import ConfigError
 from ..plugins.registry import Registry
-from .build import dotted
+from .construct import dotted
 from .model import KEYS, RunConfig
 from .resolve import resolve
 from .yamlfile import inline

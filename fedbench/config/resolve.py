@@ -16,8 +16,8 @@ from ..errors import ConfigError, did_you_mean
 from ..plugins.facts import DatasetFacts, facts
 from ..plugins.registry import Entry, Registry
 from . import layers, order, yamlfile
-from .build import build_plugins
 from .cards import load_card
+from .construct import build_plugins
 from .layers import CHOICES
 from .model import RunConfig
 from .yamlfile import Document, KeyPath

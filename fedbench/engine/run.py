@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..ambient import settled
-from ..config.build import build
 from ..config.changes import describe_changes
+from ..config.construct import build
 from ..config.model import RunConfig
 from ..config.resolve import load
 from ..contracts import Metric, Workers

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.build import build
 from ..config.changes import describe_changes, joined, parts
+from ..config.construct import build
 from ..config.model import RunConfig
 from ..config.resolve import load
 from ..engine.evaluation import reported

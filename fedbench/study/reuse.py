@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..ambient import settled
-from ..config.build import build
+from ..config.construct import build
 from ..config.model import RunConfig
 from ..errors import ConfigError
 from ..plugins.registry import Registry

@@ -36,7 +36,7 @@ from torch import nn
 
 from .. import options
 from ..ambient import settled
-from ..config.build import dotted
+from ..config.construct import dotted
 from ..context import ClientContext, ServerContext
 from ..plugins.discovery import discover
 from ..plugins.hooks import RunPlugins

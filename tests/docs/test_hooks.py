@@ -245,7 +245,7 @@ def register_plugins(registry, run_tiny, capsys):
 
 @check
 def register_datasets(registry, run_tiny, capsys):
-    from fedbench.config.build import build
+    from fedbench.config.construct import build
 
     data = build(registry, "dataset", {"name": "clouds", "examples": 10}).load(Path())
     assert data.classes == ("low", "high")
