@@ -89,7 +89,7 @@ def compare(
     grid = _grid(methods, seeds, file, given)
     planned = grids.plan(registry, grid, out)
     if isinstance(grid.seeds, int) and not quiet:
-        click.echo(f"{grid.seeds} seeds, 0 to {grid.seeds - 1}" if grid.seeds > 1 else "1 seed, 0")
+        echo(f"{grid.seeds} seeds, 0 to {grid.seeds - 1}" if grid.seeds > 1 else "1 seed, 0")
     words = ["--checkpoint-minutes", str(checkpoint_minutes)]
     words += ["--checkpoint-rounds", str(checkpoint_rounds)] if checkpoint_rounds else []
     words += ["--keep-checkpoints"] if keep_checkpoints else []
