@@ -16,6 +16,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
+from ..text import echo
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -112,7 +114,7 @@ class Streams:
                 stream.flush()
         lost = self._lenient["stdout"].lost if "stdout" in self._lenient else None
         if lost and isinstance(error, SystemExit) and not error.code:
-            print(f"Error: standard output: {lost.strerror}", file=sys.stderr, flush=True)
+            echo(f"Error: standard output: {lost.strerror}", err=True)
             error.code = 1
         sys.stdout, sys.stderr = self._before
 
