@@ -222,5 +222,5 @@ def _report(
     print_analysis(analysis)
     written = write(analysis, out)
     echo("Wrote " + ", ".join(str(p) for p in written.paths if p.parent == out))
-    if written.missing:
-        echo(written.missing, err=True)
+    for note in written.notes:
+        echo(note, err=True)

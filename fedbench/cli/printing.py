@@ -209,10 +209,12 @@ def show_partition(config: RunConfig, table: Partition, out: Path | None) -> Non
         f"all; seed {config.seed}"
     )
     if out:
-        from ..report import draw, figures, series
+        from ..report import draw, figures
         from ..store.files import write_atomic
 
-        figure = figures.partition_figure(series.partition_rows(table), classes, "")
+        figure = figures.partition_figure(table, "")
+        if figure is None:
+            raise ConfigError("no client has an example: there is nothing to draw")
         drawn = draw.pictures({"partition": figure})
         if drawn.missing:
             raise draw.NotDrawn(f"{out} was not written: {drawn.missing['partition']}")

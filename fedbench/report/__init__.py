@@ -28,11 +28,11 @@ class Written:
 
     Args:
         paths: its files: the page, tables, numbers, then figures.
-        missing: what could not be drawn and why, on one line; empty when all was.
+        notes: what it lacks and why, a line each: what was not drawn, or is too much for a file.
     """
 
     paths: list[Path]
-    missing: str
+    notes: list[str]
 
 
 def write(analysis: Analysis, folder: Path, figures: bool = True) -> Written:
@@ -68,7 +68,8 @@ def write(analysis: Analysis, folder: Path, figures: bool = True) -> Written:
         for suffix in (".png", ".svg"):
             (folder / f"{name}{suffix}").unlink(missing_ok=True)
     missing = {"charts of report.html": problem, **drawn.missing} if problem else drawn.missing
-    return Written([*written, *_write(folder, drawn.files)], _missing(missing))
+    notes = filter(None, (exports.left_out(analysis), _missing(missing)))
+    return Written([*written, *_write(folder, drawn.files)], list(notes))
 
 
 def _named(analysis: Analysis, charts: Sequence[Sequence[Figure]]) -> dict[str, Figure]:

@@ -14,6 +14,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,7 @@ def coloured(spec: Spec) -> Any:
 
 
 def paper(figure: Figure) -> Spec:
-    """Return the figure as one spec with data, colours and a legend; its texts are printable."""
+    """Return the figure as one spec with data, colours, legend and notes; texts are printable."""
     wide = [_sized(panel, WIDE) for panel in figure.panels if panel.wide]
     small = [_sized(panel, SMALL) for panel in figure.panels if not panel.wide]
     rest: list[Spec] = [{"concat": small, "columns": COLUMNS, "spacing": 24}] if small else []
@@ -145,6 +146,10 @@ def paper(figure: Figure) -> Spec:
     plain["config"]["background"] = PAPER["page"]
     if figure.legend and not figure.labelled:
         _legend(plain["vconcat"], list(figure.legend))
+    if figure.notes:
+        text = textwrap.wrap(" ".join(figure.notes), WIDE // 6)
+        look = {"fontWeight": "normal", "color": PAPER["muted"], "offset": 12}
+        plain["title"] = {"text": text, **look}
     spec = {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         **plain,
@@ -156,9 +161,11 @@ def paper(figure: Figure) -> Spec:
 
 def _sized(panel: Panel, width: int) -> Spec:
     title = {"title": panel.title} if panel.title else {}
+    # Invisible marks carry tooltips, which files do not have.
+    layers = [layer for layer in panel.spec["layer"] if layer["mark"].get("opacity") != 0]
     # A shape in the legend would take the place of the line that shows the dash.
     resolve = {"legend": {"shape": "independent"}}
-    return {**panel.spec, **title, "width": width, "resolve": resolve}
+    return {**panel.spec, "layer": layers, **title, "width": width, "resolve": resolve}
 
 
 def _legend(panels: list[Spec], shown: list[str]) -> None:

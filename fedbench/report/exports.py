@@ -16,7 +16,7 @@ from ..study.records import Record
 from ..text import printable
 from ..types import RoundResult
 from .content import PAIRED, unpaired_seeds
-from .series import class_names
+from .series import class_names, rounds_used
 
 COLUMNS = (
     "setting",
@@ -30,12 +30,18 @@ COLUMNS = (
     "value",
 )
 
+CLASS_VALUES = 1_000_000
+"""Values of classes in the CSV, about 70 MB."""
+
 FORMULAS = {"=", "+", "-", "@"}
 """What a formula of a spreadsheet begins with."""
 
 
 def rounds_csv(analysis: Analysis) -> str:
-    """Return every number of every round, one a line, failed and unfinished runs too.
+    """Return every number of every round, one per line, failed and unfinished runs too.
+
+    With more than `CLASS_VALUES` values of classes, those of the rounds that the accuracy rule
+    counts, see `left_out`.
 
     ``domain`` is ``mean`` for the mean over domains. Rows without ``inference`` are of the round:
     the plugins' metrics by their names, ``bytes_up.KEY``, ``bytes_down.KEY`` and ``seconds``. The
@@ -45,14 +51,37 @@ def rounds_csv(analysis: Analysis) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
+    few = bool(left_out(analysis))
     for group in analysis.groups:
         classes = class_names(group)
         for record in group.records:
             head = (group.label, record.variant, record.seed)
+            used = rounds_used(group, record) if few and record.rounds else record.rounds
+            with_classes = {one.round for one in used}
             for one in record.rounds:
-                for row in _round(one, classes):
+                for row in _round(one, classes, one.round in with_classes):
                     writer.writerow(map(_cell, (*head, one.round, *row)))
     return text.getvalue()
+
+
+def left_out(analysis: Analysis) -> str:
+    """Return a line on what `rounds_csv` leaves out, empty when that is nothing."""
+    values = sum(
+        len(value)
+        for group in analysis.groups
+        for record in group.records
+        for one in record.rounds
+        for metrics in one.scores.values()
+        for scores in metrics.values()
+        for value in scores.domains.values()
+        if isinstance(value, list)
+    )
+    if values <= CLASS_VALUES:
+        return ""
+    return (
+        f"rounds.csv has values of classes for the rounds that the accuracy rule counts; all "
+        f"{values:,} are in the rounds.jsonl of the runs"
+    )
 
 
 def _cell(value: Any) -> Any:
@@ -79,7 +108,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _round(one: RoundResult, classes: list[str]) -> Iterator[tuple[Any, ...]]:
+def _round(one: RoundResult, classes: list[str], with_classes: bool) -> Iterator[tuple[Any, ...]]:
     for inference, metrics in one.scores.items():
         for metric, scores in metrics.items():
             if scores.mean is not None:
@@ -88,7 +117,7 @@ def _round(one: RoundResult, classes: list[str]) -> Iterator[tuple[Any, ...]]:
                 if not isinstance(value, list):
                     yield inference, metric, domain, "", value
                     continue
-                for number, part in enumerate(value):
+                for number, part in enumerate(value if with_classes else ()):
                     name = classes[number] if number < len(classes) else number
                     yield inference, metric, domain, name, part
     for metric, value in one.metrics.items():

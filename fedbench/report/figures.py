@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from ..store.contents import Partition
 from ..study.analysis import MEAN, Group
 from ..text import Unit
 from ..types import RoundResult
-from . import series, specs
+from . import narrow, series, specs
 from .content import p_value, plural, sentence
 from .series import Rows
 from .specs import Look, Spec, tip
@@ -49,6 +50,7 @@ class Figure:
         data: name -> rows; figures of one setting that share a name share the rows.
         legend: the series shown; empty where colours don't tell series apart.
         labelled: whether an axis names the series, so that a file needs no legend.
+        notes: what it leaves out because there is too much of it, a sentence each.
     """
 
     name: str
@@ -59,30 +61,44 @@ class Figure:
     data: Mapping[str, Rows]
     legend: Sequence[str] = ()
     labelled: bool = False
+    notes: Sequence[str] = ()
 
 
 def figures(group: Group) -> list[Figure]:
-    """Return every figure that the group's finished runs have numbers for."""
-    found: list[Figure | None] = []
-    if series.runs_of(group):
+    """Return every figure that the group's finished runs have numbers for.
+
+    Their notes say what they leave out because there is too much of it, see `narrow`.
+    """
+    group, variants, domains = narrow.narrowed(group)
+    every = narrow.every(group)
+    rounds = f"One round in {every}." if every > 1 else ""
+    drawn = bool(series.runs_of(group))
+    found: list[Figure] = []
+    if drawn:
         curves = series.curves(group)
-        found += [
-            _rounds(group, curves),
-            _cost(group, curves[MEAN], "b"),
-            _cost(group, curves[MEAN], "s"),
-            _domains(group),
-            _differences(group),
-            *_classes(group),
-        ]
-    found.append(_partition(group))
-    if series.runs_of(group):
+        costs = (_cost(group, curves[MEAN], key) for key in "bs")
+        found += _noted([_rounds(group, curves)], variants, domains, rounds)
+        found += _noted(costs, variants, rounds)
+        found += _noted([_domains(group), _differences(group), *_classes(group)], variants, domains)
+    found += _noted([_partition(group)])
+    if drawn:
         losses, diagnostics = series.metric_names(group)
-        found += [
+        small = (
             _metrics(group, "diagnostics", "Diagnostics over rounds", diagnostics),
             _metrics(group, "losses", "Loss terms over rounds", losses),
             _other_scores(group),
-        ]
-    return [figure for figure in found if figure is not None]
+        )
+        found += _noted(small, variants, rounds)
+    return found
+
+
+def _noted(found: Iterable[Figure | None], *notes: str) -> list[Figure]:
+    """Return the figures that there are, with more notes; empty ones are none."""
+    return [
+        replace(figure, notes=tuple(filter(None, (*figure.notes, *notes))))
+        for figure in found
+        if figure
+    ]
 
 
 def look(group: Group) -> Look:
@@ -195,6 +211,9 @@ def _domains(group: Group) -> Figure:
     top, bottom = max(0.0, *ends), min(0.0, *ends)
     if group.unit == "percent":
         top, bottom = min(1.0, math.ceil(10 * top) / 10), 0.0
+    seeds = "dots: single seeds"
+    if len(dots) > narrow.DOTS:
+        dots, seeds = [], "without the single seeds, which are too many"
     spec = specs.bars(
         look(group),
         group.columns,
@@ -209,7 +228,7 @@ def _domains(group: Group) -> Figure:
         "results",
         f"{_name(group)} by domain" if len(group.columns) > 1 else f"{_name(group)} by variant",
         f"Bars: mean over seeds, {group.rule}; lines: 95 % interval of the mean, cut at the "
-        "axis; dots: single seeds.",
+        f"axis; {seeds}.",
         [Panel("", spec, True)],
         {"bars": bars, "dots": dots},
         _shown(group, bars),
@@ -266,16 +285,20 @@ def _classes(group: Group) -> list[Figure]:
         values = [row["m"] for rows in domains.values() for row in rows]
         unit = group.units[name]
         ends = (0.0, 1.0) if unit == "percent" else (min(values), max(values))
+        if len(group.columns) > 1:
+            domains = {domain: rows for domain, rows in domains.items() if domain in group.columns}
         with_value = (row["c"] for rows in domains.values() for row in rows)
-        classes = list(dict.fromkeys((*series.class_names(group), *with_value)))
+        every_class = list(dict.fromkeys((*series.class_names(group), *with_value)))
+        classes, about = narrow.classes(every_class, domains)
+        chosen = set(classes)
         tips = [tip("v", "variant"), tip("c", "class"), tip("m", name, specs.FORMS[unit])]
         text = specs.CELLS[unit]
         panels, data = [], {}
         for place, (domain, rows) in enumerate(domains.items()):
             key = f"classes-{number}-{place}"
-            data[key] = rows
+            data[key] = rows = [row for row in rows if row["c"] in chosen]
             y = {"field": "v", "sort": list(group.variants), "title": None}
-            high = 26 * len({row["v"] for row in rows})
+            high = specs.height_of(len({row["v"] for row in rows}))
             spec = specs.heat(key, rows, y, classes, tips, domain=ends, text=text, height=high)
             panels.append(Panel(domain if len(domains) > 1 else "", spec, _wide(group)))
         rule = "" if inference == "classifier" else f", {inference} inference"
@@ -283,26 +306,29 @@ def _classes(group: Group) -> list[Figure]:
         percent = "percent, " if unit == "percent" else ""
         caption = f"{percent}{group.rule}, mean of {_seeds(group)}; darker is lower, empty is none."
         suffix = "" if number == 0 else f"-{number + 1}"
-        found.append(Figure(f"classes{suffix}", "classes", title, sentence(caption), panels, data))
+        figure = Figure(f"classes{suffix}", "classes", title, sentence(caption), panels, data)
+        found += _noted([figure], about)
     return found
 
 
-def _partition(group: Group, limit: int = 100) -> Figure | None:
-    found = series.partition(group, limit)
+def _partition(group: Group) -> Figure | None:
+    found = series.partition(group)
     if found is None:
         return None
-    seed, clients, domains = found
-    caption = (
+    seed, table = found
+    return partition_figure(
+        table,
         f"Training examples by client, class and domain under seed {seed}; all variants share it. "
-        "Darker is fewer, empty is none."
+        "Darker is fewer, empty is none.",
     )
-    if clients > limit:
-        caption += f" The first {limit} of {clients} clients."
-    return partition_figure(domains, series.class_names(group), caption)
 
 
-def partition_figure(domains: Mapping[str, Rows], classes: Sequence[str], caption: str) -> Figure:
-    """Return the heat map of a partition; ``domains`` as in `series.partition_rows`."""
+def partition_figure(table: Partition, caption: str) -> Figure | None:
+    """Return the heat map of a partition; ``None`` for one without examples."""
+    table, *about = narrow.partition(table)
+    domains = series.partition_rows(table)
+    if not domains:
+        return None
     top = max(row["m"] for rows in domains.values() for row in rows)
     tips = [tip("k", "client"), tip("c", "class"), tip("m", "examples", "d")]
     panels, data = [], {}
@@ -314,14 +340,15 @@ def partition_figure(domains: Mapping[str, Rows], classes: Sequence[str], captio
             name,
             rows,
             {"field": "k", "sort": ids, "title": "client"},
-            classes,
+            table.classes,
             tips,
             domain=(0, top),
             text="datum.m",
             height=20 * len(ids) if len(ids) <= 16 else max(320, 5 * len(ids)),
         )
         panels.append(Panel(domain if len(domains) > 1 else "", spec))
-    return Figure("partition", "classes", "Partition", caption, panels, data)
+    figure = Figure("partition", "classes", "Partition", caption, panels, data)
+    return _noted([figure], *about)[0]
 
 
 def _metrics(group: Group, name: str, title: str, names: Sequence[str]) -> Figure | None:
@@ -353,7 +380,7 @@ def _small(
 ) -> Figure | None:
     """Return a small chart of each number over rounds; ``None`` when there is none."""
     panels, data, legend = [], {}, set()
-    for place, (label, (pick, unit)) in enumerate(picks.items()):
+    for place, (label, (pick, unit)) in enumerate(list(picks.items())[: narrow.PANELS]):
         rows = series.over_rounds(group, pick)
         if not rows:
             continue
@@ -366,4 +393,6 @@ def _small(
     if not panels:
         return None
     shown = [variant for variant in group.variants if variant in legend]
-    return Figure(name, "diagnostics", title, caption, panels, data, shown)
+    about = f"The first {narrow.PANELS} of {len(picks)}." if len(picks) > narrow.PANELS else ""
+    figure = Figure(name, "diagnostics", title, caption, panels, data, shown)
+    return _noted([figure], about)[0]

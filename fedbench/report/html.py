@@ -25,6 +25,7 @@ from ..study.records import Record
 from ..text import all_printable, duration, printable, size
 from . import content, series, specs
 from .figures import Figure, look
+from .narrow import narrowed
 
 HERE = Path(__file__).parent
 SECTIONS = {
@@ -185,14 +186,14 @@ def _text(value: Any) -> str:
 
 
 def _figure(group: Group, key: str, figure: Figure) -> dict[str, Any]:
-    how = look(group)
+    how = look(narrowed(group)[0])
     colour, dash, shape = (c["scale"] for c in (how.colour, how.dash, how.shape))
     places = [colour["domain"].index(name) for name in figure.legend]
     return {
         "id": f"{key}-{figure.name}",
         "section": figure.section,
         "title": figure.title,
-        "caption": figure.caption,
+        "caption": " ".join((figure.caption, *figure.notes)),
         "panels": [
             {"id": f"{key}-{figure.name}-{n}", "title": panel.title, "wide": panel.wide}
             for n, panel in enumerate(figure.panels)

@@ -7,17 +7,22 @@ Rows have short keys since a page embeds them: ``v`` variant, ``r`` round, ``m``
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..engine.evaluation import counted
 from ..store.contents import Partition
 from ..study.analysis import MEAN, Group
 from ..study.records import Record
 from ..types import RoundResult, Scores
+from . import narrow
 
 Rows = list[dict[str, Any]]
+
+LARGEST = 1e150
+"""Values from here on are not drawn: their squares are infinite."""
 
 
 def finished(group: Group) -> dict[str, list[Record]]:
@@ -55,11 +60,17 @@ def curves(group: Group) -> dict[str, Rows]:
 
 
 def over_rounds(group: Group, pick: Callable[[RoundResult], float | None]) -> Rows:
-    """Return mean and one standard deviation over seeds of a number of each round."""
+    """Return mean and one standard deviation over seeds of a number of each round.
+
+    With too many rounds for a chart, the first, the last and every n-th round are kept.
+    """
     rows: Rows = []
+    step, last = narrow.every(group), int(group.setting["rounds"])
     for variant, runs in finished(group).items():
         for number, same_round in _by_round(runs):
-            values = [v for v in map(pick, same_round) if v is not None]
+            if number % step and number not in (1, last):
+                continue
+            values = [v for v in map(pick, same_round) if shows(v)]
             if values:
                 rows.append({"v": variant, "r": number, **_band(values)})
     return rows
@@ -126,7 +137,7 @@ def class_scores(group: Group) -> dict[tuple[str, str], dict[str, Rows]]:
             for domain, lists in domains.items():
                 for number, column in enumerate(zip(*lists, strict=True)):
                     name = classes[number] if number < len(classes) else str(number)
-                    values = [value for value in column if value is not None]
+                    values = [value for value in column if shows(value)]
                     if values:
                         rows = found.setdefault((inference, metric), {}).setdefault(domain, [])
                         rows.append({"v": variant, "c": name, "m": short(fmean(values))})
@@ -141,29 +152,30 @@ def class_names(group: Group) -> list[str]:
     return []
 
 
-def partition(group: Group, limit: int = 100) -> tuple[int, int, dict[str, Rows]] | None:
-    """Return (seed, clients, domain -> rows) of the first partition; ``None`` without one.
-
-    Rows hold client, class and examples; empty cells and clients from ``limit`` on are left out.
-    """
+def partition(group: Group) -> tuple[int, Partition] | None:
+    """Return seed and table of the first partition; ``None`` without one."""
     runs = sorted((r for r in group.records if r.partition), key=lambda r: r.seed)
     if not runs or runs[0].partition is None:
         return None
-    table = runs[0].partition
-    return runs[0].seed, len(table.counts), partition_rows(table, limit)
+    return runs[0].seed, runs[0].partition
 
 
-def partition_rows(table: Partition, limit: int = 100) -> dict[str, Rows]:
-    """Return domain -> rows (client, class, examples) of a partition."""
+def partition_rows(table: Partition) -> dict[str, Rows]:
+    """Return domain -> rows (client, class, examples); empty cells and domains have none."""
     found: dict[str, Rows] = {domain: [] for domain in table.domains}
-    for client, domains in list(table.counts.items())[:limit]:
-        for domain, counts in domains.items():
-            found[domain] += [
+    for client, counts in table.counts.items():
+        for domain, rows in found.items():
+            rows += [
                 {"k": client, "c": name, "m": count}
-                for name, count in zip(table.classes, counts, strict=True)
+                for name, count in zip(table.classes, counts.get(domain, ()), strict=False)
                 if count
             ]
     return {domain: rows for domain, rows in found.items() if rows}
+
+
+def shows(value: float | None) -> TypeGuard[float]:
+    """Whether a chart can show a value: not ``None``, infinite, NaN, or too large to average."""
+    return value is not None and abs(value) < LARGEST
 
 
 def short(value: float) -> float:
@@ -195,21 +207,25 @@ def _add_costs(group: Group, rows: Rows) -> None:
     costs: dict[tuple[str, int], tuple[float, float]] = {}
     for variant, runs in finished(group).items():
         sent = [list(itertools.accumulate(map(total_bytes, run.rounds))) for run in runs]
-        spent = [list(itertools.accumulate(one.seconds for one in run.rounds)) for run in runs]
+        spent = [list(itertools.accumulate(map(_seconds, run.rounds))) for run in runs]
         for number in range(min(map(len, sent))):
             costs[variant, number + 1] = (
                 fmean(one[number] for one in sent),
                 fmean(one[number] for one in spent),
             )
     for row in rows:
-        if (row["v"], row["r"]) in costs:
-            sent_so_far, seconds = costs[row["v"], row["r"]]
+        sent_so_far, seconds = costs.get((row["v"], row["r"]), (None, None))
+        if shows(sent_so_far) and shows(seconds):
             row |= {"b": round(sent_so_far), "s": short(seconds)}
 
 
 def total_bytes(one: RoundResult) -> int:
     """Return the bytes that a round sent, up and down, all clients together."""
     return sum(one.bytes_up.values()) + sum(one.bytes_down.values())
+
+
+def _seconds(one: RoundResult) -> float:
+    return one.seconds if shows(one.seconds) else math.nan
 
 
 def _number(value: object) -> float | None:

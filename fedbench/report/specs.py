@@ -57,6 +57,7 @@ CONFIG: Spec = {
         "titleColor": MUTED,
         "labelLimit": 0,
         "orient": "top",
+        "symbolLimit": 0,
         "symbolSize": 90,
         "symbolStrokeWidth": 2,
         "columnPadding": 18,
@@ -105,6 +106,11 @@ def tip(field: str, title: str, form: str | None = None) -> Spec:
     return {"field": field, "title": title, "type": kind, **({"format": form} if form else {})}
 
 
+def height_of(rows: int) -> int:
+    """Return the height of a chart with a row for each series, closer together when many."""
+    return (26 if rows <= 12 else 14) * rows
+
+
 def lines(
     look: Look,
     rows: Rows,
@@ -129,13 +135,10 @@ def lines(
         "axis": {"format": form.replace(".1%", "~%"), "tickCount": 5},
         "scale": {"type": "log"} if log else {"zero": False},
     }
-    # A mark on every round would hide the line: about ten per line, the last round among them.
-    last = max(row["r"] for row in rows)
-    every = max(1, round(last / 10))
-    marked = f"datum.r % {every} == 0 || datum.r == 1 || datum.r == {last}"
+    rounds = sorted({row["r"] for row in rows})
     # A band below zero has no place on a logarithmic axis.
     floor = [{"calculate": f"max(datum.lo, {min(means)})", "as": "lo"}] if log else []
-    where: Spec = {"x": _x_of_lines(x, x_title, last), "y": y, "color": look.colour}
+    where: Spec = {"x": _x_of_lines(x, x_title, rounds[-1]), "y": y, "color": look.colour}
     return {
         "data": {"name": data},
         "height": height,
@@ -150,7 +153,7 @@ def lines(
                 "encoding": {**where, "strokeDash": look.dash},
             },
             {
-                "transform": [{"filter": marked}],
+                "transform": [{"filter": _marked(rounds)}],
                 "mark": {"type": "point", "filled": True, "size": 36, "opacity": 1},
                 "encoding": {**where, "shape": look.shape},
             },
@@ -160,6 +163,12 @@ def lines(
             },
         ],
     }
+
+
+def _marked(rounds: Sequence[int]) -> str:
+    """Return which rounds have marks: about ten, the last among them; more would hide the line."""
+    step = max(1, round(len(rounds) / 10))
+    return f"indexof({sorted({1, *rounds[::-step]})}, datum.r) >= 0"
 
 
 def _x_of_lines(x: str, title: str, last: int) -> Spec:
@@ -275,7 +284,7 @@ def forest(look: Look, rows: Rows, data: str, x_title: str) -> Spec:
     filled = {"test": "datum.clear", **look.colour}
     return {
         "data": {"name": data},
-        "height": 12 + 26 * len(rows),
+        "height": 12 + height_of(len(rows)),
         "layer": [
             {
                 "mark": {"type": "rule", "color": MUTED, "strokeDash": [3, 3]},

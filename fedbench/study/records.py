@@ -8,6 +8,7 @@ rule and card version are the same; what else differs (method, ablations, option
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +161,8 @@ def contradiction(registry: Registry, record: Record) -> str | None:
         return "its config is not the one that its result was made with"
     if result.seed != config.seed:
         return f"its result has seed {result.seed}, its config {config.seed}"
+    if not all(map(math.isfinite, (result.accuracy.mean, *result.accuracy.domains.values()))):
+        return "its accuracy is not a finite number"
     if result.metrics_sha256 != metrics_sha256(record.rounds):
         return "its rounds are not those that its result was made of"
     rule = config.accuracy

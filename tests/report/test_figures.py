@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fedbench.report import write
 from fedbench.report.draw import PAPER, paper
 from fedbench.report.exports import rounds_csv
 from fedbench.report.figures import Figure, figures
@@ -86,6 +88,26 @@ def test_a_class_without_a_value_is_an_empty_cell_and_an_empty_field(
     rows = list(csv.DictReader(rounds_csv(analysis).splitlines()))
     empty = {(row["seed"], row["domain"], row["class"]) for row in rows if not row["value"]}
     assert empty == {("0", "mnist", "3"), ("0", "usps", "3"), ("1", "mnist", "3")}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e308])
+def test_a_value_that_is_no_number_is_not_drawn(
+    runs: Any, analysed: Callable[..., Analysis], tmp_path: Path, value: float
+) -> None:
+    for path in (runs.add("a", 0, rounds=2), runs.add("b", 0, rounds=2)):
+        lines = [json.loads(line) for line in (path / "rounds.jsonl").read_text().splitlines()]
+        last = lines[-1]
+        scores = last["scores"]["classifier"]
+        last["metrics"]["drift"] = last["seconds"] = scores["loss"]["mean"] = value
+        scores["class_accuracy"]["domains"]["usps"][3] = value
+        (path / "rounds.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    found = by_name(analysed())
+    assert "diagnostics" not in found
+    assert all(0 <= row["m"] <= 1 for row in found["classes"].data["classes-0-1"])
+    assert {row["r"] for row in found["scores"].data["scores-0"]} == {1}
+    assert ["s" in row for row in found["seconds"].data["curves-0"]] == [True, False] * 2
+    page = write(analysed(), tmp_path / "out", figures=False).paths[0].read_text()
+    assert "NaN" not in page.partition("<script>")[0]
 
 
 def test_without_any_class_that_has_a_value_there_is_no_heat_map(

@@ -23,6 +23,7 @@ from fedbench.report.exports import rounds_csv
 from fedbench.report.figures import partition_figure
 from fedbench.report.html import breakable
 from fedbench.report.tables import md, tex
+from fedbench.store.contents import Partition
 from fedbench.study.analysis import Analysis
 from fedbench.text import printable
 
@@ -62,7 +63,7 @@ def hostile(runs: Any, analysed: Callable[..., Analysis]) -> Analysis:
 @pytest.fixture
 def written(hostile: Analysis, tmp_path: Path) -> Path:
     """The folder of the report on `hostile`."""
-    assert write(hostile, tmp_path / "out").missing == ""
+    assert write(hostile, tmp_path / "out").notes == []
     return tmp_path / "out"
 
 
@@ -150,7 +151,8 @@ def test_a_negative_number_stays_a_number(runs: Any, analysed: Callable[..., Ana
 
 @given(st.text(min_size=1))
 def test_any_name_can_be_in_a_figure_and_on_a_page(name: str) -> None:
-    found = partition_figure({name: [{"k": 0, "c": name, "m": 1}]}, [name], name)
+    found = partition_figure(Partition([name], [name], {0: {name: [1]}}), name)
+    assert found is not None
     text = json.dumps(paper(found), ensure_ascii=False)
     for shown in (text, str(breakable(name)), md(name), tex(name)):
         assert not control(shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,9 @@ def test_files_that_fit_are_read(job: Job, registry: Registry) -> None:
         (better, "its result has accuracy"),
         (lambda data: data.update(seed=7), "its result has seed 7, its config 0"),
         (lambda data: data.update(config_hash="0" * 64), "its config is not the one"),
+        (lambda data: data["accuracy"].update(mean=math.nan), "its accuracy is not a finite"),
     ],
-    ids=["accuracy", "seed", "config"],
+    ids=["accuracy", "seed", "config", "nan"],
 )
 def test_a_result_that_does_not_fit_is_named_and_left_out(
     change: Callable[[dict[str, Any]], None], why: str, job: Job, registry: Registry
