@@ -107,6 +107,28 @@ def resolve_config(
     return registry, config
 
 
+def executor_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the flags that say where a kept run is run again or further; see `executor_of`."""
+    flags = (
+        click.option("--executor", metavar="NAME", help="Another executor than the run's own."),
+        click.option("--workers", type=int, metavar="N", help="Parallel clients."),
+        click.option(
+            "--set", "sets", multiple=True, metavar="KEY=VALUE",
+            help="An option of the executor, such as executor.address=HOST:PORT. Addresses are "
+            "not taken from the run directory. Repeatable.",
+        ),
+    )  # fmt: skip
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+def executor_of(executor: str | None, workers: int | None) -> dict[str, Any]:
+    """Return what the flags ``--executor`` and ``--workers`` say of the executor."""
+    given = {"name": executor, "workers": workers}
+    return {key: value for key, value in given.items() if value is not None}
+
+
 def checkpoint_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the flags that say how often a checkpoint is written, and whether it stays."""
     flags = (

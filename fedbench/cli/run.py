@@ -14,7 +14,15 @@ import click
 from ..text import echo
 from . import signals
 from .base import Command
-from .flags import checkpoint_flags, config_flags, data_root_flag, installed, resolve_config
+from .flags import (
+    checkpoint_flags,
+    config_flags,
+    data_root_flag,
+    executor_flags,
+    executor_of,
+    installed,
+    resolve_config,
+)
 
 if TYPE_CHECKING:
     from ..config.model import RunConfig
@@ -80,7 +88,7 @@ def _open(config: RunConfig, out: Path | None, more: Mapping[str, Any]) -> tuple
     while True:
         path = out or free_name(Path("runs"), name, config.hash)
         if unfinished(path, config.hash):
-            return Run.resume(path, **more), True
+            return Run.resume(path, config, **more), True
         try:
             return Run(config, path, **more), False
         except (Taken, Busy):
@@ -90,26 +98,37 @@ def _open(config: RunConfig, out: Path | None, more: Mapping[str, Any]) -> tuple
 
 @click.command(cls=Command)
 @click.argument("directory", type=click.Path(path_type=Path))
+@executor_flags
 @checkpoint_flags
 @data_root_flag
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json and nothing else.")
 def resume(
-    directory: Path, data_root: Path | None, quiet: bool, as_json: bool,
+    directory: Path, executor: str | None, workers: int | None, sets: tuple[str, ...],
+    data_root: Path | None, quiet: bool, as_json: bool,
     checkpoint_rounds: int | None, checkpoint_minutes: float, keep_checkpoints: bool,
 ) -> None:  # fmt: skip
-    """Go on with the interrupted run in DIRECTORY; the result is the same to the bit.
+    """Continue the interrupted run in DIRECTORY; the result is the same to the bit.
 
     \b
     fedbench resume runs/fedhpro-digits-s0
+    fedbench resume runs/fedhpro-digits-s0 --executor inline
     """
+    from ..config import yamlfile
     from ..config.changes import describe_changes
+    from ..config.kept import resolve_kept
     from ..engine.run import Run
+    from ..store.directory import RunDirectory
     from . import progress
 
-    registry = installed()
+    registry, config = installed(), None
+    found = RunDirectory.open(directory)
+    if not found.finished:
+        kept = yamlfile.read(found.config_file)
+        given = executor_of(executor, workers)
+        config = resolve_kept(registry, kept, executor=given, sets=sets)
     job = Run.resume(
-        directory, registry=registry, data_root=data_root,
+        directory, config, registry=registry, data_root=data_root,
         checkpoint_rounds=checkpoint_rounds, checkpoint_seconds=60 * checkpoint_minutes,
         keep_checkpoints=keep_checkpoints,
     )  # fmt: skip

@@ -12,7 +12,7 @@ import click
 from ..errors import ConfigError
 from ..text import echo
 from .base import Command, one_line
-from .flags import data_root_flag, installed
+from .flags import data_root_flag, executor_flags, executor_of, installed
 
 
 class CantVerify(click.ClickException):
@@ -28,8 +28,7 @@ class CantVerify(click.ClickException):
     help="Compare these rounds only; the run starts from the newest checkpoint before A that was "
     "kept (--keep-checkpoints), else at round 1, and stops after B.",
 )  # fmt: skip
-@click.option("--executor", metavar="NAME", help="Another executor than the run's own.")
-@click.option("--workers", type=int, metavar="N", help="Parallel clients.")
+@executor_flags
 @data_root_flag
 @click.option("--quiet", is_flag=True, help="No progress, only the verdict.")
 @click.pass_context
@@ -39,6 +38,7 @@ def verify(
     rounds: str | None,
     executor: str | None,
     workers: int | None,
+    sets: tuple[str, ...],
     data_root: Path | None,
     quiet: bool,
 ) -> None:
@@ -52,7 +52,7 @@ def verify(
     0 the bits agree, 1 they differ, 2 the run can't be verified.
     """
     try:
-        status = _verify(directory, rounds, executor, workers, data_root, quiet)
+        status = _verify(directory, rounds, executor_of(executor, workers), sets, data_root, quiet)
     except Exception as error:
         if ctx.meta.get("debug"):
             raise
@@ -63,8 +63,8 @@ def verify(
 def _verify(
     directory: Path,
     rounds: str | None,
-    executor: str | None,
-    workers: int | None,
+    executor: dict[str, Any],
+    sets: tuple[str, ...],
     data_root: Path | None,
     quiet: bool,
 ) -> int:
@@ -72,10 +72,9 @@ def _verify(
     from ..engine.verify import Kept
     from .progress import progress
 
-    given: dict[str, Any] = {"name": executor, "workers": workers}
     first, last = _range(rounds)
     registry = installed()
-    kept = Kept(registry, directory, {k: v for k, v in given.items() if v is not None})
+    kept = Kept(registry, directory, executor, sets)
     for text in kept.changed_environment():
         echo(f"environment differs: {text}")
     show = progress(registry, kept.config, describe_changes(registry, kept.config), quiet=quiet)

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ..ambient import settled
-from ..config.changes import describe_changes
+from ..config import yamlfile
 from ..config.construct import build
+from ..config.changes import describe_changes
+from ..config.kept import check_same, resolve_kept
 from ..config.model import RunConfig
 from ..config.resolve import load
 from ..contracts import Metric, Workers
@@ -109,14 +111,29 @@ class Run:
         self._saved = 0.0, 0
 
     @classmethod
-    def resume(cls, directory: str | Path, *, registry: Registry | None = None, **more: Any) -> Run:
+    def resume(
+        cls,
+        directory: str | Path,
+        config: RunConfig | None = None,
+        *,
+        registry: Registry | None = None,
+        **more: Any,
+    ) -> Run:
         """Return the unfinished run of a directory, ready to continue from its last checkpoint.
 
         Without a checkpoint it starts from round 1. Its result is bit-identical to that of a run
-        that was never interrupted. For ``more`` see `Run`.
+        that was never interrupted.
+
+        Args:
+            directory: the run directory.
+            config: the run's config, perhaps with another executor; default that of the directory,
+                provided that it names no machine to connect to (`fedbench.config.kept`).
+            registry: what is installed; default `fedbench.discover`.
+            more: see `Run`.
 
         Raises:
-            ConfigError: when the directory holds no run, a finished one, or a damaged checkpoint.
+            ConfigError: when the directory holds no run, a finished one, another config or a
+                damaged checkpoint.
         """
         found = RunDirectory.open(Path(directory))
         if found.finished:
@@ -126,7 +143,10 @@ class Run:
         try:
             found.refuse_finished()  # another process may have finished it just now
             registry = registry or discover()
-            run = cls(load(registry, found.config_file), registry=registry, **more)
+            kept = yamlfile.read(found.config_file)
+            config = config or resolve_kept(registry, kept)
+            check_same(registry, kept, config)
+            run = cls(config, registry=registry, **more)
             run.directory, run._claim = found, claim
             run._restore(found)
         except BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..config import yamlfile
-from ..config.resolve import resolve
+from ..config.kept import resolve_kept
 from ..errors import ConfigError
 from ..plugins.registry import Registry
 from ..store import checkpoint, digests, fingerprint
@@ -61,13 +61,16 @@ class Kept:
     """
 
     def __init__(
-        self, registry: Registry, path: Path, executor: Mapping[str, Any] | None = None
+        self,
+        registry: Registry,
+        path: Path,
+        executor: Mapping[str, Any] | None = None,
+        sets: Sequence[str] = (),
     ) -> None:
         self.directory, self._registry = RunDirectory.open(path), registry
         self.path = path
         document = yamlfile.read(self.directory.config_file)
-        flags = {"executor": dict(executor)} if executor else {}
-        self.config = resolve(registry, file=document, flags=flags)
+        self.config = resolve_kept(registry, document, executor=executor, sets=sets, observed=False)
         self.rounds, self.result = self.directory.read_progress()
         self._digests = digests.read(path)
         if not self.rounds:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -47,6 +47,8 @@ PATIENCE = 300.0
 @dataclass(frozen=True, eq=False)
 class Ray:
     """Run clients on the nodes of a Ray cluster, or start Ray on this machine."""
+
+    addresses: ClassVar[tuple[str, ...]] = ("address",)
 
     address: Annotated[
         str | None,

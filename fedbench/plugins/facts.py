@@ -58,12 +58,26 @@ class PluginFacts:
         outermost: whether it comes before all others, so that its wrappers are the outermost.
         expects: the inputs that its ``transform`` is for; ``None`` for either.
         produces: the inputs that its ``transform`` returns, where that changes what they are.
+        addresses: options that name a machine to connect to, see `ExecutorFacts`.
     """
 
     requires: tuple[str, ...] = ()
     outermost: bool = False
     expects: Inputs | None = None
     produces: Inputs | None = None
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExecutorFacts:
+    """What an executor's class states about itself.
+
+    Args:
+        addresses: options that name a machine to connect to. They are not taken from a run
+            directory, which may come from someone else, unless the user repeats them.
+    """
+
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +103,7 @@ def facts(form: type[T], cls: type, who: str = "") -> T:
     """Return what ``cls`` states about itself, as an instance of ``form``.
 
     Args:
-        form: `DatasetFacts`, `MetricFacts` or `PluginFacts`.
+        form: `DatasetFacts`, `ExecutorFacts`, `MetricFacts` or `PluginFacts`.
         cls: a registered class; an attribute that is one of its options is not a fact.
         who: what to call the class in an error; default its name.
 

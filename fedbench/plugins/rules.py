@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import PluginError, did_you_mean
 from ..hookspecs import HOOK_API, SINGLE, RunHooks
 from ..text import summary
-from .facts import DatasetFacts, MetricFacts, PluginFacts, facts
+from .facts import DatasetFacts, ExecutorFacts, MetricFacts, PluginFacts, facts
 
 RUN_HOOKS = tuple(n for n in vars(RunHooks) if not n.startswith("_"))
 
@@ -30,7 +30,11 @@ LABELS = {"recipe": "method", "dataset": "data set"}
 METHODS = {"dataset": "load", "model": "build", "metric": "__call__", "executor": "open"}
 """The method that a class of each kind must have."""
 
-FACTS: Mapping[str, type] = {"dataset": DatasetFacts, "metric": MetricFacts}
+FACTS: Mapping[str, type] = {
+    "dataset": DatasetFacts,
+    "executor": ExecutorFacts,
+    "metric": MetricFacts,
+}
 """What a class of each kind states about itself."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
@@ -108,7 +112,9 @@ def check_value(kind: str, name: str, value: object) -> None:
         if not any(method in vars(c) for c in inspect.getmro(value)):  # type: ignore[arg-type]
             raise PluginError(f"{label} {name!r} ({_called(value)}) has no method {method!r}")
         if kind in FACTS:
-            facts(FACTS[kind], value, f"{label} {name!r}")  # type: ignore[arg-type]
+            stated: object = facts(FACTS[kind], value, f"{label} {name!r}")  # type: ignore[arg-type]
+            if isinstance(stated, ExecutorFacts):
+                _check_addresses(f"{label} {name!r}", stated.addresses, value)
 
 
 def _check_recipe(name: str, value: object) -> None:
@@ -208,7 +214,15 @@ def check_plugin_class(name: str, cls: object) -> None:
         _check_hook(who, hook, function)
     if not methods:
         raise PluginError(f"{who} implements no hook; mark methods with @hookimpl")
-    facts(PluginFacts, cls, who)
+    _check_addresses(who, facts(PluginFacts, cls, who).addresses, cls)
+
+
+def _check_addresses(who: str, addresses: tuple[str, ...], cls: object) -> None:
+    options = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for name in addresses:
+        if name not in options:
+            near = did_you_mean(name, options)
+            raise PluginError(f"{who}: addresses names {name!r}, which is not an option{near}")
 
 
 def check_unmarked(who: str, hook: str, value: object) -> None:

@@ -15,6 +15,8 @@ import pytest
 import torch
 import yaml
 
+from fedbench.config.resolve import load
+from fedbench.plugins.discovery import discover
 from fedbench.store.directory import RunDirectory
 
 
@@ -236,6 +238,28 @@ def test_an_unknown_name_tells_of_a_package_that_did_not_load(fedbench, install)
     listed = fedbench("plugins").stdout
     assert "second" in listed
     assert "not loaded: broken (broken): ZeroDivisionError: division by zero" in listed
+
+
+def test_a_run_directory_connects_to_nothing_that_is_not_repeated(fedbench, few, tmp_path):
+    text = fedbench("config", "fedavg", *few).stdout
+    config = load(discover(), write(tmp_path / "mine.yaml", text))
+    far = {"name": "ray", "address": "evil:6379"}
+    RunDirectory.create(tmp_path / "here", replace(config, executor=far))
+    expected = "here/config.yaml:"
+    for words, status in ((["resume"], 1), (["verify"], 2)):
+        if words == ["verify"]:
+            assert fedbench("resume", "here", "--executor", "inline", "--quiet").exit_code == 0
+        done = fedbench(*words, "here", "--quiet")
+        assert done.exit_code == status
+        assert expected in done.stderr
+        assert "executor.address: evil:6379 is not connected to unless you repeat it" in done.stderr
+    done = fedbench("verify", "here", "--quiet", "--executor", "inline")
+    assert done.exit_code == 0, done.stderr
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
 
 
 def test_an_error_in_a_clients_turn_names_round_and_client(fedbench, few):

@@ -56,3 +56,25 @@ def test_a_class_that_says_default_false_is_not_the_default(registry: Registry) 
 def test_a_fact_of_the_wrong_type_is_refused_when_it_registers(registry: Registry) -> None:
     with pytest.raises(PluginError, match=r"^data set 'x': class attribute default must be bool"):
         register(registry, x=Wrong)
+
+
+@pytest.mark.parametrize("kind", ["executor", "plugin"])
+def test_addresses_must_name_options(kind: str, registry: Registry) -> None:
+    @dataclass(frozen=True, eq=False)
+    class Connects:
+        """An executor and a plugin whose option is called otherwise."""
+
+        addresses: ClassVar[tuple[str, ...]] = ("adress",)
+        address: str | None = None
+
+        def open(self, runtime: Any) -> None:
+            """Open nothing."""
+
+        @hookimpl
+        def round_end(self, directory: Path | None) -> None:
+            """Do nothing."""
+
+    hooks = {f"register_{kind}s": hookimpl(lambda: {"x": Connects})}
+    expected = rf"^{kind} 'x': addresses names 'adress', which is not an option .did you mean"
+    with pytest.raises(PluginError, match=expected):
+        registry.add(SimpleNamespace(**hooks), "tests")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -112,6 +112,8 @@ class Mlflow:
     reopens it. A value that MLflow has stays: a round that is played again has the same numbers,
     except its seconds.
     """
+
+    addresses: ClassVar[tuple[str, ...]] = ("uri",)
 
     uri: Annotated[str | None, Field(description="URI of the tracking server or store")] = None
     experiment: Annotated[str, Field(min_length=1, description="experiment name")] = "fedbench"
