@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] in ("", os.getcwd()):
+    # ``python -m`` makes Python look for modules in the current folder first, where a file may have
+    # the name of any of them.
+    del sys.path[0]
+
 from .cli.leave import guard
 
 

@@ -304,6 +304,15 @@ def command(*words: str, **more: object) -> subprocess.Popen:
     )
 
 
+def test_python_m_runs_no_code_from_the_current_folder(tmp_path):
+    for name in ("random", "signal", "threading", "typing", "click", "token"):
+        (tmp_path / f"{name}.py").write_text("open('hit', 'a').write(__name__)")
+    process = command("config", "fedavg", cwd=tmp_path)
+    assert "fedavg" in process.communicate(timeout=120)[0]
+    assert process.returncode == 0
+    assert not (tmp_path / "hit").exists()
+
+
 def test_debug_shows_the_traceback(tmp_path):
     process = command("plugins", "show", "hpcll", "--debug", cwd=tmp_path)
     _, errors = process.communicate(timeout=120)
