@@ -15,8 +15,8 @@ from typing import Any
 
 from ..ambient import settled
 from ..config import yamlfile
-from ..config.construct import build
 from ..config.changes import describe_changes
+from ..config.construct import build
 from ..config.kept import check_same, resolve_kept
 from ..config.model import RunConfig
 from ..config.resolve import load
