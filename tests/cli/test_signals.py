@@ -57,7 +57,9 @@ def test_without_a_standard_error_it_ends_as_well(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_late_import_that_makes_an_error_of_it(number):
+def test_a_late_import_that_makes_an_error_of_it(number: int) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored outside
+
     @click.command(cls=Command)
     def imports() -> None:
         signals.begin()
@@ -66,5 +68,8 @@ def test_a_late_import_that_makes_an_error_of_it(number):
         except KeyboardInterrupt:
             raise ImportError("what an import makes of an interrupt") from None
 
-    done = CliRunner().invoke(imports)
+    try:
+        done = CliRunner().invoke(imports)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (done.exit_code, done.output) == (128 + number, "\nInterrupted\n")
