@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--test", type=click.Choice(["t", "wilcoxon"]),
     help="Paired test. Default t: exact under normality and of use from 3 seeds on, while "
-    "Wilcoxon's can't reject at 5 % below 6.",
+    "Wilcoxon's cannot reject at 5 % below 6.",
 )  # fmt: skip
 @click.option(
     "--jobs", type=click.IntRange(1), metavar="N",

@@ -33,7 +33,7 @@ def config_flags(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Where clients run: pool (default), inline, ray. The bits are the same.",
         ),
         click.option(
-            "--workers", type=int, metavar="N", help="Parallel clients. Default one a core."
+            "--workers", type=int, metavar="N", help="Parallel clients. Default one per core."
         ),
         click.option(
             "--set", "sets", multiple=True, metavar="KEY=VALUE",

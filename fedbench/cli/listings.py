@@ -190,7 +190,7 @@ def data_show(ctx: click.Context, name: str, out: Path) -> None:
 def data_fetch(ctx: click.Context, name: str) -> None:
     """Download the files of data set NAME, checked against their published checksums.
 
-    A download that was interrupted goes on where it stopped. For data that may not be downloaded
+    An interrupted download resumes where it stopped. For data that may not be downloaded
     plainly it says where to get the files and where to put them.
 
     \b

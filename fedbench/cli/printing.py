@@ -47,7 +47,7 @@ def print_result(result: Result, unit: Unit) -> None:
     for row in rows:
         table.add_row(*row)
     out.print(table)
-    table = grid("bytes a round, all clients", "up", "down")
+    table = grid("bytes per round, all clients", "up", "down")
     up, down = result.bytes.up, result.bytes.down
     for key in dict.fromkeys((*down, *up)):
         table.add_row(key, *(size(sent[key]) if key in sent else "-" for sent in (up, down)))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @checkpoint_flags
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR",
-    help="Run directory. An unfinished run of the same config goes on; anything else there is "
+    help="Run directory. An unfinished run of the same config resumes; anything else there is "
     "left alone. Default runs/METHOD-DATA-sSEED, numbered if taken.",
 )  # fmt: skip
 @data_root_flag
@@ -70,7 +70,7 @@ def run(
     }
     job, resumed = _open(config, out, more)
     if resumed and not (quiet or as_json):
-        echo(f"Going on with {job.directory.path} after round {len(job.history)}")
+        echo(f"Resuming {job.directory.path} after round {len(job.history)}")
     _execute(job, show, quiet, as_json)
 
 
@@ -152,7 +152,7 @@ def _execute(job: Any, show: Any, quiet: bool, as_json: bool) -> None:
         echo("", err=True)
         echo(
             f"Interrupted after {done} of {config.rounds} rounds; they are in {out}. "
-            f"`fedbench show {out}` prints them, `fedbench resume {out}` goes on.",
+            f"`fedbench show {out}` prints them, `fedbench resume {out}` resumes.",
             err=True,
         )
         sys.exit(signals.status(error))

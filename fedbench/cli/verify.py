@@ -49,7 +49,7 @@ def verify(
     fedbench verify runs/fedhpro-digits-s0 --rounds 1-3 --executor inline
 
     Names the first round, client and tensor that differ. Nothing in DIRECTORY changes. Exit status:
-    0 the bits agree, 1 they differ, 2 the run can't be verified.
+    0 the bits agree, 1 they differ, 2 the run cannot be verified.
     """
     try:
         status = _verify(directory, rounds, executor_of(executor, workers), sets, data_root, quiet)

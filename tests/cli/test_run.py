@@ -350,7 +350,7 @@ def test_ctrl_c_keeps_the_finished_rounds_and_says_how_to_look_at_them(tmp_path,
     assert "Traceback" not in output + errors
     match = re.fullmatch(
         r"Interrupted after (\d+) of 10000 rounds; they are in here\. `fedbench show here` prints "
-        r"them, `fedbench resume here` goes on\.",
+        r"them, `fedbench resume here` resumes\.",
         errors.strip(),
     )
     assert match, errors

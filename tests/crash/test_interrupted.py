@@ -134,7 +134,7 @@ def test_a_signal_keeps_what_is_finished_and_says_how_to_resume(
     assert ended.status == status, ended
     assert ended.err.strip() == (
         f"Interrupted after 2 of 3 rounds; they are in {case.run}. "
-        f"`fedbench show {case.run}` prints them, `fedbench resume {case.run}` goes on."
+        f"`fedbench show {case.run}` prints them, `fedbench resume {case.run}` resumes."
     )
     assert "Traceback" not in ended.out + ended.err
     assert (case.run / "checkpoint" / "state-2.safetensors").is_file()
