@@ -80,7 +80,7 @@ def left_out(analysis: Analysis) -> str:
         return ""
     return (
         f"rounds.csv has values of classes for the rounds that the accuracy rule counts; all "
-        f"{values:,} are in the rounds.jsonl of the runs"
+        f"{values:,} are in the run directories"
     )
 
 

@@ -121,7 +121,7 @@ def parse_method(text: str) -> Variant:
         if part == "reordered":
             raise ConfigError(
                 f"{text}: another order of plugins has no short form; give the YAML file, for "
-                "example the config.yaml of that run"
+                "example the config that the run keeps"
             )
         if not (part[:1] in ("-", "+") or "=" in part) or len(part) < 2:
             raise ConfigError(f"{text}: {part!r} must be -PLUGIN, +PLUGIN or KEY=VALUE")

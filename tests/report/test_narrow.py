@@ -216,7 +216,7 @@ def test_the_csv_leaves_out_what_would_be_gigabytes_and_says_so(
     (note,) = write(analysis, tmp_path, figures=False).notes
     assert note == (
         "rounds.csv has values of classes for the rounds that the accuracy rule counts; "
-        "all 320 are in the rounds.jsonl of the runs"
+        "all 320 are in the run directories"
     )
     monkeypatch.undo()
     assert exports.left_out(analysis) == ""
