@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections import abc, deque
@@ -37,9 +38,11 @@ def build(cls: type[T], options: Mapping[str, Any], where: Where) -> T:
     tuples. ``where`` says where an option was given, for errors.
 
     Raises:
-        ConfigError: for an unknown or missing key, a wrong type or a value out of bounds.
+        ConfigError: for an unknown or missing key, a wrong type, a value out of bounds, or a number
+            that is not finite.
     """
     _refuse_unknown(cls, options, (), where)
+    _refuse_not_finite(options, (), where)
     try:
         made: T = adapter(cls).validate_json(json.dumps(options, allow_nan=False), strict=True)
         return made
@@ -73,6 +76,22 @@ def _refuse_unknown(
             raise ConfigError(f"{where((*path, key))}: unknown option{what}")
         if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
             _refuse_unknown(hints[key], value, (*path, key), where)
+
+
+def _refuse_not_finite(value: Any, path: tuple[str, ...], where: Where) -> None:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _refuse_not_finite(inner, (*path, str(key)), where)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for position, inner in enumerate(value):
+            _refuse_not_finite(inner, (*path, str(position)), where)
+    elif isinstance(value, int | float):
+        try:
+            finite = math.isfinite(value)
+        except OverflowError:  # a whole number beyond what a float holds
+            raise ConfigError(f"{where(path)}: the number is too large") from None
+        if not finite:
+            raise ConfigError(f"{where(path)}: {value} is not a finite number")
 
 
 def _path(loc: Sequence[str | int], options: Mapping[str, Any], missing: bool) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from ..text import echo
 from . import signals
 from .base import Command
 from .flags import checkpoint_flags, data_root_flag, installed
+from .kinds import PATH
 
 if TYPE_CHECKING:
     from ..study.execute import Progress
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A value for every run. Repeatable."
 )
 @click.option(
-    "--config", "file", type=click.Path(path_type=Path), metavar="FILE",
+    "--config", "file", type=PATH, metavar="FILE",
     help="YAML grid: methods, data, cards, partitions, seeds, options; flags win over it.",
 )  # fmt: skip
 @click.option("--reference", metavar="METHOD", help="Compare with this one. Default the last.")
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     help="Reuse finished runs even when code, data, versions or arithmetic changed since.",
 )  # fmt: skip
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("comparison"), metavar="DIR",
+    "--out", type=PATH, default=Path("comparison"), metavar="DIR",
     help="Where runs and report are kept; finished runs are reused. Default comparison.",
 )  # fmt: skip
 @data_root_flag
@@ -174,11 +175,11 @@ def _say_interrupted(carried_out: Progress) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("directories", nargs=-1, required=True, type=PATH)
 @click.option("--reference", metavar="METHOD", help="Compare with this one. Default the last.")
 @click.option("--test", type=click.Choice(["t", "wilcoxon"]), default="t", help="Paired test.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("report"), metavar="DIR",
+    "--out", type=PATH, default=Path("report"), metavar="DIR",
     help="Where to write the report. Default report.",
 )  # fmt: skip
 def report(directories: tuple[Path, ...], reference: str | None, test: Any, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import click
 
 from ..errors import ConfigError
 from . import signals
+from .kinds import PATH, Finite
 
 if TYPE_CHECKING:
     from ..plugins.registry import Registry
@@ -48,7 +50,7 @@ def config_flags(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Add a plugin; --set PLUGIN.OPTION=VALUE sets its options. Repeatable.",
         ),
         click.option(
-            "--config", "file", type=click.Path(path_type=Path), metavar="FILE",
+            "--config", "file", type=PATH, metavar="FILE",
             help="YAML file, whole or partial; flags and --set win over it.",
         ),
     )  # fmt: skip
@@ -85,6 +87,7 @@ def resolve_config(
 
     registry = installed()
     if target and Path(target).suffix in (".yaml", ".yml"):
+        target = os.path.expanduser(target)
         if file:
             raise ConfigError(f"{target} and --config {file}: give one file")
         file, target = Path(target), None
@@ -137,7 +140,7 @@ def checkpoint_flags(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Write a checkpoint after every N rounds.",
         ),
         click.option(
-            "--checkpoint-minutes", type=click.FloatRange(0), default=1.0, metavar="M",
+            "--checkpoint-minutes", type=Finite(0), default=1.0, metavar="M",
             help="Write a checkpoint at the end of a round after M minutes. Default 1.",
         ),
         click.option(
@@ -153,6 +156,6 @@ def checkpoint_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 def data_root_flag(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--data-root``."""
     return click.option(
-        "--data-root", type=click.Path(path_type=Path), metavar="DIR",
+        "--data-root", type=PATH, metavar="DIR",
         help="Where data sets look for files. Default $FEDBENCH_DATA or the user's cache.",
     )(command)  # fmt: skip

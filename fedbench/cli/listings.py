@@ -12,6 +12,7 @@ from ..errors import did_you_mean
 from ..text import echo
 from .base import Command, Listing
 from .flags import config_flags, data_root_flag, installed, resolve_config
+from .kinds import PATH, UserPath
 
 
 @click.group(cls=Listing)
@@ -103,9 +104,7 @@ def cards(name: str | None) -> None:
 @click.command(cls=Command)
 @click.argument("target", metavar="[METHOD|FILE.yaml]", required=False)
 @config_flags
-@click.option(
-    "--png", type=click.Path(path_type=Path), metavar="FILE", help="Draw a heat map into FILE."
-)
+@click.option("--png", type=PATH, metavar="FILE", help="Draw a heat map into FILE.")
 @data_root_flag
 def partition(target: str | None, png: Path | None, data_root: Path | None, **given: Any) -> None:
     """Show what each client would get, without training.
@@ -169,7 +168,7 @@ def data(ctx: click.Context, data_root: Path | None) -> None:
 @data.command("show")
 @click.argument("name")
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("."), metavar="DIR",
+    "--out", type=UserPath(file_okay=False), default=Path("."), metavar="DIR",
     help="Where to write the contact sheets. Default the current directory.",
 )  # fmt: skip
 @click.pass_context

@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..text import echo
 from .base import Command
 from .flags import installed
+from .kinds import PATH
 
 if TYPE_CHECKING:
     from ..plugins.registry import Registry
@@ -57,7 +58,7 @@ _NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
     help="What the package brings.",
 )  # fmt: skip
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR",
+    "--out", type=PATH, metavar="DIR",
     help="Where to write it; the folder must not exist. Default ./NAME.",
 )  # fmt: skip
 def new(name: str, kind: str, out: Path | None) -> None:

@@ -23,6 +23,7 @@ from .flags import (
     installed,
     resolve_config,
 )
+from .kinds import PATH
 
 if TYPE_CHECKING:
     from ..config.model import RunConfig
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 @config_flags
 @checkpoint_flags
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR",
+    "--out", type=PATH, metavar="DIR",
     help="Run directory. An unfinished run of the same config resumes; anything else there is "
     "left alone. Default runs/METHOD-DATA-sSEED, numbered if taken.",
 )  # fmt: skip
@@ -97,7 +98,7 @@ def _open(config: RunConfig, out: Path | None, more: Mapping[str, Any]) -> tuple
 
 
 @click.command(cls=Command)
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=PATH)
 @executor_flags
 @checkpoint_flags
 @data_root_flag
@@ -164,7 +165,7 @@ def _execute(job: Any, show: Any, quiet: bool, as_json: bool) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=PATH)
 def show(directory: Path) -> None:
     """Print the rounds and the result of a run DIRECTORY, finished or not.
 

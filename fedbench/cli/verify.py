@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..text import echo
 from .base import Command, one_line
 from .flags import data_root_flag, executor_flags, executor_of, installed
+from .kinds import PATH
 
 
 class CantVerify(click.ClickException):
@@ -22,7 +23,7 @@ class CantVerify(click.ClickException):
 
 
 @click.command(cls=Command)
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=PATH)
 @click.option(
     "--rounds", metavar="A-B",
     help="Compare these rounds only; the run starts from the newest checkpoint before A that was "

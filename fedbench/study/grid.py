@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -127,7 +128,7 @@ def parse_method(text: str) -> Variant:
             raise ConfigError(f"{text}: {part!r} must be -PLUGIN, +PLUGIN or KEY=VALUE")
     return Variant(
         None if is_file else head,
-        Path(head) if is_file else None,
+        Path(os.path.expanduser(head)) if is_file else None,
         tuple(part[1:] for part in changes if part[0] == "-"),
         tuple(part[1:] for part in changes if part[0] == "+"),
         tuple(part for part in changes if part[0] not in "-+"),
