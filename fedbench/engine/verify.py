@@ -174,7 +174,7 @@ class Kept:
         try:
             held = sha256(load_file(files.model_file))
         except (OSError, SafetensorError) as error:
-            return f"{model} can't be read: {error}"
+            return f"{model} cannot be read: {error}"
         named = self.result.weights_sha256
         if held != named:
             return f"{model} holds weights {held}, {result} names {named}"

@@ -44,7 +44,7 @@ def write(analysis: Analysis, folder: Path, figures: bool = True) -> Written:
     numbers are written first, then the page; a failure to draw costs pictures and nothing else.
 
     Raises:
-        ConfigError: when the folder can't be written.
+        ConfigError: when the folder cannot be written.
     """
     from . import draw, exports, html, tables
     from .figures import figures as figures_of
@@ -101,5 +101,5 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, data)
     except OSError as error:
-        raise ConfigError(f"{folder} can't be written: {error.strerror or error}") from error
+        raise ConfigError(f"{folder} cannot be written: {error.strerror or error}") from error
     return paths

@@ -1,1 +1,1 @@
-"""The run directory: what a run leaves on disk, written whole and read back checked."""
+"""The run directory: what a run leaves on disk, written atomically and checked when read."""

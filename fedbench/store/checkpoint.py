@@ -1,12 +1,13 @@
-"""Checkpoints: all that a run needs to go on, in safetensors and JSON, never pickle.
+"""Checkpoints: everything that a run needs to continue, in safetensors and JSON, never pickle.
 
 ``checkpoint/state-R.safetensors`` holds the server's state after round R and the client states
-that are in memory; ``checkpoint/checkpoint.json`` names it with its SHA-256 and is replaced last,
-so there is a whole checkpoint at every moment. Random streams need nothing: rounds key them.
+that are in memory; ``checkpoint/checkpoint.json`` names that file and its SHA-256. It is replaced
+last, so there is a complete checkpoint at every moment. Random streams need no state, because they
+are keyed by the round.
 
-A run that keeps its checkpoints also has each of them in ``checkpoints/round-000010/``: the same
-two files, and in ``clients/`` the client states that were in files. They are for
-`fedbench.engine.verify`, which starts from one of them; resuming needs only the last one.
+A run that keeps its checkpoints also stores each of them in ``checkpoints/round-000010/``: the same
+two files and, in ``clients/``, the client states that were in files. `fedbench.engine.verify` can
+start from any of them; resuming needs only the last one.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ _POINTER: TypeAdapter[_Pointer] = TypeAdapter(_Pointer)
 
 @dataclass(frozen=True)
 class Restored:
-    """What a checkpoint gives back: the state, the clients' states, and who owns which entry."""
+    """What a checkpoint restores: the server's state, its entries' owners, the clients' states."""
 
     state: ServerState
     owners: dict[str, str]
@@ -72,9 +73,9 @@ def write(
     clients: ClientStates,
     keep: bool = False,
 ) -> None:
-    """Write a checkpoint of the run directory ``run`` and then remove the one before it.
+    """Write a checkpoint into the run directory ``run``, then remove the previous one.
 
-    With ``keep`` it also stays in ``checkpoints/`` for good.
+    With ``keep`` it also stays in ``checkpoints/`` permanently.
     """
     folder = RunDirectory(run).checkpoint_folder
     folder.mkdir(exist_ok=True)
@@ -108,7 +109,7 @@ def write(
 
 
 def _keep(run: RunDirectory, pointer: _Pointer) -> None:
-    """Keep the checkpoint that was just written; its pointer comes last and makes it whole."""
+    """Keep the checkpoint that was just written; it is complete once its pointer is there."""
     folder = run.kept_folder / f"round-{pointer.round:06d}"
     for path in (folder, folder / CLIENTS):
         refuse_link(path)
@@ -120,41 +121,41 @@ def _keep(run: RunDirectory, pointer: _Pointer) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where the file system has no links."""
+    """Give a file a second name, or copy it if the file system has no hard links."""
     target.unlink(missing_ok=True)
     try:
-        # Files of a checkpoint are never written into, so that both names may share their bytes.
+        # Both names can share their bytes, because files of a checkpoint are never modified.
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
 
 
 def _folders(run: Path) -> dict[int, Path]:
-    """Return the folders in ``checkpoints/`` by round, whole or not."""
+    """Return the folders in ``checkpoints/`` by round, complete or not."""
     folders = RunDirectory(run).kept_folder.glob("round-*")
     found = ((re.fullmatch(r"round-(\d{6,})", p.name), p) for p in folders)
     return {int(name[1]): path for name, path in found if name}
 
 
 def kept(run: Path) -> dict[int, Path]:
-    """Return the folders of the checkpoints that a run kept, by round."""
+    """Return the folders of a run's kept checkpoints by round; incomplete ones are omitted."""
     return {n: p for n, p in sorted(_folders(run).items()) if (p / POINTER).is_file()}
 
 
 def cut(run: Path, upto: int) -> None:
-    """Remove kept checkpoints of rounds after ``upto``, and those that a crash left half written.
+    """Remove kept checkpoints of rounds after ``upto``, and incomplete ones that a crash left.
 
     Raises:
-        ConfigError: when one can't be removed.
+        ConfigError: when one cannot be removed.
     """
-    whole = kept(run)
+    complete = kept(run)
     for number, folder in _folders(run).items():
-        if number > upto or number not in whole:
+        if number > upto or number not in complete:
             try:
                 shutil.rmtree(folder)
             except OSError as error:
                 raise ConfigError(
-                    f"{folder} can't be removed: {error.strerror or error}"
+                    f"{folder} cannot be removed: {error.strerror or error}"
                 ) from error
 
 
@@ -164,11 +165,11 @@ def exists(run: Path) -> bool:
 
 
 def read(run: Path, config: RunConfig) -> Restored:
-    """Read the checkpoint of a run directory, to go on from it there.
+    """Read the checkpoint of a run directory, to continue that run.
 
     Raises:
-        ConfigError: when it is damaged, belongs to another config, or was made by versions whose
-            bits may differ from those installed.
+        ConfigError: when it is damaged, belongs to another config, or was made with other versions,
+            whose results may differ.
     """
     directory = RunDirectory(run)
     path = directory.checkpoint_folder / POINTER
@@ -178,17 +179,17 @@ def read(run: Path, config: RunConfig) -> Restored:
         made = pointer.versions.get(name, "an unknown version")
         if made != here[name]:
             raise ConfigError(
-                f"{path}: made with {name} {made}, installed is {here[name]}; results "
-                "could differ, so install that version or start anew"
+                f"{path}: made with {name} {made}, but {here[name]} is installed; results "
+                "could differ, so install that version or start a new run"
             )
     clients = directory.clients_folder
     return _restored(directory.checkpoint_folder, pointer, clients, ClientStates(clients))
 
 
 def read_kept(folder: Path, round: int, config: RunConfig) -> Restored:
-    """Read the kept checkpoint in ``folder`` and leave the folder as it is.
+    """Read the kept checkpoint in ``folder`` without changing the folder.
 
-    Its client states are copied, to memory or to temporary files. It may come from other versions.
+    Its client states are copied to memory or to temporary files. Other versions may have made it.
 
     Raises:
         ConfigError: when it is damaged, is not of that round, or belongs to another config.
@@ -200,13 +201,15 @@ def read_kept(folder: Path, round: int, config: RunConfig) -> Restored:
 
 
 def _pointer(path: Path, config: RunConfig) -> _Pointer:
-    """Return what a ``checkpoint.json`` holds, its form and its config checked."""
+    """Read a ``checkpoint.json``, and check its form and its config."""
     data = reading.json_object(path)
     if data.get("format") != FORMAT:
-        raise ConfigError(f"{path}: format {data.get('format')!r}; this version reads {FORMAT}")
+        raise ConfigError(
+            f"{path}: format {data.get('format')!r}; this version reads format {FORMAT}"
+        )
     pointer = reading.check(_POINTER, data, str(path))
     if pointer.config_hash != config.hash:
-        raise ConfigError(f"{path}: made by another config than the run's {CONFIG}")
+        raise ConfigError(f"{path}: made with a config other than the run's {CONFIG}")
     if pointer.round > config.rounds:
         raise ConfigError(f"{path}: damaged: round {pointer.round} of {config.rounds}")
     return pointer
@@ -215,7 +218,7 @@ def _pointer(path: Path, config: RunConfig) -> _Pointer:
 def _restored(
     folder: Path, pointer: _Pointer, source: Path, clients: ClientStates, copy: bool = False
 ) -> Restored:
-    """Return what a checkpoint in ``folder`` holds; ``source`` has its files of client states."""
+    """Return the contents of the checkpoint in ``folder``; ``source`` has the clients' files."""
     file = folder / pointer.file
     try:
         state, in_memory = _tensors(file, pointer.round, pointer.sha256)
@@ -225,7 +228,7 @@ def _restored(
             clients.restore(in_memory, pointer.clients)
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{error.filename}: no such file; the run can't go on from here"
+            f"{error.filename}: no such file; the run cannot continue from here"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ConfigError(f"{file}: damaged: {type(error).__name__}: {error}") from error
@@ -235,10 +238,10 @@ def _restored(
 def _tensors(
     file: Path, round: int, digest: str
 ) -> tuple[ServerState, dict[int, Mapping[str, Value]]]:
-    """Return the server's state and the client states that a file of tensors holds."""
+    """Return the server's state and the client states in a file of tensors."""
     data = file.read_bytes()
     if hashlib.sha256(data).hexdigest() != digest:
-        raise ConfigError(f"{file}: damaged: its SHA-256 is not the recorded one")
+        raise ConfigError(f"{file}: damaged: its SHA-256 differs from the recorded one")
     parts: dict[str, dict[str, Tensor]] = {"weights": {}, "server": {}}
     kept: dict[int, dict[str, Tensor]] = {}
     for full, tensor in from_bytes(data).items():
@@ -254,10 +257,10 @@ def _tensors(
 
 
 def check_weights(state: ServerState, initial: Weights) -> None:
-    """Check that a checkpoint's weights are those of the run's model.
+    """Check that a checkpoint's weights fit the run's model.
 
     Raises:
-        ConfigError: naming the first weight that is missing, unknown or of another shape or type.
+        ConfigError: naming the first weight that is missing, unknown, or differs in shape or type.
     """
 
     def form(weights: Weights, name: str) -> str:

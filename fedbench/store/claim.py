@@ -1,4 +1,4 @@
-"""The claim of one process on a folder, for which a lock file stands."""
+"""A process's claim on a folder, held by means of a lock file."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class Busy(TemporaryError, ConfigError):
 
 
 class Claim:
-    """Keeps other processes out from when it is made until `release`, or the process's end.
+    """Keeps other processes out, from its creation until `release` or the end of the process.
 
     Args:
-        file: the lock file, which stays there.
+        file: the lock file, which is never removed.
         patience: how many seconds to wait for another process.
 
     Raises:
         Busy: when another process has the claim.
         ConfigError: when the lock file is a link.
-        OSError: when it can't be written.
+        OSError: when it cannot be written.
     """
 
     def __init__(self, file: Path, patience: float = 0.0) -> None:
@@ -37,12 +37,12 @@ class Claim:
             except Timeout:
                 raise Busy(f"{file.parent}: another process is running in it") from None
             self._held = self._found()
-            if self._held is None:  # removed at that moment, so another process may make it anew
+            if self._held is None:  # just removed, so another process may create it again
                 self._lock.release()
 
     @property
     def holds(self) -> bool:
-        """Whether the lock file is still the one that was claimed: not removed, not replaced."""
+        """Whether the lock file is still the claimed one, neither removed nor replaced."""
         return self._held is not None and self._found() == self._held
 
     def release(self) -> None:

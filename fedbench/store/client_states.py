@@ -1,4 +1,4 @@
-"""What clients keep between their turns, in memory or in files, safe against interrupts."""
+"""What clients keep between their turns, in memory or in files, consistent when interrupted."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 OVERHEAD = 1024
-"""Bytes that a tensor in memory takes beside its numbers, roughly."""
+"""Approximate number of bytes that a tensor in memory takes in addition to its numbers."""
 
 
 class ClientStates(Mapping[int, Mapping[str, "Value"]]):
-    """What clients keep between their turns: in memory while it is little, on disk beyond that.
+    """What clients keep between their turns: in memory up to a limit, on disk beyond that.
 
-    A round's new states are staged and count only once the round is committed, so that an
-    interrupted round leaves no trace. A file is never written twice, and an old one stays until
-    `forget_old`, so that the last checkpoint remains whole.
+    A round's new states are staged and take effect only when the round is committed, so an
+    interrupted round leaves no trace. A file is never overwritten, and an old one stays until
+    `forget_old`, so the last checkpoint remains complete.
 
     Args:
         folder: where to put files once ``limit`` is reached; default a temporary folder.
-        limit: bytes to hold in memory, so that memory does not grow with the rounds of a run of
-            many clients.
+        limit: number of bytes to keep in memory, so that memory does not grow with the rounds of a
+            run with many clients.
     """
 
     def __init__(self, folder: Path | None = None, limit: int = 8_000_000) -> None:
@@ -56,7 +56,7 @@ class ClientStates(Mapping[int, Mapping[str, "Value"]]):
         return len(self._states)
 
     def newest(self, client: int) -> Mapping[str, Value] | None:
-        """Return a copy of a client's state, the round under way counted in; ``None`` for none."""
+        """Return a copy of a client's newest state, staged or not; ``None`` if it has none."""
         _, staged = self._staged.get(client, (0, None))
         found = staged if staged is not None else self._states.get(client)
         if found is None or isinstance(found, str):
@@ -68,7 +68,7 @@ class ClientStates(Mapping[int, Mapping[str, "Value"]]):
         return {key: copy_to(value, torch.device("cpu")) for key, value in found.items()}
 
     def stage(self, client: int, state: Mapping[str, Value], round: int) -> None:
-        """Take a client's new state; it replaces the old one when ``round`` is committed."""
+        """Stage a client's new state, which replaces the old one when ``round`` is committed."""
         from ..types import flatten
 
         size = _size(state)
@@ -84,11 +84,11 @@ class ClientStates(Mapping[int, Mapping[str, "Value"]]):
         self._staged[client] = (round, name)
 
     def commit(self, round: int) -> None:
-        """Make the states staged for ``round`` count, and drop those of later rounds."""
+        """Put the states staged for ``round`` into effect, and drop those of later rounds."""
         new = {c: state for c, (staged, state) in self._staged.items() if staged <= round}
         late = [state for staged, state in self._staged.values() if staged > round]
         replaced = [self._states[c] for c in new if c in self._states]
-        # All states change at once, so that an interrupt can't leave some of them a round behind.
+        # All states change at once, so an interrupt cannot leave some of them a round behind.
         self._states, self._staged = {**self._states, **new}, {}
         for state in (*replaced, *late):
             self._drop(state)
@@ -103,9 +103,9 @@ class ClientStates(Mapping[int, Mapping[str, "Value"]]):
             self._held -= _size(state)
 
     def snapshot(self) -> tuple[Mapping[int, Mapping[str, Value]], Mapping[int, str]]:
-        """Return the states in memory, and the file names of the others; keep those files.
+        """Return the states in memory and the file names of the others, and keep those files.
 
-        The files are on the disk when it returns, since they are written without waiting for it.
+        The files are flushed to disk before it returns, because they were written without a flush.
         """
         files = {c: s for c, s in self._states.items() if isinstance(s, str)}
         new = set(files.values()) - self._kept
@@ -117,18 +117,18 @@ class ClientStates(Mapping[int, Mapping[str, "Value"]]):
         return {c: s for c, s in self._states.items() if not isinstance(s, str)}, files
 
     def forget_old(self) -> None:
-        """Remove files that no longer belong to a state; call it after a checkpoint is written."""
+        """Remove files that no longer belong to a state; called after a checkpoint is written."""
         for name in self._old:
             self._path(name).unlink(missing_ok=True)
         self._kept -= set(self._old)
         self._old = []
 
     def restore(self, states: Mapping[int, Mapping[str, Value]], files: Mapping[int, str]) -> None:
-        """Take over what a checkpoint holds and names; remove all other files in the folder.
+        """Adopt the states and files of a checkpoint; remove all other files in the folder.
 
         Raises:
             FileNotFoundError: when a file is missing.
-            ValueError: for a name that is not one of ours.
+            ValueError: for a name that this class does not give.
         """
         _check_names(files)
         for client, state in states.items():
@@ -147,11 +147,11 @@ class ClientStates(Mapping[int, Mapping[str, "Value"]]):
     def copy(
         self, states: Mapping[int, Mapping[str, Value]], source: Path, files: Mapping[int, str]
     ) -> None:
-        """Take over what a checkpoint holds and names, and leave the files in ``source`` alone.
+        """Copy the states and files of a checkpoint without changing the files in ``source``.
 
         Raises:
             ConfigError: when a file is missing or damaged.
-            ValueError: for a name that is not one of ours.
+            ValueError: for a name that this class does not give.
         """
         _check_names(files)
         for client, state in states.items():
@@ -176,7 +176,7 @@ class ClientStates(Mapping[int, Mapping[str, "Value"]]):
 def _check_names(files: Mapping[int, str]) -> None:
     for name in files.values():
         if not re.fullmatch(r"\d+\.\d+\.safetensors", name):
-            raise ValueError(f"{name!r} is no file of a client's state")
+            raise ValueError(f"{name!r} is not the name of a client's state file")
 
 
 def _load(path: Path) -> Mapping[str, Value]:

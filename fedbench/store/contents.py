@@ -1,7 +1,7 @@
-"""What the files of a run directory hold, as types; `fedbench.store.reading` makes them of files.
+"""The contents of a run directory's files, as types; `fedbench.store.reading` reads them.
 
-Rounds are `fedbench.types.RoundResult`. Keys that this version does not know, as a newer one may
-write them, are ignored; what earlier versions did not write has a default.
+Rounds are `fedbench.types.RoundResult`. Keys that only a newer version knows are ignored; keys that
+earlier versions did not write have a default.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .files import json_ready
 
 @dataclass(frozen=True)
 class Reported:
-    """A run's accuracy, made of its rounds by its rule.
+    """A run's accuracy, computed from its rounds by its rule.
 
     Args:
         rule: which rounds count, in words.
-        metric: the name of the metric.
-        inference: the name of the inference rule.
+        metric: the metric's name.
+        inference: the inference rule's name.
         mean: the unweighted mean over domains.
-        worst: the worst domain.
+        worst: the value of the worst domain.
         std: the population standard deviation over domains.
         domains: the value of each domain.
     """
@@ -40,7 +40,7 @@ class Reported:
 
 @dataclass(frozen=True)
 class Sent:
-    """Bytes per round of all clients together, by key: the mean over rounds."""
+    """Bytes per round by key: the sum over clients, averaged over rounds."""
 
     up: Mapping[str, float]
     down: Mapping[str, float]
@@ -48,7 +48,7 @@ class Sent:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What ``result.json`` holds, in its order; accuracies are fractions.
+    """The contents of ``result.json``, in its order; accuracies are fractions.
 
     Args:
         method: the method's name.
@@ -58,14 +58,14 @@ class Result:
         seed: the run's seed.
         rounds: how many rounds were run.
         accuracy: by the run's rule.
-        bytes: what was sent.
-        failures: how often each kind of failure happened, and ``lost``; empty when nothing failed.
+        bytes: how much was sent.
+        failures: the number of failures of each kind, and ``lost``; empty when nothing failed.
         seconds: wall-clock time of all rounds.
         weights_sha256: of the final weights.
         metrics_sha256: of all rounds, without their times.
-        card: the protocol card's name and hash; empty without one.
+        card: the protocol card's name and hash; empty without a card.
         config_hash: of the resolved config.
-        versions: of what the result depends on.
+        versions: of Python and the packages that the result depends on.
     """
 
     method: str
@@ -85,19 +85,19 @@ class Result:
     versions: Mapping[str, str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as the plain data that the file holds."""
+        """Return the plain data that the file holds."""
         plain: dict[str, Any] = json_ready(self)
         return plain
 
 
 @dataclass(frozen=True)
 class Partition:
-    """What ``partition.json`` holds: which examples each client has.
+    """The contents of ``partition.json``: how many examples of what each client has.
 
     Args:
         classes: the names of the data set's classes.
         domains: the names of its domains.
-        counts: client -> domain -> examples per class; domains without examples are left out.
+        counts: client -> domain -> number of examples per class; empty domains are omitted.
     """
 
     classes: Sequence[str]
@@ -107,18 +107,18 @@ class Partition:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """What ``interrupted.json`` holds: that the machine, not the method, ended an unfinished run.
+    """The contents of ``interrupted.json``: the machine, not the method, ended an unfinished run.
 
     Args:
-        times: how often a comparison has seen that.
-        reason: what it was the last time.
+        times: how often that has happened in comparisons.
+        reason: what happened the last time.
     """
 
     times: Annotated[int, Field(ge=1)]
     reason: str
 
     def __str__(self) -> str:
-        return self.reason if self.times == 1 else f"{self.reason} ({self.times} times interrupted)"
+        return self.reason if self.times == 1 else f"{self.reason} (interrupted {self.times} times)"
 
 
 @dataclass(frozen=True)
@@ -130,19 +130,19 @@ class Git:
 
 @dataclass(frozen=True)
 class Environment:
-    """What ``environment.json`` holds: what a result depends on besides its config.
+    """The contents of ``environment.json``: what a result depends on besides its config.
 
     Args:
         versions: of Python and the packages.
         platform: the operating system.
-        processor: its name.
-        cores: how many of them.
-        device: where the run computed.
+        processor: the processor's name.
+        cores: the number of cores.
+        device: the device that the run computed on.
         device_name: the accelerator's name; ``None`` on the CPU.
         threads_per_client: torch's threads in a client's turn.
         git: ``None`` outside a repository.
         config_hash: of the resolved config.
-        depends: the fingerprint of all else that the result depends on, see
+        depends: the fingerprint of everything else that the result depends on, see
             `fedbench.store.fingerprint`; empty for a run of a version that kept none.
     """
 

@@ -1,9 +1,9 @@
-"""Checksums of what clients sent and what the server kept, round by round: ``digests.jsonl``.
+"""Checksums of what clients sent and what the server kept, per round: ``digests.jsonl``.
 
-They let `fedbench.engine.verify` name the first round, client and tensor that differ, in a few
-bytes for each tensor. A line holds ``round``, ``names`` (the tensors of an upload), ``clients`` (id
--> sixteen digits for each name, in order; a mapping where a client sent other tensors), ``server``
-and ``checksum``, how the checksums were made: lines that name another way are not read.
+With a few bytes per tensor, they let `fedbench.engine.verify` name the first round, client and
+tensor that differ. A line holds ``round``; ``names``, the tensors of an upload; ``clients``, id ->
+sixteen digits per name in that order, or a mapping if a client sent other tensors; ``server``; and
+``checksum``, the kind of checksum. Lines with another kind of checksum are ignored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DIGITS = 16
 
 @dataclass(frozen=True)
 class _Line:
-    """What a line of ``digests.jsonl`` holds."""
+    """The contents of a line of ``digests.jsonl``."""
 
     round: Annotated[int, Field(ge=1)]
     names: list[str]
@@ -41,7 +41,7 @@ _LINE: TypeAdapter[_Line] = TypeAdapter(_Line)
 
 
 def of(values: Mapping[str, Value]) -> dict[str, str]:
-    """Return the checksum of every tensor by ``key/name``; ``key`` for a plain tensor."""
+    """Return the checksum of every tensor by ``key/name``, or ``key`` for a plain tensor."""
     return {
         label(key, name): checksum(tensor)
         for key in sorted(values)
@@ -57,7 +57,7 @@ def of_state(state: ServerState) -> dict[str, str]:
 def line(
     round: int, clients: Mapping[int, Mapping[str, str]], server: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return what ``digests.jsonl`` keeps of a round; `clients_of` reads it."""
+    """Return a round's line of ``digests.jsonl``; `clients_of` reads it."""
     names = list(next(iter(clients.values()), {}))
     packed = {
         str(client): "".join(found.values()) if list(found) == names else dict(found)
@@ -90,10 +90,10 @@ def add(directory: Path, line: Mapping[str, Any]) -> None:
 
 
 def read(directory: Path) -> dict[int, dict[str, Any]]:
-    """Return a run's lines by round; those of a run that kept none, or lost some, are missing.
+    """Return a run's lines by round; rounds without a line are missing.
 
     Raises:
-        ConfigError: for a whole line that is damaged.
+        ConfigError: for a complete line that is damaged.
     """
     path = RunDirectory(directory).digests_file
     if not path.is_file():
@@ -112,7 +112,7 @@ def read(directory: Path) -> dict[int, dict[str, Any]]:
 
 
 def cut(directory: Path, upto: int) -> None:
-    """Drop the lines of rounds after ``upto``, and what a crash left of a line."""
+    """Drop the lines of rounds after ``upto``, and an incomplete line that a crash left."""
     path = RunDirectory(directory).digests_file
     if path.is_file():
         kept = [one for number, one in read(directory).items() if number <= upto]

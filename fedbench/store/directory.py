@@ -1,6 +1,6 @@
-"""The run directory: what a run leaves on disk, under which names; no other module knows them.
+"""The run directory: which files a run leaves, and their names, which no other module knows.
 
-Files are written atomically. Checkpoints and digests have formats of their own, in
+Files are written atomically. Checkpoints and digests have their own formats, in
 `fedbench.store.checkpoint` and `fedbench.store.digests`, which take their paths from here.
 """
 
@@ -35,14 +35,14 @@ CLIENTS = "clients"
 
 
 class Taken(ConfigError):
-    """There is something else where a run was to be created."""
+    """The place where a run should be created holds something else."""
 
 
 class RunDirectory:
     """A run's folder and its files. `create` makes a new one and never touches an existing run.
 
     Args:
-        path: the folder; nothing needs to be there.
+        path: the folder, which need not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,7 +52,7 @@ class RunDirectory:
         self.environment_file = path / "environment.json"
         self.lock_file = path / ".lock"
         self.partition_file = path / "partition.json"
-        # a line per round
+        # one line per round
         self.rounds_file = path / "rounds.jsonl"
         self.digests_file = path / "digests.jsonl"
         # what resuming needs
@@ -62,7 +62,7 @@ class RunDirectory:
         # at the end
         self.model_file = path / "model.safetensors"
         self.result_file = path / "result.json"
-        # what a comparison leaves of a run that failed or was interrupted
+        # written by a comparison when a run fails or is interrupted
         self.log_file = path / "run.log"
         self.error_file = path / "error.txt"
         self.interrupted_file = path / "interrupted.json"
@@ -71,14 +71,14 @@ class RunDirectory:
     def create(
         cls, path: Path, config: RunConfig, depends: Mapping[str, str] | None = None
     ) -> RunDirectory:
-        """Make the folder with ``config.yaml`` and ``environment.json``.
+        """Create the folder with ``config.yaml`` and ``environment.json``.
 
-        Of several processes that create the same folder at the same time, one does.
+        If several processes create the same folder at the same time, only one succeeds.
 
         Raises:
             Taken: when it exists and is not empty.
             Busy: when another process is creating it.
-            ConfigError: when it can't be written.
+            ConfigError: when it cannot be written.
         """
         directory = cls(path)
         described = replace(
@@ -90,21 +90,21 @@ class RunDirectory:
             claim = directory.lock()
             try:
                 _refuse_taken(path)
-                # The config comes last: with it the folder is a run that can be resumed.
+                # The config comes last, because it makes the folder a run that can be resumed.
                 write_atomic(directory.environment_file, to_json(described))
                 write_atomic(directory.config_file, config.to_yaml().encode())
             finally:
                 claim.release()
         except OSError as error:
-            raise ConfigError(f"{path} can't be written: {error.strerror or error}") from error
+            raise ConfigError(f"{path} cannot be written: {error.strerror or error}") from error
         return directory
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
-        """Return the directory of a run that exists.
+        """Return the directory of an existing run.
 
         Raises:
-            ConfigError: when there is none.
+            ConfigError: when there is no run.
         """
         directory = cls(path)
         if not directory.exists:
@@ -113,7 +113,7 @@ class RunDirectory:
 
     @property
     def exists(self) -> bool:
-        """Whether the folder holds a run, which it does once it has its config."""
+        """Whether the folder holds a run, which is the case once it has a config."""
         return self.config_file.is_file()
 
     @property
@@ -123,41 +123,43 @@ class RunDirectory:
 
     @property
     def failed(self) -> bool:
-        """Whether a comparison has noted here that the run failed."""
+        """Whether a comparison has recorded that the run failed."""
         return self.error_file.is_file()
 
     def lock(self) -> Claim:
-        """Claim the folder for this process, and remove what a killed one was writing.
+        """Claim the folder for this process, and remove files that a killed one was writing.
 
         Raises:
             Busy: when another process is running in it.
-            ConfigError: when it can't be written, or a part of it is a link that leads elsewhere.
+            ConfigError: when it cannot be written, or a part of it is a link.
         """
         for path in (self.checkpoint_folder, self.kept_folder, self.clients_folder):
             refuse_link(path)
         try:
-            claim = Claim(self.lock_file, 0.5)  # a killed run's workers may hold it a moment longer
+            # Workers of a killed run may hold the file a little longer than the run did.
+            claim = Claim(self.lock_file, 0.5)
         except OSError as error:
-            raise ConfigError(f"{self.path} can't be written: {error.strerror or error}") from error
+            why = error.strerror or error
+            raise ConfigError(f"{self.path} cannot be written: {why}") from error
         for folder in (self.path, self.checkpoint_folder):
             remove_temporary(folder)
         return claim
 
     def refuse_finished(self) -> None:
-        """Check that there is something left to run.
+        """Check that the run is not finished.
 
         Raises:
-            ConfigError: when the run is finished.
+            ConfigError: when it is.
         """
         if self.finished:
             raise ConfigError(f"{self.path} is finished; `fedbench show {self.path}` prints it")
 
     def refuse_changed(self, config_hash: str, rounds: int) -> None:
-        """Check that a run is as this process left it when it last had the claim.
+        """Check that the run is as this process left it when it last held the claim.
 
         Args:
-            config_hash: of the run's config.
-            rounds: how many rounds this process has written or restored.
+            config_hash: the hash of the run's config.
+            rounds: the number of rounds that this process has written or restored.
 
         Raises:
             ConfigError: when another process has replaced, finished or continued it.
@@ -167,12 +169,12 @@ class RunDirectory:
             raise ConfigError(f"{self.path} no longer holds this run; it was removed or replaced")
         if self.count_rounds() != rounds:
             raise ConfigError(
-                f"{self.path}: another process has continued this run meanwhile; "
+                f"{self.path}: another process has continued this run in the meantime; "
                 f"`fedbench resume {self.path}` continues it from there"
             )
 
     def write_depends(self, depends: Mapping[str, str]) -> None:
-        """Note in ``environment.json`` what the result depends on besides the config."""
+        """Record in ``environment.json`` what the result depends on besides the config."""
         write_atomic(
             self.environment_file, to_json(replace(self.read_environment(), depends=depends))
         )
@@ -182,11 +184,11 @@ class RunDirectory:
         write_atomic(self.partition_file, to_json(partition))
 
     def add_round(self, result: RoundResult) -> None:
-        """Append the round to ``rounds.jsonl`` and flush it."""
+        """Append the round to ``rounds.jsonl`` and flush it to disk."""
         append(self.rounds_file, json.dumps(json_ready(result)) + "\n")
 
     def cut_rounds(self, upto: int) -> list[RoundResult]:
-        """Return the first ``upto`` rounds of ``rounds.jsonl`` and cut the file there.
+        """Return the first ``upto`` rounds of ``rounds.jsonl``, and cut the file off after them.
 
         Raises:
             ConfigError: when there are fewer, or a line is damaged.
@@ -208,7 +210,7 @@ class RunDirectory:
         self.tidy()
 
     def fail(self, config: RunConfig, reason: str, log: str) -> None:
-        """Note why the run failed and what it printed; it may have ended before it had a folder."""
+        """Record why the run failed and what it printed; the folder need not exist yet."""
         self.path.mkdir(parents=True, exist_ok=True)
         if not self.exists:
             write_atomic(self.config_file, config.to_yaml().encode())
@@ -217,9 +219,9 @@ class RunDirectory:
         self.interrupted_file.unlink(missing_ok=True)
 
     def interrupt(self, reason: str, log: str) -> Interrupted:
-        """Count that the machine ended the run, and keep what the run printed.
+        """Record that the machine ended the run, how often, and what the run printed.
 
-        The run may have ended before it had a folder, which then holds nothing else.
+        If the run ended before it had a folder, the folder is created and holds nothing else.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         before = self.read_interrupted()
@@ -229,12 +231,12 @@ class RunDirectory:
         return now
 
     def forget_ends(self) -> None:
-        """Forget how the run ended so far, so that it is tried again."""
+        """Remove the records of a failure or interruption, so that the run is tried again."""
         for file in (self.error_file, self.interrupted_file, self.log_file):
             file.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove everything but the lock file, which this process holds."""
+        """Remove everything except the lock file, which this process holds."""
         for entry in self.path.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
@@ -248,60 +250,60 @@ class RunDirectory:
         self.forget_ends()
 
     def count_rounds(self) -> int:
-        """Return how many rounds are written, as far as they can be counted without reading them.
+        """Return the number of complete lines in ``rounds.jsonl``, without checking them.
 
-        A run may be adding one meanwhile.
+        A running process may be appending to it at the same time.
         """
         with suppress(OSError):
             return self.rounds_file.read_bytes().count(b"\n")
         return 0
 
-    # Reading is done in functions: the modules that check files take a second to import.
+    # `reading` is imported inside the methods, because checking files takes a second to import.
 
     def read_rounds(self, upto: int | None = None) -> list[RoundResult]:
-        """Return the rounds, or the first ``upto`` of them; half a last line is left out.
+        """Return the rounds, or the first ``upto`` of them; an incomplete last line is ignored.
 
         Raises:
-            ConfigError: when the file is damaged. The same holds for all that is read below.
+            ConfigError: when the file is damaged, as in all methods below.
         """
         from . import reading
 
         return reading.rounds(self.rounds_file, upto)
 
     def read_result(self) -> Result | None:
-        """Return the result; ``None`` for a run that is not finished."""
+        """Return the result; ``None`` if the run is not finished."""
         from . import reading
 
         return reading.result(self.result_file)
 
     def read_progress(self) -> tuple[list[RoundResult], Result | None]:
-        """Return the rounds and the result, which must belong together."""
+        """Return the rounds and the result, and check that they belong together."""
         rounds, result = self.read_rounds(), self.read_result()
         if result and result.rounds != len(rounds):
-            what = f"{len(rounds)} rounds, the result has {result.rounds}"
+            what = f"{len(rounds)} rounds, but the result has {result.rounds}"
             raise ConfigError(f"{self.rounds_file}: damaged: {what}")
         return rounds, result
 
     def read_partition(self) -> Partition | None:
-        """Return the partition; ``None`` for a run without one."""
+        """Return the partition; ``None`` if there is none yet."""
         from . import reading
 
         return reading.partition(self.partition_file)
 
     def read_environment(self) -> Environment:
-        """Return what the result depends on besides the config; nothing is known without a file."""
+        """Return what the result depends on besides the config; empty if there is no file."""
         from . import reading
 
         return reading.environment(self.environment_file) or Environment()
 
     def read_error(self) -> str | None:
-        """Return why the run failed; ``None`` when it did not."""
+        """Return why the run failed; ``None`` if it did not."""
         from . import reading
 
         return reading.text(self.error_file).strip() if self.failed else None
 
     def read_interrupted(self) -> Interrupted | None:
-        """Return how the machine ended the run; ``None`` when it did not."""
+        """Return how the machine ended the run; ``None`` if it did not."""
         from . import reading
 
         return reading.interrupted(self.interrupted_file)
@@ -311,14 +313,14 @@ BEGUN = re.compile(
     r"\.lock|environment\.json|run\.log|interrupted\.json"
     rf"|\.(environment\.json|config\.yaml|run\.log|interrupted\.json)\..*\{TEMPORARY}"
 )
-"""Names of files in the folder of a run that was killed before it had its config."""
+"""The names of files that a run may leave if it is killed before its config is written."""
 
 
 def _refuse_taken(path: Path) -> None:
-    """Check that nothing is at ``path``, or only what a killed run left before it had its config.
+    """Check that ``path`` holds nothing, or only what a run left that had no config yet.
 
     Raises:
-        Taken: when there is something else.
+        Taken: when it holds something else.
     """
     if not path.exists():
         return
@@ -327,7 +329,7 @@ def _refuse_taken(path: Path) -> None:
 
 
 def unfinished(path: Path, config_hash: str) -> bool:
-    """Whether ``path`` holds an unfinished run of the config with that hash."""
+    """Return whether ``path`` holds an unfinished run of the config with that hash."""
     directory = RunDirectory(path)
     if directory.finished or not directory.exists:
         return False
@@ -338,9 +340,9 @@ def unfinished(path: Path, config_hash: str) -> bool:
 
 
 def free_name(parent: Path, name: str, config_hash: str) -> Path:
-    """Return ``parent/name``, or ``name-2``, ``name-3`` ..., the first that can be used.
+    """Return the first of ``parent/name``, ``parent/name-2``, ``parent/name-3`` ... that is usable.
 
-    That is one that does not exist, or an unfinished run of the same config.
+    A path is usable if nothing is there, or an unfinished run of the same config.
     """
     path, number = parent / name, 1
     while path.exists() and not unfinished(path, config_hash):
@@ -350,10 +352,10 @@ def free_name(parent: Path, name: str, config_hash: str) -> Path:
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
-    """Return the run directories at or below ``paths``, sorted; a path may be a run's config.
+    """Return the run directories at or below ``paths``, sorted; a path may be a config file.
 
     Raises:
-        ConfigError: for a path with no run at or below it.
+        ConfigError: when there is no run at or below a path.
     """
     found: set[Path] = set()
     for path in paths:

@@ -1,4 +1,4 @@
-"""What a result depends on besides its config: versions and machine, for ``environment.json``."""
+"""The versions and the machine that a result depends on, for ``environment.json``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .git import commit
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
+    """Return the versions of Python and of the packages that a result depends on."""
     names = ("fedbench-toolkit", "torch", "torchvision", "numpy")
     found = {"python": platform.python_version()}
     for name in names:
@@ -24,7 +24,7 @@ def versions() -> dict[str, str]:
 
 
 def environment(device: str) -> Environment:
-    """Describe the machine, and the commit of the working directory, for ``environment.json``."""
+    """Describe the machine and the working directory's commit, for ``environment.json``."""
     import torch
 
     accelerator = torch.cuda.get_device_name(device) if device.startswith("cuda") else None

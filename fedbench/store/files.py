@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, survive a power cut, and stay where they belong."""
+"""Write files completely or not at all, durably, and only where they belong."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LONGEST = 4096
-"""Bytes of a line; none that is looked for is longer."""
+"""Bytes of a line to read; every line of interest is shorter."""
 LARGEST = 64 << 20
-"""Bytes of a file of packed refs; a larger one is not searched."""
+"""Bytes; a larger file is not read."""
 
 
 def commit(folder: Path) -> str | None:
@@ -68,7 +68,7 @@ def _packed(common: Path, ref: str) -> str | None:
 
 
 def _lines(file: Path) -> Iterator[str]:
-    """Yield the lines of a plain file, without white space at their ends; nothing if it is none."""
+    """Yield the lines of a plain file, stripped of white space; nothing for anything else."""
     if file.is_file() and file.stat().st_size <= LARGEST:
         with file.open("rb") as opened:
             while line := opened.readline(LONGEST):

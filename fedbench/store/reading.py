@@ -1,7 +1,7 @@
-"""Files that a run left, read with suspicion: a damaged one is one clear line, never a traceback.
+"""Read the files of a run: a damaged one is reported in one clear line, never as a traceback.
 
-Run directories travel between machines and are cut off by crashes, so nothing in them is believed
-before its form has been checked. What has been checked is a typed value, made once.
+Run directories are copied between machines and cut off by crashes, so the form of everything in
+them is checked once, when it is read. The result is a typed value.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def text(path: Path) -> str:
     """Return the text of a file.
 
     Raises:
-        ConfigError: when it can't be read or is no UTF-8.
+        ConfigError: when it cannot be read or is not UTF-8.
     """
     try:
         return path.read_bytes().decode("utf-8")
     except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror or error}") from error
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: damaged: not UTF-8 at byte {error.start}") from error
 
@@ -44,13 +44,13 @@ def json_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file.
 
     Raises:
-        ConfigError: when it can't be read or is no JSON object.
+        ConfigError: when it cannot be read or is not a JSON object.
     """
     return _parse(text(path), str(path))
 
 
 def result(path: Path) -> Result | None:
-    """Return what a ``result.json`` holds, ``None`` when there is no such file.
+    """Return the contents of a ``result.json``; ``None`` if there is no such file.
 
     Raises:
         ConfigError: when it is damaged. The same holds for the functions below.
@@ -59,27 +59,27 @@ def result(path: Path) -> Result | None:
 
 
 def partition(path: Path) -> Partition | None:
-    """Return what a ``partition.json`` holds, ``None`` when there is no such file."""
+    """Return the contents of a ``partition.json``; ``None`` if there is no such file."""
     return _optional(_PARTITION, path)
 
 
 def environment(path: Path) -> Environment | None:
-    """Return what an ``environment.json`` holds, ``None`` when there is no such file."""
+    """Return the contents of an ``environment.json``; ``None`` if there is no such file."""
     return _optional(_ENVIRONMENT, path)
 
 
 def interrupted(path: Path) -> Interrupted | None:
-    """Return what an ``interrupted.json`` holds, ``None`` when there is no such file."""
+    """Return the contents of an ``interrupted.json``; ``None`` if there is no such file."""
     return _optional(_INTERRUPTED, path)
 
 
 def rounds(path: Path, upto: int | None = None) -> list[RoundResult]:
-    """Return the first ``upto`` rounds of a ``rounds.jsonl``, ``[]`` when there is no such file.
+    """Return the first ``upto`` rounds of a ``rounds.jsonl``; ``[]`` if there is no such file.
 
-    A last line without its end is what a crash leaves, and is left out.
+    An incomplete last line, which a crash may leave, is ignored.
 
     Raises:
-        ConfigError: for a line that is no round, or not the next one, with its number.
+        ConfigError: with the number of a line that is not a round, or not the next one.
     """
     whole = text(path).split("\n")[:-1][:upto] if path.is_file() else []
     found: list[RoundResult] = []
@@ -90,12 +90,12 @@ def rounds(path: Path, upto: int | None = None) -> list[RoundResult]:
             raise ConfigError(f"{at}: damaged: holds round {one.round}, expected {number}")
         found.append(one)
         if _names(one) != _names(found[0]):
-            raise ConfigError(f"{at}: damaged: its scores are not those of the first round")
+            raise ConfigError(f"{at}: damaged: it has other scores than the first round")
     return found
 
 
 def _names(one: RoundResult) -> dict[str, dict[str, tuple[set[str], bool]]]:
-    """Return which domains each score of a round has, and whether it is summarised over them."""
+    """Return the domains of each score of a round, and whether it has a mean over them."""
     return {
         rule: {
             name: (set(scores.domains), scores.mean is not None) for name, scores in metrics.items()
@@ -105,7 +105,7 @@ def _names(one: RoundResult) -> dict[str, dict[str, tuple[set[str], bool]]]:
 
 
 def check(form: TypeAdapter[T], data: Mapping[str, Any], where: str) -> T:
-    """Return ``data`` as the type that ``form`` is of.
+    """Return ``data`` as a value of the type that ``form`` describes.
 
     Raises:
         ConfigError: naming the first key that does not fit.

@@ -1,7 +1,8 @@
-"""Tensors by name as bytes, in an order that lasts.
+"""Named tensors as bytes that keep their order.
 
-The safetensors format keeps names, not their order, and a reader gives them in another order each
-time. What iterates over weights or states must see them as an undisturbed run does.
+The safetensors format does not keep the order of the names, and its reader returns them in another
+order each time. Code that iterates over the weights or states of a resumed run must see them in the
+same order as in an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 ORDER = "order"
-"""The key of the file's metadata with the names, as a JSON list."""
+"""The metadata key under which a file keeps the names, as a JSON list."""
 
 
 def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return a safetensors file that also holds the order of the names."""
+    """Return the bytes of a safetensors file that also keeps the order of the names."""
     plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
     return save(plain, metadata={ORDER: json.dumps(list(plain))})
 
 
 def from_bytes(data: bytes) -> dict[str, Tensor]:
-    """Return what `to_bytes` wrote, in its order; a file without one in that of its header.
+    """Return the tensors in a file, in the order that `to_bytes` kept, or else its header's order.
 
     Raises:
         SafetensorError, ValueError, KeyError: for a damaged file.
@@ -33,5 +34,5 @@ def from_bytes(data: bytes) -> dict[str, Tensor]:
     metadata = header.pop("__metadata__", {})
     names = json.loads(metadata[ORDER]) if ORDER in metadata else list(header)
     if sorted(names) != sorted(found):
-        raise ValueError("the order names other tensors than there are")
+        raise ValueError("the kept order does not name the tensors of the file")
     return {name: found[name] for name in names}

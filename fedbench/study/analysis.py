@@ -1,4 +1,4 @@
-"""From finished runs to what can be said of them: means, intervals, paired tests, ranks.
+"""The analysis of finished runs: means, intervals, paired tests, ranks.
 
 Comparisons are paired: within one seed, all variants of a setting share partition, initial weights,
 client sampling and batch order, so differences are taken seed by seed.
@@ -36,9 +36,9 @@ class Cell:
 
     Args:
         values: seed -> accuracy by the setting's rule, a fraction.
-        summary: their mean, deviation and interval; ``None`` without a finished run.
+        summary: their mean, standard deviation and interval; ``None`` without a finished run.
         paired: the paired difference to the reference; ``None`` for the reference itself.
-        adjusted_p: Holm's p over the variants of this column; ``None`` when there is no p.
+        adjusted_p: p after Holm's correction over the column's variants; ``None`` if there is no p.
     """
 
     values: Mapping[int, float]
@@ -54,22 +54,22 @@ class Cell:
 
 @dataclass(frozen=True)
 class Group:
-    """All that is said of one setting.
+    """The analysis of one setting.
 
     Args:
-        label: the data set, and what else sets the setting apart.
+        label: the data set, and whatever else distinguishes the setting from the others.
         setting: the setting itself.
         rule: the accuracy rule in words.
-        higher_is_better: of the reported metric.
-        units: metric -> its unit, of all metrics of the setting.
+        higher_is_better: whether a higher value of the reported metric is better.
+        units: the unit of each metric of the setting.
         columns: `MEAN` first, then the domains; `MEAN` alone for a single domain.
-        reference: the variant that the others are compared with; ``None`` when it has no run here.
+        reference: the variant that the others are compared with; ``None`` if it has no run here.
         cells: variant -> column -> `Cell`.
         wins: variant -> (wins, ties, losses) against the reference over seeds x domains.
-        records: every run, unfinished and failed ones too.
-        published: published values of the setting's card beside the measured ones, a line each,
-            with their source and what differs from the card.
-        differences: what else than their configs differs between the runs, a line each.
+        records: every run, including unfinished and failed ones.
+        published: the published values of the setting's card next to the measured ones, one per
+            line, with their source and what differs from the card.
+        differences: what differs between the runs besides their configs, one line each.
     """
 
     label: str
@@ -116,13 +116,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Every setting, and the mean ranks over them.
+    """The analysis of all settings, and the mean ranks over them.
 
     Args:
-        groups: one a setting; values of different settings are never mixed.
+        groups: one per setting; values of different settings are never mixed.
         reference: the reference variant.
-        test: the paired test that was chosen.
-        ranks: mean ranks over settings with the Friedman test; ``None`` for a single setting.
+        test: the chosen paired test.
+        ranks: mean ranks over the settings, with the Friedman test; ``None`` for a single setting.
     """
 
     groups: Sequence[Group]
@@ -144,7 +144,7 @@ def analyse(
     Args:
         registry: what is installed.
         records: runs, finished or not.
-        variants: the first ones in order; the others follow in the order of appearance.
+        variants: the variants that come first, in order; the others follow as they appear.
         reference: the variant to compare with; default the last one.
         test: paired ``t`` or ``wilcoxon``.
 
@@ -161,7 +161,7 @@ def analyse(
     chosen = shorter.get(reference, reference) if reference else order[-1]
     if chosen not in order:
         raise ConfigError(
-            f"the reference {chosen!r} is no variant here{did_you_mean(chosen, order)}"
+            f"the reference {chosen!r} is not among the variants{did_you_mean(chosen, order)}"
         )
     settings = by_setting(records)
     labels = setting_labels([group[0].setting for group in settings])
@@ -228,10 +228,10 @@ def _group(
 
 
 def differences(records: Sequence[Record]) -> list[str]:
-    """Name what runs depend on besides their configs and do not share: code, versions, data.
+    """Name what differs between runs besides their configs: code, versions, data.
 
-    A line has each value with the variants that have it. Only runs that know a thing count; the
-    partition has to be the same within a seed alone.
+    A line lists each value with the variants that have it. Runs for which a value is not known are
+    ignored; the partition need only be the same within a seed.
     """
     seen: dict[str, dict[str, list[str]]] = {}
     for record in records:
@@ -256,7 +256,7 @@ def _who(value: str, variants: Sequence[str]) -> str:
 def _column(
     values: Mapping[str, Mapping[int, float]], reference: str, test: Test
 ) -> dict[str, Cell]:
-    """Return the cells of one column from variant -> seed -> value; Holm's family is the column."""
+    """Return a column's cells from variant -> seed -> value; Holm's family is the column."""
     base = values.get(reference, {})
     paired = {
         v: statistics.paired(found, base, test)
@@ -281,7 +281,7 @@ def _published(
     cells: Mapping[str, Mapping[str, Cell]],
     unit: Unit,
 ) -> tuple[str, ...]:
-    """Return the card's published values beside the measured ones, marked with what differs."""
+    """Return the card's published values next to the measured ones, with what differs."""
     name = records[0].setting["card"].get("card")
     if name not in registry.names("card"):
         return ()

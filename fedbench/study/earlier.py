@@ -1,4 +1,4 @@
-"""Earlier runs in the folder of a comparison: those that belong in its tables, and the others."""
+"""Earlier runs in a comparison's folder: those that belong in its tables, and the others."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ OTHER = "of other settings"
 def earlier(
     registry: Registry, planned: Sequence[Job], found: Sequence[Record], changes: Changes
 ) -> tuple[list[Record], str]:
-    """Return what else belongs in the tables of a comparison, and one line that says what does not.
+    """Return the earlier runs that belong in a comparison's tables, and one line on all of them.
 
-    That is every finished run next to the planned ones that has a setting of theirs, unless it
-    repeats one of them or would have another result today. The line is empty without such runs.
+    Every finished run in the folder that shares a setting with a planned run belongs, unless it
+    repeats one of them or would have another result today. The line is empty if there is none.
 
     Args:
         registry: what is installed.
         planned: the runs of the comparison, in one folder.
-        found: what they left.
-        changes: tells what another result is due to.
+        found: the records of the planned runs.
+        changes: returns why a run would have another result today.
     """
     folder, places = planned[0].path.parent, {job.path for job in planned}
     settings, taken = {r.setting_key for r in found}, set(map(_repeated, found))
@@ -65,7 +65,7 @@ def _readable(registry: Registry, path: Path) -> Record | None:
 
 
 def _repeated(record: Record) -> tuple[str, str, int]:
-    """Return what two runs share of which a table can show one."""
+    """Return a key that two runs share if a table can show only one of them."""
     return record.setting_key, record.variant, record.seed
 
 

@@ -1,11 +1,11 @@
-"""Run a plan: each run in a process of its own, several at a time, finished ones reused.
+"""Run a plan: each run in a process of its own, several at a time; finished runs are reused.
 
 Every run has a lock file: two comparisons in one folder wait for each other's runs instead of
 repeating or corrupting them.
 
-A run that ends with an error of its own has failed. One that the machine ended (killed, no memory,
-a full disk, a lost worker) was interrupted: it can be resumed, and is, by the same command, until
-that has happened `PATIENCE` times.
+A run that ends with an error of its own has failed. A run that the machine ended (it was killed, or
+ran out of memory or disk space, or lost its workers) was interrupted: the same command resumes it,
+until that has happened `PATIENCE` times.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from .grid import Job
 from .reuse import set_aside
 
 PATIENCE = 3
-"""How often a run may be interrupted before it is left alone."""
+"""How often a run may be interrupted before it is no longer tried again."""
 
 SETTLE = 1.0
-"""Seconds after a run was ended by a signal in which this process may get the same signal."""
+"""Seconds to wait, after a signal ended a run, for the same signal to reach this process."""
 
 
 @dataclass
 class Progress:
-    """What a comparison is doing, for whoever shows it.
+    """The state of a comparison, for a display.
 
-    ``done`` counts every run that nothing more happens to, ``reused`` and ``failed`` some of them.
+    ``done`` counts every run that is dealt with, ``reused`` and ``failed`` some of those.
     """
 
     total: int
@@ -53,13 +53,13 @@ class Progress:
     reused: int = 0
     failed: int = 0
     running: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Run -> (rounds done, rounds in all)."""
+    """Name of a run -> (finished rounds, all rounds)."""
     interrupted: dict[Path, Interrupted] = field(default_factory=dict)
-    """Directory of a run that the machine ended -> how often and why."""
+    """Directory of a run that the machine ended -> how often, and why."""
 
     @property
     def left_alone(self) -> dict[Path, Interrupted]:
-        """The interrupted runs that are not tried again without ``retry``."""
+        """The interrupted runs that are tried again only with ``retry``."""
         return {path: end for path, end in self.interrupted.items() if end.times >= PATIENCE}
 
 
@@ -75,12 +75,12 @@ def execute(
 ) -> Progress:
     """Run what is not finished yet, each run in a process of its own, ``workers`` at a time.
 
-    By default there are as many at a time as this process may use cores, but one on each GPU.
-    A run that fails leaves ``error.txt`` and is not tried again unless ``retry``, nor is one that
-    the machine has ended `PATIENCE` times; ``retry`` resumes them where that is possible. On an
-    interrupt the processes are stopped; unfinished runs continue from their checkpoints next time.
-    ``words`` are flags for every ``fedbench run``. A kept run of which ``changes`` names something
-    is set aside and made anew, see `fedbench.study.reuse`.
+    By default, as many run at a time as this process may use cores, but only one on each GPU.
+    A run that fails, or that the machine has ended `PATIENCE` times, is tried again only with
+    ``retry``, which resumes it where that is possible. An interrupt stops the processes; unfinished
+    runs continue from their checkpoints next time. ``words`` are flags for every ``fedbench run``.
+    A kept run for which ``changes`` returns something is set aside and repeated, see
+    `fedbench.study.reuse`.
 
     Returns:
         the final counts.
@@ -102,9 +102,9 @@ def execute(
 
 
 def _queues(jobs: Sequence[Job], workers: int | None) -> list[tuple[deque[Job], int]]:
-    """Return queues of jobs, each with how many of its jobs run at a time.
+    """Return queues of jobs, each with the number of its jobs that run at a time.
 
-    Jobs on different devices do not wait for each other, unless ``workers`` says how many run.
+    Jobs on different devices do not wait for each other, unless ``workers`` gives the number.
     """
     devices: dict[str, deque[Job]] = {}
     for job in jobs:
@@ -116,7 +116,7 @@ def _queues(jobs: Sequence[Job], workers: int | None) -> list[tuple[deque[Job], 
 
 
 class _Execution:
-    """What becomes of the runs; shared by the threads that carry them out."""
+    """Carries out runs; shared by the threads that do so."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class _Execution:
         self._retry, self._words, self._show, self._changes = retry, words, show, changes
 
     def work(self, waiting: deque[Job]) -> None:
-        """Take one of the ``waiting`` jobs after the other until there is none."""
+        """Carry out the ``waiting`` jobs one after the other until none is left."""
         while not self.stop.is_set():
             try:
                 job = waiting.popleft()
@@ -156,7 +156,7 @@ class _Execution:
             self._show(self.progress)
 
     def _one(self, job: Job) -> dict[str, int]:
-        """Bring one run to its end; return what it adds to the counts."""
+        """Carry out one run, if necessary; return what it adds to the counts."""
         directory = RunDirectory(job.path)
         if self._changes(job):
             set_aside(job.path)
@@ -177,11 +177,11 @@ class _Execution:
         return self._ended(job, directory, *self._run(job, directory))
 
     def _ended(self, job: Job, directory: RunDirectory, status: int, text: str) -> dict[str, int]:
-        """Note how a run's process ended; return what that adds to the counts."""
-        if status == 0 or directory.finished:  # it may have been killed when all was done
+        """Record how a run's process ended; return what that adds to the counts."""
+        if status == 0 or directory.finished:  # it may have been killed after its last round
             return {"done": 1}
         by = _signal(status)
-        # What ends all processes of a job may end the runs before it reaches this process.
+        # A signal to all processes of a job may end the runs before it reaches this process.
         if self.stop.is_set() or (by and self.stop.wait(SETTLE)):
             return {}
         reason = f"ended by {by}" if by else last_words(text) or f"ended with status {status}"
@@ -189,7 +189,7 @@ class _Execution:
             directory.fail(job.config, reason, text)
             return {"done": 1, "failed": 1}
         end = Interrupted(1, reason)
-        with suppress(OSError):  # a full disk may not even take a note of that
+        with suppress(OSError):  # a full disk may not even have room for this record
             end = directory.interrupt(reason, text)
         self.progress.interrupted[job.path] = end
         return {"done": 1}
@@ -201,9 +201,9 @@ class _Execution:
         write_atomic(file, job.config.to_yaml().encode())
         command = [*_python(), "-m", "fedbench", "run", str(file), "--out", str(job.path)]
         log.unlink(missing_ok=True)
-        with log.open("xb") as output:  # a new file, never one that a link leads to
-            # In a group of its own, so that Ctrl-C on a terminal reaches it once, from us; and it
-            # ends when this process does, whatever ends it.
+        with log.open("xb") as output:  # a new file, never the target of a link
+            # The run has its own process group, so that Ctrl-C on a terminal reaches it only once,
+            # from here. It ends when this process does, for whatever reason.
             process = subprocess.Popen(
                 [*command, "--quiet", *self._words],
                 stdout=output,
@@ -218,7 +218,7 @@ class _Execution:
         return process.returncode, text
 
     def _follow(self, process: subprocess.Popen[bytes], job: Job, directory: RunDirectory) -> None:
-        """Show the rounds of a process until it ends, or end it when all shall stop."""
+        """Show the rounds of a process until it ends, or end it when everything has to stop."""
         running = self.progress.running
         try:
             while process.poll() is None:
@@ -232,9 +232,9 @@ class _Execution:
 
 
 def _python() -> list[str]:
-    """Return the command of this Python, which finds modules where this one does.
+    """Return the command that starts this Python with the same search path for modules.
 
-    Only the current folder is left out, where a file may have the name of any module.
+    Only the current folder is omitted, because a file there may have the name of any module.
     """
     flags = ["-E"] if sys.flags.ignore_environment else []
     flags += ["-s"] if sys.flags.no_user_site else []
@@ -242,7 +242,7 @@ def _python() -> list[str]:
 
 
 def _prepare_retry(job: Job) -> None:
-    """Let a run that failed or was interrupted be tried again, from its checkpoint if it has one.
+    """Prepare a failed or interrupted run to be tried again, from its checkpoint if possible.
 
     Raises:
         Busy: when another process is running in its directory.
@@ -253,14 +253,14 @@ def _prepare_retry(job: Job) -> None:
         kept = checkpoint.read(job.path, job.config).state.round
         directory.cut_rounds(kept)
         directory.forget_ends()
-    except ConfigError:  # there is none, or it cannot be used
+    except ConfigError:  # there is no checkpoint, or it cannot be used
         directory.clear()
     finally:
         claim.release()
 
 
 def _signal(status: int) -> str | None:
-    """Return the signal that ended a process, with its most likely cause; ``None`` for others."""
+    """Return the signal that ended a process, with its likely cause; ``None`` for other ends."""
     number = -status if status < 0 else status - 128
     try:
         name = signal.Signals(number).name

@@ -1,8 +1,7 @@
-"""A grid of runs: methods x settings x seeds, planned from names or YAML, run in processes.
+"""A grid of runs: methods x settings x seeds, planned from names or YAML.
 
-A run is keyed by the hash of its resolved config, so what is finished is reused, and adding a
-method or a seed runs only what is new. Every run has a lock file: two comparisons in one folder
-wait for each other's runs instead of repeating or corrupting them.
+A run is keyed by the hash of its resolved config, so that finished runs are reused, and adding a
+method or a seed runs only what is new.
 """
 
 from __future__ import annotations
@@ -40,19 +39,19 @@ class Grid:
             description="fedavg, fedhpro:-hpal, fedhpro:hpcl.temperature=0.1, mine.yaml",
         ),
     ]
-    data: Annotated[list[str], Field(description="data sets; default the default one")] = field(
-        default_factory=list
+    data: Annotated[list[str], Field(description="data sets; by default the default data set")] = (
+        field(default_factory=list)
     )
-    cards: Annotated[list[str], Field(description="cards; default each data set's own")] = field(
+    cards: Annotated[list[str], Field(description="cards; by default each data set's own")] = field(
         default_factory=list
     )
     partitions: Annotated[
         list[dict[str, dict[str, Any] | None]],
-        Field(description="partition plugins with options, instead of the card's"),
+        Field(description="partition plugins with options, in place of the card's"),
     ] = field(default_factory=list)
     seeds: Annotated[int | list[int], Field(description="how many seeds from 0, or which ones")] = 3
     options: Annotated[
-        dict[str, list[Any]], Field(description="dotted key -> values to try, as in --set")
+        dict[str, list[Any]], Field(description="dotted key -> the values to try, as in --set")
     ] = field(default_factory=dict)
     set: Annotated[list[str], Field(description="KEY=VALUE for every run, as in --set")] = field(
         default_factory=list
@@ -71,7 +70,7 @@ class Grid:
 
 
 def load_grid(path: Path, changes: Mapping[str, Any]) -> Grid:
-    """Read a grid from a YAML file; ``changes`` win over it.
+    """Read a grid from a YAML file; ``changes`` override it.
 
     Raises:
         ConfigError: naming file, line and key.
@@ -88,7 +87,7 @@ class Job:
     method: str
     path: Path
     also: tuple[str, ...] = ()
-    """Other names that the user gave the same run."""
+    """Other names that the user gave to the same run."""
 
 
 @dataclass(frozen=True)
@@ -136,10 +135,10 @@ def parse_method(text: str) -> Variant:
 
 
 def plan(registry: Registry, grid: Grid, folder: Path) -> list[Job]:
-    """Resolve every run of the grid, seed by seed, so that early results are already paired.
+    """Resolve every run of the grid, ordered by seed, so that early results are already paired.
 
     Raises:
-        ConfigError: for a name or value that any run could not use.
+        ConfigError: for a name or value that cannot be used.
     """
     seeds = range(grid.seeds) if isinstance(grid.seeds, int) else grid.seeds
     choices = [
@@ -210,7 +209,7 @@ def _refuse_same_names(registry: Registry, jobs: Iterable[Job]) -> None:
 
 
 def run_path(folder: Path, method: str, config: RunConfig) -> Path:
-    """Return where a run is kept: a readable name and the head of its config's hash."""
+    """Return the directory of a run, named readably and by the start of its config's hash."""
     slug = re.sub(r"[^A-Za-z0-9.=_-]+", "_", f"{config.data_name}-{method}")[:80]
     return folder / "runs" / f"{slug}-s{config.seed}-{config.hash[:12]}"
 
@@ -218,7 +217,7 @@ def run_path(folder: Path, method: str, config: RunConfig) -> Path:
 def _with_partition(
     registry: Registry, config: RunConfig, partition: Mapping[str, Any]
 ) -> RunConfig:
-    """Put partition plugins in the place of those that the run has."""
+    """Replace the partition plugins of a run."""
     data = config.to_dict()
     old = [n for n in data["plugins"] if "partition" in registry.get("plugin", n).hooks]
     rest = {name: given for name, given in data["plugins"].items() if name not in old}
@@ -227,9 +226,9 @@ def _with_partition(
 
 
 def labels(registry: Registry, jobs: Sequence[Job]) -> dict[str, str]:
-    """Return, for each method as the user wrote it, the variant's name in the report.
+    """Return the variant's name in the report for each method as the user wrote it.
 
-    With several settings of a method it is that of the first one.
+    If a method runs in several settings, the name is that of the first.
     """
     names: dict[str, str] = {}
     for job in jobs:
@@ -241,9 +240,9 @@ def labels(registry: Registry, jobs: Sequence[Job]) -> dict[str, str]:
 def collect(
     registry: Registry, jobs: Sequence[Job], left_out: Callable[[str], object] = lambda _: None
 ) -> list[records.Record]:
-    """Read the runs of a plan; those that have not begun are left out.
+    """Read the runs of a plan; those that have not begun are omitted.
 
-    ``left_out`` is called with a line for each run whose files contradict each other.
+    ``left_out`` is called with one line per run whose files contradict each other.
     """
     begun = [job.path for job in jobs if RunDirectory(job.path).exists]
     return records.fitting(registry, begun, left_out)

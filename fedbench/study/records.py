@@ -1,4 +1,4 @@
-"""Runs read back from their directories, and grouped into what can be compared.
+"""Runs read from their directories and grouped by what can be compared.
 
 Two runs share a **setting** when data, partition, client sampling, model, rounds, metrics, accuracy
 rule and card version are the same; what else differs (method, ablations, options) is the
@@ -33,18 +33,18 @@ SETTING_KEYS = ("data", "model", "rounds", "accuracy", "metrics")
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """One run as it lies in its directory.
+    """One run, as its directory describes it.
 
     Args:
         path: the run directory.
         config: the resolved config.
-        setting: what it shares with comparable runs, as JSON-like data.
-        variant: method and changes: ``fedhpro``, ``fedhpro:-hpal``.
-        rounds: the rounds that it has finished.
+        setting: everything that it shares with comparable runs, as JSON-like data.
+        variant: the method and its changes, such as ``fedhpro`` or ``fedhpro:-hpal``.
+        rounds: its finished rounds.
         result: ``None`` when the run is not finished.
         error: why it failed or what interrupted it; ``None`` when nothing did.
         interrupted: whether the machine ended it, so that it can be resumed.
-        environment: what it ran on.
+        environment: the versions and the machine.
         partition: ``None`` for a run without one.
     """
 
@@ -75,12 +75,12 @@ class Record:
 
     @property
     def setting_key(self) -> str:
-        """A text that equals that of comparable runs."""
+        """A text that is the same for all comparable runs."""
         return json.dumps(self.setting, sort_keys=True)
 
 
 def setting_plugins(registry: Registry, plugins: Iterable[str]) -> list[str]:
-    """Return which of some run plugins belong to the setting."""
+    """Return those of ``plugins`` that belong to the setting."""
 
     def hooks(name: str) -> list[str]:
         return [hook for e in registry.entries.get(("plugin", name), []) for hook in e.hooks]
@@ -89,7 +89,7 @@ def setting_plugins(registry: Registry, plugins: Iterable[str]) -> list[str]:
 
 
 def setting_of(registry: Registry, config: RunConfig) -> dict[str, Any]:
-    """Return what a run shares with the runs that it can be compared with."""
+    """Return everything that a run shares with comparable runs."""
     data = config.to_dict()
     shared = setting_plugins(registry, config.plugins)
     return {
@@ -100,7 +100,7 @@ def setting_of(registry: Registry, config: RunConfig) -> dict[str, Any]:
 
 
 def variant_of(registry: Registry, config: RunConfig) -> str:
-    """Return method and changes, without those that belong to the setting."""
+    """Return the method and its changes, except for those that belong to the setting."""
     setting = (*setting_plugins(registry, registry.names("plugin")), *SETTING_KEYS)
     return joined(config.method, describe_changes(registry, config, setting))
 
@@ -132,12 +132,12 @@ def read(registry: Registry, path: Path) -> Record:
 def fitting(
     registry: Registry, paths: Iterable[Path], left_out: Callable[[str], object]
 ) -> list[Record]:
-    """Read run directories, without those whose files contradict each other.
+    """Read run directories; those whose files contradict each other are omitted.
 
     Args:
         registry: what is installed.
         paths: the run directories.
-        left_out: called with a line for each run that is left out.
+        left_out: called with one line per omitted run.
 
     Raises:
         ConfigError: when one holds no run, or a file of it is damaged.
@@ -153,31 +153,31 @@ def fitting(
 
 
 def contradiction(registry: Registry, record: Record) -> str | None:
-    """Return how the files of a finished run contradict each other; ``None`` when they do not."""
+    """Return how the files of a finished run contradict each other; ``None`` if they do not."""
     result, config = record.result, record.config
     if result is None:
         return None
     if result.config_hash is not None and result.config_hash != config.hash:
-        return "its config is not the one that its result was made with"
+        return "its config is not the one that produced its result"
     if result.seed != config.seed:
         return f"its result has seed {result.seed}, its config {config.seed}"
     if not all(map(math.isfinite, (result.accuracy.mean, *result.accuracy.domains.values()))):
         return "its accuracy is not a finite number"
     if result.metrics_sha256 != metrics_sha256(record.rounds):
-        return "its rounds are not those that its result was made of"
+        return "its rounds are not those that its result was computed from"
     rule = config.accuracy
     metric = build(registry, "metric", {"name": rule.metric, **config.metrics[rule.metric]})
     scores = [one.scores[rule.inference][rule.metric] for one in record.rounds]
     again = reported(rule, scores, metric.higher_is_better)
     if (result.accuracy.mean, dict(result.accuracy.domains)) != (again.mean, dict(again.domains)):
-        return f"its result has accuracy {result.accuracy.mean}, its rounds give {again.mean}"
+        return f"its result has accuracy {result.accuracy.mean}, its rounds yield {again.mean}"
     return None
 
 
 def without_shared(variants: Iterable[str]) -> dict[str, str]:
-    """Return shorter names: changes that every variant has say nothing about their differences.
+    """Return shorter names, by name: without the changes that all variants have in common.
 
-    ``fedavg:sgd.lr=1, fedhpro:sgd.lr=1`` become ``fedavg, fedhpro``. A single one stays whole.
+    ``fedavg:sgd.lr=1, fedhpro:sgd.lr=1`` become ``fedavg, fedhpro``. A single name stays as it is.
     """
     names = list(dict.fromkeys(variants))
     split = [parts(name) for name in names]
@@ -189,7 +189,7 @@ def without_shared(variants: Iterable[str]) -> dict[str, str]:
 
 
 def by_setting(records: Iterable[Record]) -> list[list[Record]]:
-    """Group records into comparable ones, in order of appearance."""
+    """Return groups of comparable records, in order of appearance."""
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(record.setting_key, []).append(record)
@@ -197,7 +197,7 @@ def by_setting(records: Iterable[Record]) -> list[list[Record]]:
 
 
 def setting_labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name settings: the data set, and of the rest only what differs between them."""
+    """Return a label per setting: its data set, and whatever else differs between the settings."""
     flat = [_flatten(setting) for setting in settings]
     keys = list(dict.fromkeys(key for one in flat for key in one))
     differing = [k for k in keys if len({json.dumps(one.get(k)) for one in flat}) > 1]

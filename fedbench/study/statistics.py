@@ -1,13 +1,13 @@
 """The statistics of a comparison: intervals, paired tests, Holm's correction, mean ranks.
 
-Pure functions on numbers that are already there. Values keep the unit that they come in (accuracies
-are fractions of 1, not percent), intervals are two-sided at `CONFIDENCE`, p-values are two-sided.
-``None`` stands for what the data cannot tell, and the note beside it says why. Every formula is
-scipy's but Holm's, which scipy has not.
+Pure functions on numbers. Values keep their unit (accuracies are fractions of 1, not percent);
+intervals are two-sided at `CONFIDENCE`, and p-values are two-sided. ``None`` stands for what the
+data cannot tell, and the note next to it says why. Every formula is SciPy's except Holm's, which
+SciPy does not have.
 
-Accuracies are quotients of small integers, so equal differences are common and differ in the last
-bits only. What agrees to `ROUNDING` of the largest value counts as equal here: without that, five
-equal differences would give a t of 10^16 and ties would get different ranks.
+Accuracies are quotients of small integers, so equal differences are common and may differ in the
+last bits. Values that agree to within `ROUNDING` of the largest count as equal here; otherwise,
+five equal differences would yield a t of 10^16, and ties would get different ranks.
 """
 
 from __future__ import annotations
@@ -40,15 +40,14 @@ CONFIDENCE = 0.95
 """Coverage of every interval."""
 
 ROUNDING = 1e-12
-"""Relative; above what sums of doubles lose, below what any test set resolves."""
+"""Relative; larger than the rounding errors of sums, smaller than any test set resolves."""
 
 MIN_SEEDS: Mapping[Test, int] = {"t": 3, "wilcoxon": 6}
-"""Seeds that a test needs. For ``wilcoxon`` the first n with 2 / 2^n < 0.05; for ``t`` two degrees
-of freedom, as the critical value with one is 12.7."""
+"""Seeds that a test needs: for ``wilcoxon``, the first n with 2 / 2^n < 0.05; for ``t``, two
+degrees of freedom, because the critical value with one is 12.7."""
 
 MIN_METHODS, MIN_DATA_SETS = 3, 3
-"""What the Friedman test needs: on two data sets, methods in the same order on both give p > 0.05
-with up to 8 methods."""
+"""What the Friedman test needs: if two data sets rank up to 8 methods identically, p > 0.05."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,9 @@ class Summary:
     Args:
         mean: the arithmetic mean.
         std: sample standard deviation (``ddof=1``); ``None`` for a single value.
-        n: how many values.
-        low: lower end of the 95 % t-interval of the mean; ``None`` for a single value and for
-            values that are all equal, which say nothing about the spread.
+        n: the number of values.
+        low: lower end of the 95 % t-interval of the mean; ``None`` for a single value, and if all
+            values are equal, because they say nothing about the spread.
         high: its upper end.
     """
 
@@ -76,15 +75,15 @@ class Paired:
     """A method compared with a reference, seed by seed.
 
     Args:
-        difference: mean of method minus reference; ``None`` without a shared seed.
+        difference: mean of method minus reference; ``None`` if they share no seed.
         low: lower end of the 95 % paired t-interval of the difference, whichever test was chosen;
-            ``None`` below two shared seeds and when all differences are equal.
+            ``None`` with fewer than two shared seeds, and if all differences are equal.
         high: its upper end.
-        p: the test's two-sided p before any correction; ``None`` when the note says why.
+        p: the test's two-sided p before any correction; if ``None``, the note says why.
         effect: Cohen's d_z, the mean difference over the standard deviation (``ddof=1``) of the
             differences; ``None`` as for ``low``.
-        n: how many seeds are shared.
-        note: what a reader has to know, clauses joined by semicolons; mostly empty.
+        n: the number of shared seeds.
+        note: what a reader has to know, in clauses joined by semicolons; usually empty.
     """
 
     difference: float | None
@@ -101,9 +100,10 @@ class Ranks:
     """Methods ranked on every data set.
 
     Args:
-        ranks: method -> mean rank over the data sets, from 1, the best; ties share their mean.
-        p: p of the Friedman test that all methods rank alike; ``None`` when the note says why.
-        n: how many data sets.
+        ranks: method -> mean rank over the data sets; 1 is the best, and ties share their mean.
+        p: p of the Friedman test, whose null hypothesis is that all methods rank equally; if
+            ``None``, the note says why.
+        n: the number of data sets.
         note: the test in words, never empty.
     """
 
@@ -114,10 +114,10 @@ class Ranks:
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """Return mean, standard deviation and the 95 % t-interval of the mean (Student 1908).
+    """Return the mean, the standard deviation and the 95 % t-interval of the mean (Student 1908).
 
     Raises:
-        ValueError: without a value, or when one is not finite.
+        ValueError: when there is no value, or one is not finite.
     """
     if not len(values):
         raise ValueError("a summary needs at least one value")
@@ -132,16 +132,16 @@ def summary(values: Sequence[float]) -> Summary:
 def paired(
     method: Mapping[int, float], reference: Mapping[int, float], test: Test = DEFAULT_TEST
 ) -> Paired:
-    """Compare two methods over the seeds that both have; seeds are matched by key.
+    """Compare two methods over the seeds that both have.
 
     ``t`` is the paired t-test (Student 1908), the default for the reason in `DEFAULT_TEST_REASON`.
     ``wilcoxon`` is the signed-rank test (Wilcoxon, Biometrics 1945), which drops seeds with a zero
-    difference and is exact up to 13 seeds, up to 50 without ties and zeros. d_z: Cohen 1988;
+    difference and is exact up to 13 seeds, or up to 50 without ties and zeros. d_z: Cohen 1988;
     Lakens, Frontiers in Psychology 2013.
 
-    Identical results on all seeds have p = 1, whatever the test: swapping the labels of any seed
-    changes nothing. Equal differences other than zero leave the t-test without a spread, so p is
-    ``None``.
+    If the results are identical on all seeds, p = 1 with either test, because swapping the labels
+    of any seed changes nothing. If all differences are equal but not zero, the t-test has no spread
+    to work with, and p is ``None``.
 
     Args:
         method: seed -> value.
@@ -175,7 +175,7 @@ def paired(
 
 
 def _left_out(method: Mapping[int, float], reference: Mapping[int, float]) -> list[str]:
-    """Name the seeds that only one of the two has."""
+    """Return a note on the seeds that only one of the two has."""
     sides = (
         ("method", reference.keys() - method.keys()),
         ("reference", method.keys() - reference.keys()),
@@ -190,14 +190,14 @@ def _left_out(method: Mapping[int, float], reference: Mapping[int, float]) -> li
 def _p_value(
     test: Test, d: Floats, slack: float, identical: bool, t: float | None
 ) -> tuple[float | None, list[str]]:
-    """Return the p-value of differences ``d`` (n,) and what has to be said of it.
+    """Return the p-value of the differences ``d`` (n,), and notes on it.
 
     Args:
         test: ``t`` or ``wilcoxon``.
         d: the differences, seed by seed.
-        slack: differences up to this come from rounding alone.
-        identical: whether all of them do.
-        t: the t-test's p-value; ``None`` when the differences have no spread.
+        slack: differences up to this size are rounding errors.
+        identical: whether all of them are.
+        t: the t-test's p-value; ``None`` if the differences have no spread.
     """
     n = len(d)
     if n < MIN_SEEDS[test]:
@@ -216,13 +216,13 @@ def _p_value(
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Return Holm's adjusted p: rejecting up to 0.05 keeps the family's error rate at 5 %.
+    """Return Holm's adjusted p-values; rejecting up to 0.05 keeps the family's error rate at 5 %.
 
     Step-down Bonferroni, valid under any dependence (Holm, Scandinavian Journal of Statistics
-    1979): of m sorted p-values the i-th becomes ``max over j <= i of (m - j + 1) p_j``, at most 1.
+    1979): the i-th of m sorted p-values becomes ``max over j <= i of (m - j + 1) p_j``, at most 1.
 
     Args:
-        p_values: a family; ``None`` stays ``None`` and does not count in m.
+        p_values: one family; ``None`` stays ``None`` and does not count towards m.
 
     Raises:
         ValueError: for a value outside [0, 1].
@@ -242,12 +242,12 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def wins_ties_losses(
     method: Mapping[K, float], reference: Mapping[K, float], tolerance: float = 0.0
 ) -> tuple[int, int, int]:
-    """Count the shared keys, say (seed, domain), on which the method is above, level, below.
+    """Count the shared keys, such as (seed, domain), on which the method wins, ties and loses.
 
     Args:
-        method: key -> value, higher is better; negate what should be low.
+        method: key -> value; higher is better, so values that should be low have to be negated.
         reference: key -> value.
-        tolerance: a difference up to this is a tie, in the unit of the values.
+        tolerance: differences up to this are ties, in the unit of the values.
 
     Raises:
         ValueError: for a negative tolerance or a value that is not finite.
@@ -263,11 +263,11 @@ def wins_ties_losses(
 
 
 def mean_ranks(table: Mapping[str, Mapping[str, float]], *, higher_is_better: bool = True) -> Ranks:
-    """Rank methods on each data set, average, and test whether they differ (Friedman 1937).
+    """Rank methods on each data set, average the ranks, and test for a difference (Friedman 1937).
 
-    As in Demsar, Journal of Machine Learning Research 2006, section 3.2.2, with scipy's correction
-    for ties. The p-value is the chi-squared approximation, and the note says so below Demsar's rule
-    of thumb of more than 10 data sets and 5 methods.
+    As in Demsar, Journal of Machine Learning Research 2006, section 3.2.2, with SciPy's correction
+    for ties. The p-value is the chi-squared approximation; the note says so unless there are more
+    than 10 data sets and 5 methods, Demsar's rule of thumb.
 
     Args:
         table: data set -> method -> value; every data set has the same methods.
@@ -311,12 +311,12 @@ def _finite(values: Mapping[K, float], what: str) -> Floats:
 
 
 def _slack(*samples: Floats) -> float:
-    """Return how far two values, or two differences, may lie apart through rounding alone."""
+    """Return by how much two values, or two differences, may differ through rounding alone."""
     return ROUNDING * max(float(np.abs(x).max()) for x in samples)
 
 
 def _snap(x: Floats, step: float) -> Floats:
-    """Return ``x`` in whole steps, so that what differs through rounding alone is equal."""
+    """Return ``x`` in whole steps, so that values that differ only through rounding are equal."""
     return np.round(x / step) if step else x
 
 

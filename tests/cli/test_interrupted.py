@@ -55,7 +55,7 @@ def test_runs_that_were_interrupted_three_times_are_left_alone(
     done = compare(0, "not run any more")
     assert done.exit_code == 1
     assert done.stdout.splitlines()[-1].endswith(
-        "No space left on device (3 times interrupted); left alone; remove the cause (fewer --jobs "
+        "No space left on device (interrupted 3 times); left alone; remove the cause (fewer --jobs "
         "need less memory), then add --retry"
     )
 

@@ -167,7 +167,7 @@ class TestShow:
         done = fedbench("show", "here")
         assert done.exit_code == 1
         assert done.stderr.startswith(
-            "Error: here/rounds.jsonl: damaged: 0 rounds, the result has 1"
+            "Error: here/rounds.jsonl: damaged: 0 rounds, but the result has 1"
         )
         assert done.stderr.count("\n") == 1
 
@@ -192,7 +192,7 @@ MISTAKES = [
     (["plugins", "show", "hpcll"], "nothing installed is called 'hpcll' (did you mean 'hpcl'?)"),
     (["data", "show", "digitz"], "no data set 'digitz' (did you mean 'digits'?)"),
     (["run", "fedavg", "--device", "cuda:99"], "device 'cuda:99' cannot be used here: "),
-    (["run", "fedavg", "--out", "file/run"], "file/run can't be written: Not a directory"),
+    (["run", "fedavg", "--out", "file/run"], "file/run cannot be written: Not a directory"),
 ]
 
 

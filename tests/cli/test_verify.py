@@ -96,5 +96,5 @@ def test_from_a_kept_checkpoint(fedbench, few, tmp_path):
     (path / "checkpoints" / "round-000002" / "state-2.safetensors").write_bytes(b"")
     done = fedbench("verify", str(path), "--quiet", "--rounds", "3-3")
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "state-2.safetensors: damaged: its SHA-256 is not the recorded one" in done.stderr
+    assert "state-2.safetensors: damaged: its SHA-256 differs from the recorded one" in done.stderr
     assert len(done.stderr.splitlines()) == 1

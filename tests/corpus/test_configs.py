@@ -238,7 +238,7 @@ FLAGS: list[tuple[list[str], int, str]] = [
     (["run", "fedavg", "--without", ""], 1, "--without"),
     (["run", "fedavg", "--checkpoint-rounds", "0"], 2, "--checkpoint-rounds"),
     (["run", "fedavg", "--checkpoint-minutes", "-1"], 2, "--checkpoint-minutes"),
-    (["run", "fedavg", "--out", "/proc/run"], 1, "/proc/run can't be written"),
+    (["run", "fedavg", "--out", "/proc/run"], 1, "/proc/run cannot be written"),
     (["run", "fedavg", "--out", "/dev/null"], 1, "/dev/null exists already"),
     (["run", "fedavg", "--out", "x" * 300], 1, "File name too long"),
     (["resume", "missing"], 1, "missing holds no run"),

@@ -146,7 +146,7 @@ CUT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "pointer: no UTF-8": (write(b"\xff{}"), "checkpoint.json: damaged"),
     "pointer: deep": (write(DEEP.encode()), "nested too deeply"),
     "pointer: no keys": (write(b"{}"), "format None"),
-    "another format": (pointer(format=99), "format 99; this version reads 1"),
+    "another format": (pointer(format=99), "format 99; this version reads format 1"),
     "a format of text": (pointer(format="1"), "format '1'"),
     "round 0": (pointer(round=0), "damaged: round"),
     "round -1": (pointer(round=-1), "damaged: round"),
@@ -154,13 +154,13 @@ CUT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a huge round": (pointer(round=10**40), "round"),
     "a round of text": (pointer(round="2"), "damaged: round"),
     "a round that is true": (pointer(round=True), "damaged: round"),
-    "another config": (pointer(config_hash="0" * 64), "made by another config"),
+    "another config": (pointer(config_hash="0" * 64), "made with a config other than"),
     "another torch": (pointer(versions={"torch": "1.0"}), "made with torch 1.0"),
     "no versions": (pointer(versions={}), "made with torch an unknown version"),
     "versions: a list": (pointer(versions=[1]), "damaged: versions"),
     "owners: a list": (pointer(owners=[1]), "damaged: owners"),
     "owners: numbers": (pointer(owners={"a": 1}), "damaged: owners.a"),
-    "another digest": (pointer(sha256="0" * 64), "its SHA-256 is not the recorded one"),
+    "another digest": (pointer(sha256="0" * 64), "its SHA-256 differs from the recorded one"),
     "a digest of numbers": (pointer(sha256=5), "damaged: sha256"),
     **{
         f"file: {name}": (pointer(file=name), "damaged: file")
@@ -170,7 +170,10 @@ CUT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "clients: a list": (pointer(clients=[1]), "damaged: clients"),
     "clients: no number": (pointer(clients={"x": "0.1.safetensors"}), "damaged: clients"),
     **{
-        f"clients: {name}": (pointer(clients={"0": name}), "is no file of a client's state")
+        f"clients: {name}": (
+            pointer(clients={"0": name}),
+            "is not the name of a client's state file",
+        )
         for name in ("../../outside/precious", "/etc/passwd", "", "0.safetensors", "..")
     },
     "clients: not there": (pointer(clients={"0": "0.9.safetensors"}), "no such file"),
@@ -228,7 +231,7 @@ CUT: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "the lock: a folder": (
         lambda r: ((r / ".lock").unlink(), (r / ".lock").mkdir()),
-        "run can't be written",
+        "run cannot be written",
     ),
     "a client's state: cut": (
         lambda r: [p.write_bytes(p.read_bytes()[:-3]) for p in (r / "clients").iterdir()],

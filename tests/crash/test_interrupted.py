@@ -230,7 +230,7 @@ def no_space(limit: int) -> Callable[[], None]:
 @pytest.mark.parametrize(
     ("when", "file"),
     [
-        (None, "run can't be written"),
+        (None, "run cannot be written"),
         ((1, 0), "s.jsonl: "),
         ((2, 3), ".safetensors: "),
         ((3, 0), "s.jsonl: "),
@@ -238,7 +238,7 @@ def no_space(limit: int) -> Callable[[], None]:
     ids=["at the start", "round 1", "a client's state", "round 3"],
 )
 def test_a_full_disk(when: Any, file: str, case: Case, fork: Any) -> None:
-    limits = {"run can't be written": 100, "s.jsonl: ": 300, ".safetensors: ": 200}
+    limits = {"run cannot be written": 100, "s.jsonl: ": 300, ".safetensors: ": 200}
 
     def before() -> None:
         PLAN.update({when: no_space(limits[file])}) if when else no_space(100)()
@@ -298,8 +298,9 @@ def test_a_file_system_that_is_read_only(case: Case, fork: Any, mount: Path) -> 
 
     assert fork(words, lambda: PLAN.update({(2, 0): die})).wait().status == -signal.SIGKILL
     os.system(f"mount -o remount,ro {mount}")
-    clear(fork(["resume", run]).wait(), TEMPORARY, f"{run} can't be written: Read-only file system")
-    clear(fork(words).wait(), TEMPORARY, f"{run} can't be written: Read-only file system")
+    why = f"{run} cannot be written: Read-only file system"
+    clear(fork(["resume", run]).wait(), TEMPORARY, why)
+    clear(fork(words).wait(), TEMPORARY, why)
     os.system(f"mount -o remount,rw {mount}")
     Case(words, run, case.whole, case.digests).check(fork)
 
@@ -314,7 +315,7 @@ def test_a_read_only_folder(case: Case, fork: Any) -> None:
         os.open = refuse  # type: ignore[assignment]
         Path.mkdir = refuse  # type: ignore[method-assign]
 
-    clear(fork(case.words, before).wait(), 1, f"{case.run} can't be written: Permission denied")
+    clear(fork(case.words, before).wait(), 1, f"{case.run} cannot be written: Permission denied")
     case.check(fork)
 
 

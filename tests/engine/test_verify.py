@@ -121,7 +121,7 @@ def test_a_model_that_cant_be_read(kept: Path, registry: Registry, damage: str) 
     else:
         (kept / "model.safetensors").write_bytes(b"x" * 40)
     verdict = verified(registry, kept)
-    assert str(verdict.difference).startswith("model.safetensors can't be read: ")
+    assert str(verdict.difference).startswith("model.safetensors cannot be read: ")
 
 
 def edit(path: Path, key: str, value: Any) -> None:

@@ -122,7 +122,7 @@ def test_a_tampered_client_state_is_found(
     ("name", "data", "text"),
     [
         ("checkpoint.json", b"{", r"checkpoint\.json"),
-        ("state-2.safetensors", b"none", "its SHA-256 is not the recorded one"),
+        ("state-2.safetensors", b"none", "its SHA-256 differs from the recorded one"),
         ("state-2.safetensors", None, "no such file"),
     ],
 )

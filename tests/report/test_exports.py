@@ -112,5 +112,5 @@ def test_several_settings_get_figures_of_their_own(
 
 def test_a_folder_that_cannot_be_written_is_an_error(by_hand: Analysis, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="file can't be written: "):
+    with pytest.raises(ConfigError, match="file cannot be written: "):
         write(by_hand, tmp_path / "file", figures=False)

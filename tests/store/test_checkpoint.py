@@ -112,10 +112,10 @@ def _edit(path: Path, **changes: Any) -> None:
         (lambda c: (c / "checkpoint.json").write_text("[]"), "damaged"),
         (lambda c: (c / "checkpoint.json").write_text("{}"), "damaged"),
         (lambda c: _edit(c / "checkpoint.json", format=99), "format 99"),
-        (lambda c: _edit(c / "checkpoint.json", config_hash="0"), "made by another config"),
+        (lambda c: _edit(c / "checkpoint.json", config_hash="0"), "made with a config other than"),
         (
             lambda c: _edit(c / "checkpoint.json", versions={"torch": "1.0"}),
-            "made with torch 1.0, installed is",
+            "made with torch 1.0, but ",
         ),
         (
             lambda c: _edit(c / "checkpoint.json", file="../../x"),

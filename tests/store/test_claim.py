@@ -115,7 +115,9 @@ def test_a_run_made_earlier_leaves_alone_what_another_process_has_begun(
     early = make()
     interrupted(resume())
     before = contents(tmp_path)
-    with pytest.raises(ConfigError, match=r"another process has continued this run meanwhile"):
+    with pytest.raises(
+        ConfigError, match=r"another process has continued this run in the meantime"
+    ):
         early.run()
     assert contents(tmp_path) == before
     assert len(resume().run()["weights_sha256"]) == 64

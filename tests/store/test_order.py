@@ -31,7 +31,7 @@ def test_a_file_without_an_order_is_read_in_the_same_one_each_time() -> None:
 
 def test_an_order_of_other_tensors_is_damage() -> None:
     data = save(TENSORS, metadata={"order": '["a"]'})
-    with pytest.raises(ValueError, match="other tensors"):
+    with pytest.raises(ValueError, match="does not name the tensors of the file"):
         from_bytes(data)
 
 

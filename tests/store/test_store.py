@@ -110,7 +110,7 @@ def test_a_directory_that_cannot_be_made(registry, tiny_config, tmp_path, parent
         path = tmp_path / "file" / "run"
     else:
         path = Path("/proc/fedbench/run")
-    with pytest.raises(ConfigError, match=f"^{path} can't be written: [A-Z][a-z ]+$"):
+    with pytest.raises(ConfigError, match=f"^{path} cannot be written: [A-Z][a-z ]+$"):
         Run(tiny_config(registry), path, registry=registry)
 
 

@@ -151,7 +151,7 @@ def test_after_three_interruptions_a_run_is_left_alone_until_it_is_retried(
     }
     assert len(begun) == PATIENCE
     (record,) = collect(installed, [job], print)
-    assert record.error == ("ended by SIGKILL, perhaps for lack of memory (3 times interrupted)")
+    assert record.error == ("ended by SIGKILL, perhaps for lack of memory (interrupted 3 times)")
     assert execute([job], retry=True).interrupted[job.path].times == 1
     assert len(begun) == PATIENCE + 1
     assert (job.path / "checkpoint" / "checkpoint.json").is_file()

@@ -137,7 +137,7 @@ def test_rounds_of_another_run_are_named_and_left_out(job: Job, registry: Regist
     path.write_text("\n".join([json.dumps(data), *rest]) + "\n")
     lines: list[str] = []
     assert collect(registry, [job], lines.append) == []
-    assert "its rounds are not those that its result was made of" in lines[0]
+    assert "its rounds are not those that its result was computed from" in lines[0]
 
 
 # --- what runs of one table do not share ---------------------------------------------------------
