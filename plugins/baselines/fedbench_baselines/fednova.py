@@ -1,0 +1,74 @@
+"""FedNova: clients that make more local steps do not pull the mean towards their own optimum.
+
+Wang, Liu, Liang, Joshi, Poor: Tackling the Objective Inconsistency Problem in Heterogeneous
+Federated Optimization, NeurIPS 2020.
+
+Each client's update is divided by ``a_k``, the sum of the weights with which its local gradients
+entered the update. The mean of these is multiplied by one effective number of steps. With equal
+numbers of steps and no proximal term it is FedAvg. Momentum buffers must start at zero each round.
+
+From the released code: the effective number of steps is the mean of ``a_k``, but with a proximal
+term the mean of the plain step counts. The paper's text was not re-read. The released optimiser
+adds the proximal gradient to the momentum buffer itself, so that it accumulates, and counts a step
+twice when momentum and the proximal term are both used; ours does neither. The released code's
+global momentum is `.fedavgm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from torch import Tensor
+
+from fedbench import Weights
+
+from .vectors import combined, difference, weighted_sum
+
+
+def normalizer(steps: int, momentum: float = 0.0, proximal: float = 0.0) -> float:
+    """Return ``a_k``, by which a client's update is divided.
+
+    For plain SGD this is ``steps``. In general it is what ``v <- momentum * v + 1`` and
+    ``a <- (1 - proximal) * a + v``, repeated ``steps`` times from zero, return as ``a``.
+
+    Args:
+        steps: local steps, at least 1.
+        momentum: of the local optimiser, in [0, 1), without dampening and not Nesterov's.
+        proximal: learning rate times the proximal term's ``mu``, in [0, 1).
+    """
+    a = v = 0.0
+    for _ in range(steps):
+        v = momentum * v + 1
+        a = (1 - proximal) * a + v
+    return a
+
+
+def normalized_mean(
+    received: Weights, items: Iterable[tuple[Weights, float, float, float]]
+) -> Weights:
+    """Return the new global weights, ``w_t + tau * sum_k p_k (w_k - w_t) / a_k``.
+
+    Here ``p_k = n_k / sum n``, and ``tau`` is the mean of the last numbers of ``items``, weighted
+    by ``p_k``.
+
+    Args:
+        received: w_t, trainable parameters by name.
+        items: per client, at least one: its trained weights w_k, its examples n_k, its `normalizer`
+            a_k, and what ``tau`` averages: a_k, or the number of steps with a proximal term. Read
+            once.
+    """
+    examples = steps = 0.0
+
+    def directions() -> Iterator[tuple[Weights, float]]:
+        nonlocal examples, steps
+        for trained, n, a, tau in items:
+            examples += n
+            steps += n * tau
+            yield difference(trained, received), n / a
+
+    total = weighted_sum(directions())
+
+    def formula(w: Tensor, direction: Tensor) -> Tensor:
+        return w + steps / examples * (direction / examples)
+
+    return combined(formula, received, total)
