@@ -15,7 +15,6 @@ Pillow resizes with integer arithmetic, so every machine gives the same bytes, a
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, UnidentifiedImageError
+
+from fedbench.device import cores
 
 from .caching import ReadError, Writer, why
 from .folders import Item
@@ -228,7 +229,7 @@ def add_images(
     """
     stream = iter(items)
     peaks: list[tuple[int, str]] = []
-    with _strict_pillow(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with _strict_pillow(), ThreadPoolExecutor(min(8, cores())) as pool:
         while chunk := list(islice(stream, CHUNK)):
             pictures = list(pool.map(lambda item: image(item[0], resolution, fit), chunk))
             out.add(split, np.stack([p.pixels for p in pictures]), [n for _, n in chunk], domain)

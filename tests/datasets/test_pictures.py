@@ -372,3 +372,20 @@ def test_a_truncated_file_is_refused_even_where_the_process_allows_it(
     with pytest.raises(ReadError, match=f"{name}: truncated or damaged"):
         decode([tmp_path / name])
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_files_are_read_in_as_many_threads_as_cores_are_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+
+    class Threads(pictures.ThreadPoolExecutor):
+        def __init__(self, number: int) -> None:
+            asked.append(number)
+            super().__init__(number)
+
+    monkeypatch.setattr(pictures, "ThreadPoolExecutor", Threads)
+    for allowed, threads in ((1, 1), (3, 3), (64, 8)):
+        monkeypatch.setattr(pictures, "cores", lambda allowed=allowed: allowed)
+        pictures.add_images(Writer.__new__(Writer), "train", [], 8)
+        assert asked.pop() == threads
