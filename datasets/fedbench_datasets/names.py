@@ -1,7 +1,7 @@
 """Names that people write in folders and tables: of splits, of classes, and when two mean the same.
 
-What a name is compared by ignores upper and lower case, spaces, forms of the same character, and
-how a number is written (``1``, ``1.0``, ``01``).
+What a name is compared by ignores upper and lower case, spaces, invisible characters, forms of the
+same character, and how a number is written (``1``, ``1.0``, ``01``, ``1.0e+00``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ SPLITS = {
 }
 """Name of a split, in lower case -> split."""
 
-NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
+NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-][0-9]{1,2})?", re.IGNORECASE)
+"""A number as tables hold it; an exponent has a sign, since ``1e2`` may be a code."""
 
 
 def split_of(name: str) -> str | None:
@@ -36,8 +37,10 @@ def by_number(name: str) -> tuple[int, Decimal, str]:
 
 def compared_by(name: str) -> str:
     """Return what two names have in common that differ only in how they are written."""
-    plain = "".join(unicodedata.normalize("NFKC", name).casefold().split())
-    return f"{Decimal(plain).normalize():f}" if NUMBER.fullmatch(plain) else plain
+    shown = (c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+    plain = "".join("".join(shown).casefold().split())
+    # Adding zero turns -0 into 0.
+    return f"{Decimal(plain).normalize() + 0:f}" if NUMBER.fullmatch(plain) else plain
 
 
 def check_spellings(what: str, found: Iterable[Mapping[str, str]]) -> None:

@@ -175,6 +175,7 @@ def test_spaces_around_values_do_not_count(base: Path) -> None:
             ("ice bear", "ice  bear"),
         ),
         *(("caf\u00e9", "cafe\u0301"), ("2.50", "2.5"), ("\u2126", "\u03a9"), ("-1", "-1.")),
+        *(("1", "1.000e+00"), ("0", "-0"), (".5", "0.5"), ("a", "a\u200b"), ("1", "\ufeff1")),
     ],
 )
 @pytest.mark.parametrize("column", ["label", "domain"])
@@ -393,3 +394,8 @@ def test_a_row_that_names_a_pipe_is_refused(base: Path, message: Message) -> Non
     write(base, *GOOD, "pipe.png,a,train")
     text = message(ImageFolder(path="index.csv"), base)
     assert f"index.csv:6: {base}/pipe.png: a pipe, socket or device, not a file" in text
+
+
+def test_codes_that_look_like_numbers_with_an_exponent_are_classes_of_their_own(base: Path) -> None:
+    write(base, "0.png,100,train", "1.png,1e2,train", "2.png,100,test", "3.png,1e2,test")
+    assert load(base).classes == ("100", "1e2")
