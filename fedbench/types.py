@@ -42,32 +42,41 @@ class Examples:
         inputs: (N, ...), uint8 images (N, channels, height, width) or other model inputs.
         labels: (N,) int64.
         domains: (N,) int64, an index into the data set's domain names.
+        clients: (N,) int64, an index into the names of the data set's own clients, such as the
+            writer of each image; ``None`` for data that do not come from clients.
     """
 
     inputs: Tensor
     labels: Tensor
     domains: Tensor
+    clients: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
 
     def __getitem__(self, index: Tensor) -> Examples:
         """Return the examples at positions ``index`` (n,), int64, or where a mask is true."""
-        parts = (self.inputs, self.labels, self.domains)
-        if index.dtype == torch.int64:
-            # This copies whole rows; plain indexing takes twenty times as long on bytes.
-            return Examples(*(part.index_select(0, index) for part in parts))
-        return Examples(*(part[index] for part in parts))
+
+        def chosen(part: Tensor) -> Tensor:
+            # index_select copies whole rows; plain indexing takes twenty times as long on bytes.
+            return part.index_select(0, index) if index.dtype == torch.int64 else part[index]
+
+        clients = None if self.clients is None else chosen(self.clients)
+        return Examples(chosen(self.inputs), chosen(self.labels), chosen(self.domains), clients)
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A loaded data set: train and test examples over one or more domains."""
+    """A loaded data set: train and test examples over one or more domains.
+
+    ``clients`` names the data set's own clients, if its examples come from clients.
+    """
 
     classes: tuple[str, ...]
     domains: tuple[str, ...]
     train: Examples
     test: Examples
+    clients: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from . import (
     embedded,
     image_folder,
     modifiers,
+    natural,
     partitions,
     public,
     public_domains,
@@ -49,6 +50,7 @@ def register_plugins() -> Mapping[str, type]:
     """Return the bundled partitions, modifiers of the training data, and transforms."""
     return {
         "domains": partitions.Domains,
+        "natural": natural.Natural,
         "iid": partitions.Iid,
         "shards": partitions.Shards,
         "classes_per_client": partitions.ClassesPerClient,

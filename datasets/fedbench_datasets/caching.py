@@ -1,12 +1,12 @@
 """Cache of decoded data sets: memory-mapped inputs, keyed by a checksum of the source files.
 
-``ROOT/.cache/NAME/KEY/`` holds ``train.bin`` and ``test.bin`` (the inputs, raw, C order), labels
-and domains as ``.npy``, ``meta.json`` with types and shapes, and ``checksums.json`` with the XXH3
-of each of these files. KEY is a SHA-256 of the readers' version, the options, Pillow's version, the
-names of classes and domains, and the name, size and content of every source file. To avoid reading
-the sources again at every start, ``NAME/stamps/`` records which key belongs to a list of names,
-sizes, and times of modification and of change (``ctime``; on Windows, of creation). A file whose
-content changes while all of these stay the same is not noticed.
+``ROOT/.cache/NAME/KEY/`` holds ``train.bin`` and ``test.bin`` (the inputs, raw, C order), labels,
+domains and, if the data have any, clients as ``.npy``, ``meta.json`` with types and shapes, and
+``checksums.json`` with the XXH3 of each of these files. KEY is a SHA-256 of the readers' version,
+the options, Pillow's version, the names of classes and domains, and the name, size and content of
+every source file. To avoid reading the sources again at every start, ``NAME/stamps/`` records which
+key belongs to a list of names, sizes, and times of modification and of change (``ctime``; on
+Windows, of creation). A file whose content changes while all of these stay the same is not noticed.
 
 A folder appears under its key by a single rename, once it is complete and on disk, so a
 half-written cache is never used. Loading it reads every byte once to check it (200 MB take 0.02 s
@@ -50,6 +50,8 @@ FILES = (
     "meta.json",
     *(f"{split}.{what}" for split in SPLITS for what in ("bin", "labels.npy", "domains.npy")),
 )
+CLIENTS = tuple(f"{split}.clients.npy" for split in SPLITS)
+"""Further files, for data that come from clients."""
 CHECKSUMS = "checksums.json"
 QUIET_SECONDS = 10.0
 LARGEST = 4 << 30
@@ -84,17 +86,27 @@ class Writer:
         self._kinds: dict[str, tuple[str, tuple[int, ...]]] = {}
         self._labels: dict[str, list[npt.NDArray[np.int64]]] = {s: [] for s in SPLITS}
         self._domains: dict[str, list[npt.NDArray[np.int64]]] = {s: [] for s in SPLITS}
+        self._clients: dict[str, list[npt.NDArray[np.int64]]] = {s: [] for s in SPLITS}
         self._remarks: dict[str, list[str]] = {}
         self._done, self._said = 0, time.monotonic()
+        self.clients: Sequence[str] = ()
+        """The names of the data's own clients; set by whoever adds examples with clients."""
 
     def remark(self, what: str, path: str) -> None:
         """Note something about a file that the user should know; each ``what`` is said once."""
         self._remarks.setdefault(what, []).append(path)
 
     def add(
-        self, split: str, inputs: npt.NDArray[Any], labels: Sequence[int] | Any, domain: int = 0
+        self,
+        split: str,
+        inputs: npt.NDArray[Any],
+        labels: Sequence[int] | Any,
+        domain: int = 0,
+        clients: Sequence[int] | Any | None = None,
     ) -> None:
         """Add inputs (n, ...) with labels (n,), all of one domain, to ``train`` or ``test``.
+
+        Data that come from clients also have ``clients`` (n,), indices into `self.clients`.
 
         Raises:
             ReadError: when the inputs differ in type or shape from those added before.
@@ -107,6 +119,8 @@ class Writer:
         self._files[split].write(np.ascontiguousarray(inputs).data)
         self._labels[split].append(np.asarray(labels, dtype=np.int64))
         self._domains[split].append(np.full(len(inputs), domain, dtype=np.int64))
+        if clients is not None:
+            self._clients[split].append(np.asarray(clients, dtype=np.int64))
         self._done += len(inputs)
         if time.monotonic() - self._said > QUIET_SECONDS:
             self._said = time.monotonic()
@@ -135,6 +149,8 @@ class Writer:
                     )
             np.save(self._folder / f"{split}.labels.npy", labels)
             np.save(self._folder / f"{split}.domains.npy", np.concatenate(self._domains[split]))
+            if self.clients:
+                np.save(self._folder / f"{split}.clients.npy", np.concatenate(self._clients[split]))
             shapes[split] = [len(labels), *self._kinds["all"][1]]
         meta = {
             "checksum": key,
@@ -142,9 +158,11 @@ class Writer:
             "shapes": shapes,
             "classes": list(classes),
             "domains": list(domains),
+            "clients": list(self.clients),
         }
         (self._folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-        sums = {name: _file_checksum(self._folder / name) for name in FILES}
+        names = (*FILES, *(CLIENTS if self.clients else ()))
+        sums = {name: _file_checksum(self._folder / name) for name in names}
         (self._folder / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")
         for path in self._folder.iterdir():
             with path.open("rb+") as file:
@@ -278,14 +296,15 @@ def _open(folder: Path) -> Dataset:
     place = folder / CHECKSUMS
     try:
         sums = json.loads(place.read_text(encoding="utf-8"))
-        for name in FILES:
+        for name in dict.fromkeys((*FILES, *sums)):
             place = folder / name
             if _file_checksum(place) != sums[name]:
                 raise Damaged(f"{place} is damaged (its checksum differs)")
         place = folder / "meta.json"
         meta = json.loads(place.read_text(encoding="utf-8"))
-        splits = [_examples(folder, split, meta) for split in SPLITS]
-        return Dataset(tuple(meta["classes"]), tuple(meta["domains"]), *splits)
+        train, test = (_examples(folder, split, meta) for split in SPLITS)
+        clients = tuple(meta.get("clients", ()))
+        return Dataset(tuple(meta["classes"]), tuple(meta["domains"]), train, test, clients)
     except Damaged:
         raise
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
@@ -313,7 +332,8 @@ def _examples(folder: Path, split: str, meta: Mapping[str, Any]) -> Examples:
             raise ValueError(f"{split}.{what} has the wrong shape")
         return torch.from_numpy(values)
 
-    return Examples(inputs, column("labels"), column("domains"))
+    clients = column("clients") if meta.get("clients") else None
+    return Examples(inputs, column("labels"), column("domains"), clients)
 
 
 def _names(source: Source) -> list[tuple[bytes, str]]:

@@ -40,19 +40,26 @@ def unpack(packed: Packed, copy: bool) -> dict[str, Tensor]:
 
 def pack_data(data: Dataset, parts: Sequence[Tensor]) -> tuple[Any, ...]:
     """Return a data set and its partition, packed; see `unpack_data`."""
-    flat = {f"train {name}": tensor for name, tensor in vars(data.train).items()}
-    flat |= {f"test {name}": tensor for name, tensor in vars(data.test).items()}
+    flat = {
+        f"{split} {name}": tensor
+        for split, examples in (("train", data.train), ("test", data.test))
+        for name, tensor in vars(examples).items()
+        if tensor is not None
+    }
     flat["parts"] = torch.cat(list(parts))
     sizes = [len(part) for part in parts]
-    return data.classes, data.domains, sizes, pack(flat)
+    return data.classes, data.domains, data.clients, sizes, pack(flat)
 
 
 def unpack_data(packed: tuple[Any, ...]) -> tuple[Dataset, list[Tensor]]:
     """Return the data set and the partition that `pack_data` packed, to be read only."""
-    classes, domains, sizes, tensors = packed
+    classes, domains, clients, sizes, tensors = packed
     flat = unpack(tensors, copy=False)
     train, test = (
-        Examples(**{name: flat[f"{kind} {name}"] for name in ("inputs", "labels", "domains")})
-        for kind in ("train", "test")
+        Examples(
+            **{name: flat[f"{split} {name}"] for name in ("inputs", "labels", "domains")},
+            clients=flat.get(f"{split} clients"),
+        )
+        for split in ("train", "test")
     )
-    return Dataset(classes, domains, train, test), list(flat["parts"].split(sizes))
+    return Dataset(classes, domains, train, test, clients), list(flat["parts"].split(sizes))

@@ -61,10 +61,12 @@ def kept(environment: Environment) -> dict[str, str]:
 
 def of_data(data: Dataset) -> str:
     """Return a digest of the names and every byte of a loaded data set."""
-    digest = xxh3_64(repr((data.classes, data.domains)).encode())
+    names = (data.classes, data.domains, *([data.clients] if data.clients else []))
+    digest = xxh3_64(repr(names).encode())
     for examples in (data.train, data.test):
-        for tensor in (examples.inputs, examples.labels, examples.domains):
-            digest.update(checksum(tensor).encode())
+        for tensor in (examples.inputs, examples.labels, examples.domains, examples.clients):
+            if tensor is not None:
+                digest.update(checksum(tensor).encode())
     return f"xxh3:{digest.hexdigest()}"
 
 

@@ -69,6 +69,10 @@ def dataset_contents(subject: Subject) -> None:
     for what, names in (("classes", data.classes), ("domains", data.domains)):
         if not names or len(set(names)) < len(names):
             raise Breach(f"{what} are not distinct names: {names}")
+    if len(set(data.clients)) < len(data.clients):
+        raise Breach(f"clients are not distinct names: {data.clients}")
+    if bool(data.clients) != (data.train.clients is not None):
+        raise Breach("clients need both names, in the Dataset, and indices, in its train examples")
     for split, part in (("train", data.train), ("test", data.test)):
         _split(data, part, split)
     for number, name in enumerate(data.domains):
@@ -85,7 +89,10 @@ def _split(data: Dataset, part: Examples, split: str) -> None:
     for what, values, names in (
         ("labels", part.labels, data.classes),
         ("domains", part.domains, data.domains),
+        ("clients", part.clients, data.clients),
     ):
+        if values is None:
+            continue
         if values.dtype != torch.int64 or values.shape != (n,):
             dtype = str(values.dtype).removeprefix("torch.")
             raise Breach(f"{what} are {dtype} {tuple(values.shape)}, not int64 ({n},)", split)

@@ -363,4 +363,5 @@ def test_the_cache_says_what_is_in_it(shelf: Shelf) -> None:
         "shapes": {"train": [4, 1, 2, 2], "test": [2, 1, 2, 2]},
         "classes": ["even", "odd"],
         "domains": ["shelf"],
+        "clients": [],
     }

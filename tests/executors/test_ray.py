@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,15 @@ import torch
 
 from fedbench import ClientContext, ConfigError, PerClass, Run, hookimpl
 from fedbench.executors import ray as executor
-from fedbench.executors.packing import pack, unpack
+from fedbench.executors.packing import pack, pack_data, unpack, unpack_data
 from fedbench.executors.pool import WorkerDied
 from fedbench.executors.ray import RayWorkers, Worker
 from fedbench.executors.ray_guard import belongs
 from fedbench.plugins.discovery import discover
 from fedbench.plugins.registry import Registry
 from fedbench.store.environment import versions
+from fedbench.store.fingerprint import of_data, of_partition
+from fedbench.testing import tiny_dataset
 from fedbench.values import flatten, unflatten
 
 needs_ray = pytest.mark.skipif(
@@ -525,3 +527,18 @@ def test_packed_tensors_come_back_as_they_were() -> None:
         for name, tensor in flatten(values).items():
             assert torch.equal(flat[name], tensor)
             assert flat[name].dtype == tensor.dtype
+
+
+@pytest.mark.parametrize("clients", [("ann", "bob"), ()])
+def test_packed_data_come_back_as_they_were(clients: tuple[str, ...]) -> None:
+    data = tiny_dataset()
+    if clients:
+        own = torch.arange(len(data.train)) % 2
+        data = replace(data, train=replace(data.train, clients=own), clients=clients)
+    parts = [torch.tensor([4, 0]), torch.tensor([1])]
+    found, again = unpack_data(pack_data(data, parts))
+    assert of_data(found) == of_data(data)
+    assert found.clients == clients
+    assert (found.train.clients is None) == (not clients)
+    assert found.test.clients is None
+    assert of_partition(again) == of_partition(parts)

@@ -120,6 +120,17 @@ def test_every_byte_and_name_of_the_data_counts() -> None:
             assert fingerprint.of_data(other) != before, (split, part)
 
 
+def test_whom_an_example_comes_from_counts() -> None:
+    data = tiny_dataset()
+    before = fingerprint.of_data(data)
+    own = torch.arange(len(data.train)) % 2
+    named = replace(data, train=replace(data.train, clients=own), clients=("ann", "bob"))
+    other = replace(named, train=replace(data.train, clients=1 - own))
+    renamed = replace(named, clients=("ann", "cleo"))
+    tested = replace(named, test=replace(data.test, clients=torch.zeros(len(data.test)).long()))
+    assert len({before, *map(fingerprint.of_data, (named, other, renamed, tested))}) == 5
+
+
 def test_which_examples_a_client_has_counts() -> None:
     parts = [torch.tensor([0, 1]), torch.tensor([2])]
     before = fingerprint.of_partition(parts)

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -556,6 +556,14 @@ def train(data: Dataset, **changes: Any) -> Dataset:
     return Dataset(data.classes, data.domains, Examples(**part), data.test)
 
 
+def nameless(data: Dataset) -> Dataset:
+    return train(data, clients=data.train.labels)
+
+
+def from_two(data: Dataset) -> Dataset:
+    return replace(nameless(data), clients=("ann", "bob"))
+
+
 def missing(data: Dataset) -> Dataset:
     raise FileNotFoundError("train.csv")
 
@@ -589,6 +597,8 @@ BROKEN += [
         *("dataset-contents", "dataset", dataset(lambda d: train(d, labels=d.train.labels.int()))),
         "labels are int32 (72,), not int64 (72,)",
     ),
+    ("dataset-contents", "dataset", dataset(nameless), "clients need both names, in the Dataset"),
+    ("dataset-contents", "dataset", dataset(from_two), "clients are not all from 0 to 1"),
     ("dataset-contents", "dataset", dataset(noisy), "two loads give different labels"),
     ("dataset-round", "dataset", dataset(wider), "the run ended with an error: RuntimeError"),
 ]
