@@ -84,6 +84,7 @@ def test_naming_another_choice_drops_the_options_of_the_first(registry):
     assert from_text(registry, file, flags={"model": "resnet10"}).model == {
         "name": "resnet10",
         "filters": 32,
+        "norm": "batch",
     }
 
 
@@ -179,7 +180,10 @@ def test_the_hash_covers_what_the_result_depends_on_and_nothing_else(installed):
         ({"sets": ["hpcl.temperature=0.1"]}, ["hpcl.temperature=0.1"]),
         ({"sets": ["hpcl.temperature=0.05"]}, []),
         ({"flags": {"rounds": 5}}, ["rounds=5"]),
-        ({"flags": {"model": "resnet10"}}, ['model={"name": "resnet10", "filters": 32}']),
+        (
+            {"flags": {"model": "resnet10"}},
+            ['model={"name": "resnet10", "filters": 32, "norm": "batch"}'],
+        ),
         ({"file": "plugins: {tiny_watch: {}}"}, ["+tiny_watch"]),
     ],
     ids=str,

@@ -322,7 +322,7 @@ def test_yaml_cannot_have_tags(tag):
     [
         ("dataset", "digitz", "no data set 'digitz' (did you mean 'digits'?)"),
         ("recipe", "fedavgg", "no method 'fedavgg' (did you mean 'fedavg'?)"),
-        ("model", "resnet", "no model 'resnet' (did you mean 'resnet10'?)"),
+        ("model", "resnet-10", "no model 'resnet-10' (did you mean 'resnet10'?)"),
         ("metric", "accuracies", "no metric 'accuracies' (did you mean 'accuracy'?)"),
     ],
 )

@@ -15,6 +15,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "biased": {"one_class_clients": 3, "all_class_clients": 2},
     "leave_out": {"domain": "chalk"},
     "long_tail": {"rho": 4.0},
+    "resnet18": {"filters": 4},
+    "char_lstm": {"vocabulary": 256, "feature_size": 8},
 }
 """Options that the tiny data needs, or that have no default."""
 
@@ -42,6 +44,14 @@ def stale() -> Iterator[Any]:
         yield pytest.param(rule, id=f"plugin-faults-stale-{rule}")
 
 
-@pytest.mark.parametrize("rule", [*cases(), *stale()])
+def norms() -> Iterator[Any]:
+    """Yield the rules for a residual network with each norm but the default."""
+    for norm in ("group", "none"):
+        options = {"filters": 4, "norm": norm}
+        for rule in testing.rules("model", "resnet10", REGISTRY, options=options):
+            yield pytest.param(rule, id=f"model-resnet10-{norm}-{rule}")
+
+
+@pytest.mark.parametrize("rule", [*cases(), *stale(), *norms()])
 def test_conformance(rule: testing.Rule) -> None:
     rule.check()

@@ -47,7 +47,15 @@ def register_plugins() -> Mapping[str, type]:
 @hookimpl
 def register_models() -> Mapping[str, type[ModelSource]]:
     """Return the bundled models."""
-    return {"cnn": models.Cnn, "resnet10": models.ResNet10}
+    return {
+        "logistic": models.Logistic,
+        "mlp": models.Mlp,
+        "cnn": models.Cnn,
+        "lenet5": models.LeNet5,
+        "resnet10": models.ResNet10,
+        "resnet18": models.ResNet18,
+        "char_lstm": models.CharLstm,
+    }
 
 
 @hookimpl
