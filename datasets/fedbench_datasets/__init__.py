@@ -19,6 +19,7 @@ from . import (
     public,
     public_domains,
     public_folders,
+    public_mnist,
     public_text,
     transforms,
 )
@@ -32,6 +33,7 @@ def register_datasets() -> Mapping[str, type[DataSource]]:
     classes = (
         embedded.Digits,
         *(public.Mnist, public.FashionMnist, public.Cifar10, public.Cifar100),
+        *(public_mnist.MnistRotated, public_mnist.Emnist),
         *(public_domains.DigitsFull, public_domains.OfficeCaltech, public_domains.Pacs),
         *(public_folders.TinyImagenet, public_folders.Ham10000, public_folders.Sun397),
         *(public_text.AgNews, image_folder.ImageFolder),

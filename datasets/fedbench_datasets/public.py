@@ -6,7 +6,7 @@ Addresses and checksums are those in torchvision's classes. Sources: MNIST, LeCu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -35,8 +35,14 @@ def idx_downloads(mirrors: Sequence[str], md5: Sequence[str]) -> tuple[Download,
     )
 
 
-def idx_files(places: Sequence[Path]) -> dict[str, tuple[Path, Path]]:
+def idx_files(
+    places: Sequence[Path], parts: Mapping[str, str] = IDX_PARTS
+) -> dict[str, tuple[Path, Path]]:
     """Find the four IDX files, gzipped or not; return split -> (images, labels).
+
+    Args:
+        places: where to look.
+        parts: split -> how the names of its files begin.
 
     Raises:
         ReadError: when one is missing.
@@ -47,8 +53,7 @@ def idx_files(places: Sequence[Path]) -> dict[str, tuple[Path, Path]]:
         return folders.find(places, *(s + end for s in stems for end in (".gz", "")))
 
     return {
-        split: (find(part, "images", 3), find(part, "labels", 1))
-        for split, part in IDX_PARTS.items()
+        split: (find(part, "images", 3), find(part, "labels", 1)) for split, part in parts.items()
     }
 
 

@@ -68,8 +68,8 @@ def _unpacked(path: Path) -> bytes:
         raise ReadError(f"{path}: truncated or damaged gzip file ({why(error)})") from error
 
 
-def idx_pair(images: Path, labels: Path, classes: int) -> tuple[U8, I64]:
-    """Read IDX images (n, height, width) and their labels (n,).
+def idx_pair(images: Path, labels: Path, classes: int, first: int = 0) -> tuple[U8, I64]:
+    """Read IDX images (n, height, width) and their labels (n,), which files count from ``first``.
 
     Raises:
         ReadError: when a file is damaged, the counts differ or a class is missing.
@@ -77,7 +77,7 @@ def idx_pair(images: Path, labels: Path, classes: int) -> tuple[U8, I64]:
     pictures, numbers = idx(images, 3), idx(labels, 1)
     if len(pictures) != len(numbers):
         raise ReadError(f"{labels}: {len(numbers)} labels for {len(pictures)} images in {images}")
-    return pictures, checked_labels(labels, numbers, classes)
+    return pictures, checked_labels(labels, numbers.astype(np.int64) - first, classes)
 
 
 def checked_labels(path: Path, labels: Any, classes: int) -> I64:
