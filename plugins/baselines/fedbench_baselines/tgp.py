@@ -70,7 +70,7 @@ def train_network(
 
 
 def _step(network: Weights, points: Tensor, onehot: Tensor, lr: float, margin: float) -> None:
-    """Take one step of SGD, writing to ``network``; points (B, d), their classes ``onehot`` (B, C)."""
+    """Take one step of SGD on a batch, points (B, d) and classes (B, C); write to ``network``."""
     e, w1, w2 = (network[name] for name in ("embedding", "hidden.weight", "output.weight"))
     hidden = F.linear(e, w1, network["hidden.bias"]).relu_()
     centers = F.linear(hidden, w2, network["output.bias"])
