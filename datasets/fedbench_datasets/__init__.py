@@ -21,6 +21,7 @@ from . import (
     public_folders,
     public_mnist,
     public_text,
+    synthetic,
     transforms,
 )
 
@@ -31,7 +32,7 @@ fedbench_api = 1
 def register_datasets() -> Mapping[str, type[DataSource]]:
     """Return the bundled data sets."""
     classes = (
-        embedded.Digits,
+        *(embedded.Digits, synthetic.Synthetic),
         *(public.Mnist, public.FashionMnist, public.Cifar10, public.Cifar100),
         *(public_mnist.MnistRotated, public_mnist.Emnist),
         *(public_domains.DigitsFull, public_domains.OfficeCaltech, public_domains.Pacs),

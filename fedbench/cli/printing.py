@@ -245,6 +245,10 @@ def show_dataset(registry: Registry, name: str, root: Path, folder: Path) -> Non
             counts = labels.bincount(minlength=len(data.classes)).tolist()
             table.add_row(domain, split, str(len(labels)), *map(str, counts))
     console().print(table)
+    if data.train.clients is not None:
+        sizes = data.train.clients.bincount(minlength=len(data.clients)).tolist()
+        span = f"{min(sizes):,} to {max(sizes):,} training examples each"
+        echo(f"{len(sizes):,} clients of its own, {span}: use the partition natural")
     if data.train.inputs.ndim != 4:
         return
     from PIL import Image

@@ -168,7 +168,8 @@ class TestData:
         assert done.exit_code == 0
         *table, where, _ = done.stdout.splitlines()
         assert max(map(len, table)) <= width
-        places = {"digits": "embedded", "mnist": "on disk", "image-folder": "-"}
+        places = {"mnist": "on disk", "image-folder": "-"}
+        places |= dict.fromkeys(("digits", "synthetic"), "embedded")
         assert cells(table, ("name", "size", "where", "about")) == [
             (e.name, e.value.size, places.get(e.name, "to fetch"), e.about)
             for e in installed.all("dataset")
