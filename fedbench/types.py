@@ -304,7 +304,8 @@ class Recipe:
         plugins: plugin name -> options, in order; they come after the card's plugins.
         about: one line on the idea.
         source: paper, venue, year.
-        without: the card's plugins that this method replaces.
+        without: the card's plugins that this method leaves out; the card need not have them. Those
+            whose single hooks the method implements itself are replaced and need not be listed.
     """
 
     plugins: Mapping[str, Mapping[str, Any]]

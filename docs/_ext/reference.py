@@ -175,7 +175,9 @@ def methods_page(registry: Registry) -> str:
         text += f"Source: {e.value.source}.\n\n"
         text += table(("plugin", "set by the method", "options for `--set`"), given) + "\n"
         if e.value.without:
-            text += f"Replaces these plugins of the card: {linked(e.value.without, 'plugin')}.\n\n"
+            text += (
+                f"Leaves out these plugins of the card: {linked(e.value.without, 'plugin')}.\n\n"
+            )
         text += code(f"fedbench run {e.name} --data digits", "sh") + "\n"
     return text
 
@@ -225,13 +227,28 @@ def cards_page(registry: Registry) -> str:
     return text
 
 
+LAYERS = """
+A file may leave out what a method or a protocol states. `recipe: NAME` and `card: NAME` stand for
+their values, and a later layer wins over an earlier one: card, recipe, file, flags.
+
+- Options that a layer does not set keep their values.
+- Some hooks have exactly one implementation in a run, such as `partition`, `select_clients` and
+  `aggregate`. A plugin that a layer names for such a hook replaces the one of an earlier layer and
+  takes its place in the order. Two of them in one layer are an error.
+- The whole plugin is replaced. If it also implements a hook that its successor does not, the run
+  would lose a part that nobody mentioned. This is an error, unless the layer says `without` it.
+- `without: [crop, flip]` leaves out plugins of earlier layers, as `--without crop` does.
+
+`fedbench config METHOD` prints a complete file, `fedbench config --schema` the schema that editors
+use.
+"""
+
+
 def config_page() -> str:
     """Return the page of a config file's keys."""
     text = "# Config files\n\nA config file is a YAML file that determines a run completely. "
     text += f"{NOTE}\n{doc(RunConfig)}\n"
-    text += "`recipe: NAME` and `card: NAME` stand for the values of a method and of a protocol. "
-    text += "`fedbench config METHOD` prints a complete file, `fedbench config --schema` the "
-    text += "schema that editors use.\n\n"
+    text += f"{LAYERS}\n"
     text += f"{option_table(RunConfig).replace('| option |', '| key |')}\n"
     hints = get_type_hints(RunConfig)
     for f in fields(RunConfig):

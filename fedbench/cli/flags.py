@@ -47,7 +47,8 @@ def config_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--with", "plus", multiple=True, metavar="PLUGIN",
-            help="Add a plugin; --set PLUGIN.OPTION=VALUE sets its options. Repeatable.",
+            help="Add a plugin, or replace the partition, trainer, ... by it. Set its options with "
+            "--set PLUGIN.OPTION=VALUE. Repeatable.",
         ),
         click.option(
             "--config", "file", type=PATH, metavar="FILE",

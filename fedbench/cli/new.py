@@ -32,7 +32,7 @@ KINDS = {
 COMMANDS = {
     "method": ("fedbench run {name} --data digits", "--set {name}.mu=0.01"),
     "partition": (
-        "fedbench run fedavg --data digits --without domains --set plugins.{name}.clients=8",
+        "fedbench run fedavg --data digits --with {name} --set {name}.clients=8",
         "--set plugins.{name}.mixed=0.1",
     ),
     "dataset": ("fedbench run fedavg --data {name}", "--set data.noise=50"),

@@ -9,6 +9,7 @@ from typing import Any
 from .. import options
 from ..errors import ConfigError
 from ..plugins.registry import Registry
+from ..plugins.replacing import replacements
 from .construct import dotted
 from .model import KEYS, RunConfig
 from .resolve import resolve
@@ -52,14 +53,32 @@ def describe_changes(registry: Registry, config: RunConfig, but: Collection[str]
             if key not in old or value != old[key]
         ]
     order = [name for name in before if name not in gone]
-    if new:  # a flag puts a plugin where its class wants it
-        flagged = resolve(registry, recipe, card=card, without=gone, plus=new, sets=sets)
-        order = [name for name in flagged.plugins if name not in but]
+    if new:  # a flag puts a plugin where its class wants it, or in the place of another one
+
+        def flagged(without: list[str]) -> list[str]:
+            found = resolve(registry, recipe, card=card, without=without, plus=new, sets=sets)
+            return [name for name in found.plugins if name not in but]
+
+        unsaid = _replaced(registry, gone, new)
+        short = [name for name in gone if name not in unsaid]
+        order = flagged(short)
+        if list(after) == order:
+            gone = short
+        elif unsaid:
+            order = flagged(gone)
     moved = ["reordered"] if list(after) != order else []
     for key in (key for key in KEYS if key not in (*but, *NO_CHANGE, "plugins")):
         if mine[key] != base[key]:
             sets.append(f"{key}={inline(mine[key])}")
     return [*(f"-{name}" for name in gone), *(f"+{name}" for name in new), *moved, *sets]
+
+
+def _replaced(registry: Registry, gone: list[str], new: list[str]) -> set[str]:
+    """Return those of the plugins ``gone`` that adding the ``new`` ones removes."""
+    named, below = (
+        {name: registry.get("plugin", name).value for name in names} for names in (new, gone)
+    )
+    return {found.old for found in replacements(named, below) if not found.lost}
 
 
 def joined(method: str, changes: Iterable[str]) -> str:

@@ -44,7 +44,7 @@ def resolve_kept(
     flags = {"executor": dict(executor)} if executor else {}
     config = resolve(registry, file=file, sets=sets, flags=flags)
     check_same(registry, file, config)
-    said = layers.given(registry, None, (), sets, flags)
+    said = layers.from_flags(registry, sets, flags).documents
     for path, value in _addresses(registry, config, observed):
         if not any(_sets(layer.data, path) for layer in said):
             other = ", or choose another --executor" if path[0] == "executor" else ""

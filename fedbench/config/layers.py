@@ -7,7 +7,8 @@ place. Where two layers give the same key, the later one wins.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from ..errors import ConfigError, did_you_mean
 from ..plugins.registry import Registry
@@ -18,18 +19,71 @@ from .yamlfile import Document, KeyPath
 CHOICES = {"data": "dataset", "model": "model", "executor": "executor"}
 """Config key -> the kind of thing that it names."""
 
-SHORT = ("recipe", "card")
-"""Keys of a YAML file that each stand for a whole layer; a resolved config has neither."""
+INSTRUCTIONS = ("recipe", "card", "without")
+"""Keys of a YAML file about the layers below it; a resolved config has none of them."""
 
 
-def given(
+class LeftOut(NamedTuple):
+    """A plugin of the layers below that a layer leaves out.
+
+    Args:
+        name: the plugin.
+        by: the place that says so: ``mine.yaml:4``, ``--without crop``.
+        where: how an error about it begins.
+    """
+
+    name: str
+    by: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a config.
+
+    Args:
+        documents: its values; where two of them give the same key, the later one wins.
+        without: the plugins of the layers below that it leaves out.
+        kept: whether its plugins run in the order in which it names them; see `order`.
+        lenient: whether ``without`` may name plugins that the layers below do not have.
+        written: how the user writes ``without`` in this layer, with {} for a plugin.
+    """
+
+    documents: tuple[Document, ...]
+    without: tuple[LeftOut, ...] = ()
+    kept: bool = False
+    lenient: bool = False
+    written: str = "without: [{}]"
+
+
+def from_file(file: Document) -> Layer:
+    """Return the layer of a YAML file.
+
+    Raises:
+        ConfigError: for an unknown key, or a ``without`` that is not a list of names.
+    """
+    data = {key: value for key, value in file.data.items() if key not in INSTRUCTIONS}
+    values = Document(data, file.source, file.lines)
+    _refuse_unknown_keys(values)
+    names = file.data.get("without", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"{file.where(('without',))}: give a list of plugins, for example `without: [crop]`, "
+            f"got {names!r}"
+        )
+    places = [file.place(("without", str(i))) for i in range(len(names))]
+    left = [LeftOut(n, at, f"{at}: without: {n}") for n, at in zip(names, places, strict=True)]
+    return Layer((values,), tuple(left), kept=True)
+
+
+def from_flags(
     registry: Registry,
-    file: Document | None,
-    plus: Sequence[str],
     sets: Sequence[str],
     flags: Mapping[str, Any],
-) -> list[Document]:
-    """Return the user's layers: the file, choices by flag, added plugins, ``--set``, other flags.
+    plus: Sequence[str] = (),
+    without: Sequence[str] = (),
+) -> Layer:
+    """Return the layer of the flags: choices, added plugins, ``--set``, other flags.
 
     Flags that choose a data set, model or executor come before ``--set``, which may set its
     options.
@@ -40,23 +94,18 @@ def given(
     chosen = {key: value for key, value in flags.items() if value is not None}
     named = Document({k: v for k, v in chosen.items() if k in CHOICES}, "command line")
     plain = Document({k: v for k, v in chosen.items() if k not in CHOICES}, "command line")
-    whole = [_without_short(file)] if file else []
-    for layer in (*whole, named, plain):
-        _refuse_unknown_keys(layer)
+    _refuse_unknown_keys(plain)
     added = [_plus_layer(registry, name) for name in plus]
-    return [*whole, named, *added, *(_set_layer(text) for text in sets), plain]
+    left = [LeftOut(name, f"--without {name}", f"--without {name}") for name in without]
+    documents = (named, *added, *(_set_layer(text) for text in sets), plain)
+    return Layer(documents, tuple(left), written="--without {}")
 
 
 def _refuse_unknown_keys(layer: Document) -> None:
     for key in layer.data:
         if key not in KEYS:
-            near = did_you_mean(key, (*KEYS, *SHORT))
+            near = did_you_mean(key, (*KEYS, *INSTRUCTIONS))
             raise ConfigError(f"{layer.where((key,))}: unknown key{near}")
-
-
-def _without_short(file: Document) -> Document:
-    data = {key: value for key, value in file.data.items() if key not in SHORT}
-    return Document(data, file.source, file.lines)
 
 
 def _set_layer(text: str) -> Document:
@@ -82,13 +131,19 @@ def _plus_layer(registry: Registry, name: str) -> Document:
     return Document({"plugins": {name: {}}}, f"--with {name}")
 
 
-def add(into: dict[str, Any], layer: Document, sources: dict[KeyPath, Document]) -> None:
-    """Merge a layer into ``into`` and record in ``sources`` which keys it set.
+def add(into: dict[str, Any], layer: Document, sources: dict[KeyPath, Document]) -> list[str]:
+    """Merge a document into ``into`` and record in ``sources`` which keys it set.
+
+    Returns:
+        the plugins that the document names.
 
     Raises:
-        ConfigError: for a ``--set`` whose first part is neither a key nor a plugin of the run.
+        ConfigError: for a ``--set`` whose first part is neither a key nor a plugin of the run, and
+            for ``plugins`` that are not a mapping.
     """
-    _merge(into, _expand(layer.data, into.get("plugins", {}), layer), (), layer, sources)
+    data = _expand(layer.data, into.get("plugins", {}), layer)
+    _merge(into, data, (), layer, sources)
+    return list(data.get("plugins", {}))
 
 
 def _expand(data: Mapping[str, Any], plugins: Mapping[str, Any], layer: Document) -> dict[str, Any]:
@@ -97,6 +152,8 @@ def _expand(data: Mapping[str, Any], plugins: Mapping[str, Any], layer: Document
     for key, value in data.items():
         if key in CHOICES and isinstance(value, str):
             result[key] = {"name": value}
+        elif key == "plugins" and not isinstance(value, dict):  # all other layers build on it
+            raise ConfigError(f"{layer.where((key,))}: input should be an object, got {value!r}")
         elif key in ("plugins", "metrics") and isinstance(value, dict):
             result[key] = {k: {} if v is None else v for k, v in value.items()}
         elif key in KEYS:
@@ -131,30 +188,17 @@ def _merge(
         )
         if isinstance(value, dict) and isinstance(old, dict) and not renamed:
             _merge(old, value, here, layer, sources)
-        elif isinstance(value, dict):
+            continue
+        forget(sources, here)
+        sources[here] = layer
+        if isinstance(value, dict):
             into[key] = {}
             _merge(into[key], value, here, layer, sources)
         else:
             into[key] = value
 
 
-def replace(merged: dict[str, Any], replaced: Sequence[str]) -> None:
-    """Remove the plugins that a recipe replaces; those that the card does not have are ignored."""
-    for name in replaced:
-        merged.get("plugins", {}).pop(name, None)
-
-
-def drop(merged: dict[str, Any], without: Sequence[str]) -> None:
-    """Remove the plugins that ``without`` names.
-
-    Raises:
-        ConfigError: for one that the run does not have, naming the nearest.
-    """
-    plugins = merged.get("plugins", {})
-    for name in without:
-        if name not in plugins:
-            raise ConfigError(
-                f"--without {name}: it is not a plugin of this run{did_you_mean(name, plugins)}"
-            )
-    for name in without:
-        plugins.pop(name, None)
+def forget(sources: dict[KeyPath, Document], path: KeyPath) -> None:
+    """Remove a key and all that it holds from what `add` recorded."""
+    for known in [known for known in sources if known[: len(path)] == path]:
+        del sources[known]

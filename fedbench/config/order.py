@@ -9,37 +9,29 @@ pixels before the plugin that normalises them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..plugins.facts import PluginFacts, facts
 from ..plugins.order import misplaced
 from ..plugins.registry import Entry, Registry
-from .yamlfile import Document
 
 
 @dataclass(frozen=True)
 class Listed:
-    """The plugins that one source names, in its order.
+    """The plugins that one layer names, in its order.
 
     Args:
         names: the plugins.
-        kept: whether they run in this order even where an earlier source names them too, or where
+        kept: whether they run in this order even where an earlier layer names them too, or where
             their classes state otherwise, which `misplaced` then reports.
+        replaced: plugin of an earlier layer -> the plugins that take its place.
     """
 
     names: tuple[str, ...]
     kept: bool
-
-
-def listed(
-    layers: Iterable[Document | None], *, kept: bool = False, but: Sequence[str] = ()
-) -> Listed:
-    """Return the plugins that some layers of a config name, except those in ``but``."""
-    found = [layer.data.get("plugins") for layer in layers if layer]
-    names = [name for plugins in found if isinstance(plugins, dict) for name in plugins]
-    return Listed(tuple(dict.fromkeys(name for name in names if name not in but)), kept)
+    replaced: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def arrange(registry: Registry, merged: dict[str, Any], sources: Sequence[Listed]) -> None:
@@ -50,20 +42,36 @@ def arrange(registry: Registry, merged: dict[str, Any], sources: Sequence[Listed
         merged: the config.
         sources: who named its plugins, beginning with the lowest layer.
     """
-    plugins = merged.get("plugins")
-    if not isinstance(plugins, dict):
-        return
-    entries = {n: found[0] for n in plugins if (found := registry.entries.get(("plugin", n)))}
+    plugins = merged.get("plugins", {})
+    # A plugin that is replaced holds the place for its successor.
+    known = {*plugins, *(name for source in sources for name in source.replaced)}
+    entries = {n: found[0] for n in known if (found := registry.entries.get(("plugin", n)))}
     order: list[str] = []
     for source in sources:
-        given = [name for name in source.names if name in plugins]
+        for old, new in source.replaced.items():
+            order = _replaced(order, old, [name for name in new if name in known], entries)
+        given = [name for name in source.names if name in known]
         order = _with(order, given, source.kept, entries)
-    order += [name for name in plugins if name not in order]
 
     def inner(name: str) -> bool:
         return name not in entries or not facts(PluginFacts, entries[name].value).outermost
 
-    merged["plugins"] = {name: plugins[name] for name in sorted(order, key=inner)}
+    if plugins:
+        merged["plugins"] = {name: plugins[name] for name in sorted(order, key=inner)}
+
+
+def _replaced(
+    order: Sequence[str], old: str, new: Sequence[str], entries: Mapping[str, Entry]
+) -> list[str]:
+    """Return ``order`` with ``new`` in the place of ``old``, or only without ``old``.
+
+    The latter where the classes do not allow that place, so that `_with` finds another one.
+    """
+    at = order.index(old)
+    head, tail = order[:at], order[at + 1 :]
+    found = [*head, *(name for name in new if name not in order), *tail]
+    wrong = misplaced([(n, entries[n].value) for n in found if n in entries])
+    return [*head, *tail] if wrong else found
 
 
 def _with(

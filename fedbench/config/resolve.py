@@ -1,13 +1,13 @@
 """Resolve a method's name, a YAML file and flags into one frozen config that states every value.
 
 The config is made from layers, each overriding the ones before it: built-in defaults, the card (the
-data set's protocol), the recipe (the method), the YAML file, ``--set``, flags. The resolved config
-holds every value, so running it again repeats the run without a card or recipe.
+data set's protocol), the recipe (the method), the YAML file, the flags. The resolved config holds
+every value, so running it again repeats the run without a card or recipe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from .. import options
 from ..errors import ConfigError, did_you_mean
 from ..plugins.facts import DatasetFacts, facts
 from ..plugins.registry import Entry, Registry
-from . import layers, order, yamlfile
+from . import layers, merging, yamlfile
 from .cards import load_card
 from .construct import build_plugins
-from .layers import CHOICES
+from .layers import CHOICES, Layer, LeftOut
+from .merging import Merged
 from .model import RunConfig
 from .yamlfile import Document, KeyPath
 
@@ -33,6 +34,7 @@ def resolve(
     without: Sequence[str] = (),
     plus: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    seen: Callable[[Merged], object] = lambda merged: None,
 ) -> RunConfig:
     """Resolve a config from its layers and check every name and option.
 
@@ -42,42 +44,33 @@ def resolve(
         file: a parsed YAML file, complete or partial.
         card: a card's name; default the file's ``card`` key, or else the data set's own card.
         sets: ``key=value`` with dotted keys: ``hpcl.temperature=0.1``, ``rounds=5``.
-        without: plugins to leave out.
-        plus: plugins to add with their defaults, last in order; ``sets`` may set their options.
+        without: plugins of card, recipe and file to leave out.
+        plus: plugins to add with their defaults; ``sets`` may set their options. They come last,
+            or in the place of those that they replace.
         flags: top-level keys given as flags; ``data`` and ``model`` as plain names.
+        seen: is called with the merged layers, which know where each value came from.
 
     Raises:
         ConfigError: naming the file, line and key, and the nearest valid name.
     """
     shorts = dict(file.data) if file else {}
-    user = layers.given(registry, file, plus, sets, flags or {})
+    user = [layers.from_file(file)] if file else []
+    user.append(layers.from_flags(registry, sets, flags or {}, plus, without))
     whole = method is None and "recipe" not in shorts and _is_whole(file)
     card_name = card or shorts.get("card")
     if card_name:
         _named(registry, "card", str(card_name), None if card else file, "card")
     elif not whole:
-        card_name = _default_card(registry, user)
-    card_layer, origin = _card_layer(registry, card_name)
+        card_name = _default_card(registry, (d for layer in user for d in layer.documents))
+    below = [_card_layer(registry, str(card_name))] if card_name else []
     recipe_name = method or shorts.get("recipe")
-    recipe_layer, replaced = _recipe_layer(registry, recipe_name, None if method else file)
-    if recipe_layer:
-        origin["recipe"] = str(recipe_name)
+    if recipe_name is not None:
+        below.append(_recipe_layer(registry, str(recipe_name), None if method else file))
     if not whole:
-        _require_enough(file, card_layer, recipe_layer)
-
-    merged: dict[str, Any] = {"executor": {"name": "pool"}}
-    if origin:
-        merged["origin"] = origin
-    sources: dict[KeyPath, Document] = {}
-    for layer in filter(None, (card_layer, recipe_layer)):
-        layers.add(merged, layer, sources)
-    layers.replace(merged, replaced)
-    for layer in user:
-        layers.add(merged, layer, sources)
-    layers.drop(merged, without)
-    from_file, flagged = user[: 1 if file else 0], user[1 if file else 0 :]
-    order.arrange(registry, merged, _listed(card_layer, recipe_layer, replaced, from_file, flagged))
-    return _validate(registry, merged, sources)
+        _require_enough(file, card_name, recipe_name)
+    merged = merging.merge(registry, [*below, *user])
+    seen(merged)
+    return _validate(registry, merged.data, merged.sources)
 
 
 def load(registry: Registry, path: str | Path, **more: Any) -> RunConfig:
@@ -85,49 +78,29 @@ def load(registry: Registry, path: str | Path, **more: Any) -> RunConfig:
     return resolve(registry, file=yamlfile.read(Path(path)), **more)
 
 
-def _listed(
-    card: Document | None,
-    recipe: Document | None,
-    replaced: Sequence[str],
-    from_file: Sequence[Document],
-    flagged: Sequence[Document],
-) -> list[order.Listed]:
-    """Return the plugins that each layer names; those of card and file keep their order."""
-    return [
-        order.listed([card], kept=True, but=replaced),
-        order.listed([recipe], but=replaced),
-        order.listed(from_file, kept=True),
-        order.listed(flagged),
-    ]
-
-
 def _is_whole(file: Document | None) -> bool:
     """Return whether a file needs neither card nor recipe."""
     return file is not None and {"data", "model", "plugins"} <= file.data.keys()
 
 
-def _card_layer(registry: Registry, name: str | None) -> tuple[Document | None, dict[str, str]]:
-    """Return the card's values and what ``origin`` says about them."""
-    if not name:
-        return None, {}
-    found = load_card(registry, str(name))
-    layer = Document(dict(found.config), f"card {name}")
-    return layer, {"card": str(name), "card_hash": found.hash}
+def _card_layer(registry: Registry, name: str) -> Layer:
+    """Return the card's values, and what ``origin`` says about them."""
+    found = load_card(registry, name)
+    origin = {"card": name, "card_hash": found.hash}
+    return Layer((Document({"origin": origin, **found.config}, f"card {name}"),), kept=True)
 
 
-def _recipe_layer(
-    registry: Registry, name: str | None, named_by: Document | None
-) -> tuple[Document | None, Sequence[str]]:
-    """Return the method's plugins and the names of the card's plugins that it replaces."""
-    if name is None:
-        return None, ()
-    recipe = _named(registry, "recipe", str(name), named_by, "recipe").value
+def _recipe_layer(registry: Registry, name: str, named_by: Document | None) -> Layer:
+    """Return the method's plugins; those of the card that it leaves out may be missing there."""
+    recipe = _named(registry, "recipe", name, named_by, "recipe").value
     plugins = {plugin: dict(given) for plugin, given in recipe.plugins.items()}
-    layer = Document({"method": name, "plugins": plugins}, f"recipe {name}")
-    return layer, recipe.without
+    source = f"recipe {name}"
+    data = {"origin": {"recipe": name}, "method": name, "plugins": plugins}
+    left = tuple(LeftOut(plugin, source, source) for plugin in recipe.without)
+    return Layer((Document(data, source),), left, lenient=True, written="without=('{}',)")
 
 
-def _require_enough(file: Document | None, card: Document | None, recipe: Document | None) -> None:
+def _require_enough(file: Document | None, card: str | None, recipe: str | None) -> None:
     """Check that card, recipe and file together can make a run.
 
     Raises:

@@ -39,6 +39,11 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     properties["metrics"] = mapping("metric")
     properties["recipe"] = {"enum": registry.names("recipe")}
     properties["card"] = {"enum": registry.names("card")}
+    properties["without"] = {
+        "type": "array",
+        "items": {"enum": registry.names("plugin")},
+        "description": "plugins of recipe and card to leave out",
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "fedbench run",

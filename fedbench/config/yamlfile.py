@@ -70,7 +70,7 @@ class Document:
     Args:
         data: nested dicts, lists and scalars.
         source: what to call it in errors: a file's name, ``--set``.
-        lines: key path -> line number from 1; empty for sources without lines.
+        lines: path of each key and item -> line number from 1; empty for sources without lines.
     """
 
     data: dict[str, Any]
@@ -80,10 +80,14 @@ class Document:
     def where(self, path: KeyPath) -> str:
         """Return ``file:line: key`` for the longest known prefix of ``path``."""
         key = ".".join(part if part.isprintable() else repr(part) for part in path)
+        return f"{self.place(path)}: {key}" if path else self.source
+
+    def place(self, path: KeyPath) -> str:
+        """Return ``file:line`` for the longest known prefix of ``path``, or else the source."""
         for end in range(len(path), 0, -1):
             if path[:end] in self.lines:
-                return f"{self.source}:{self.lines[path[:end]]}: {key}"
-        return f"{self.source}: {key}" if key else self.source
+                return f"{self.source}:{self.lines[path[:end]]}"
+        return self.source
 
 
 def parse(text: str, source: str) -> Document:
@@ -206,9 +210,12 @@ def _build(
             result[key] = _build(loader, value_node, (*path, key), lines, source)
         return result
     if isinstance(node, yaml.SequenceNode):
+        places = [(*path, str(i)) for i in range(len(node.value))]
+        for here, item in zip(places, node.value, strict=True):
+            lines[here] = item.start_mark.line + 1
         return [
-            _build(loader, item, (*path, str(i)), lines, source)
-            for i, item in enumerate(node.value)
+            _build(loader, item, here, lines, source)
+            for here, item in zip(places, node.value, strict=True)
         ]
     return _scalar(loader, node, path, source)
 

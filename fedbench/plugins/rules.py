@@ -21,6 +21,7 @@ YIELDING = frozenset({"personal_models"})
 RESERVED = frozenset(
     {"method", "recipe", "card", "origin", "seed", "rounds", "data", "model", "executor", "device"}
     | {"accuracy", "metrics", "inference", "plugins", "fedbench", "precision", "failures"}
+    | {"without"}
 )
 """Top-level config keys; a run plugin cannot have such a name, because ``--set`` accepts both."""
 

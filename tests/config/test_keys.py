@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 from fedbench.config.changes import NO_CHANGE
-from fedbench.config.layers import SHORT
+from fedbench.config.layers import INSTRUCTIONS
 from fedbench.config.model import KEYS, NOT_HASHED, Accuracy, Failures, RunConfig
 from fedbench.config.resolve import resolve
 from fedbench.plugins.rules import RESERVED
@@ -40,7 +40,7 @@ def test_every_key_counts_towards_the_hash_or_the_reason_is_stated(registry):
 
 
 def test_a_plugin_cannot_have_the_name_of_a_key():
-    assert {*KEYS, *SHORT} <= RESERVED
+    assert {*KEYS, *INSTRUCTIONS} <= RESERVED
 
 
 def test_every_key_is_a_change_a_setting_or_neither_on_purpose():

@@ -32,6 +32,7 @@ class TestSchema:
         for method in installed.names("recipe"):
             validate(yamlfile.parse(resolve(installed, method).to_yaml(), "x").data)
         validate({"recipe": "fedhpro", "data": "digits", "plugins": {"sgd": None}})
+        validate({"recipe": "fedhpro", "card": "digits", "without": ["hpal", "normalize"]})
 
     @pytest.mark.parametrize(
         "wrong",
@@ -45,6 +46,8 @@ class TestSchema:
             {"plugins": {"sgd": {"lrr": 1}}},
             {"plugins": {"sgd": {"lr": -1}}},
             {"plugins": {"sgdd": {}}},
+            {"recipe": "fedavg", "without": "crop"},
+            {"recipe": "fedavg", "without": ["cropp"]},
         ],
         ids=str,
     )

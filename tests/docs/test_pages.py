@@ -151,7 +151,7 @@ SMALL = ["domains.examples=20", "sgd.epochs=1", "model.width=2", "model.feature_
 def execute(words: list[str]) -> str:
     """Run a command line of a page, made small; nothing else of it is changed."""
     sets = [s for s in SMALL if s.partition(".")[0] not in " ".join(words)]
-    if "domains" in words:  # left out there
+    if "my-zipf" in words:  # replaces it
         sets = [s for s in sets if not s.startswith("domains")]
     more = [w for s in sets for w in ("--set", s)] if words[1] in ("run", "partition") else []
     if words[1] == "run" and "--executor" not in words:

@@ -641,13 +641,12 @@ def test_an_only_implementation_whose_code_would_not_run(watch):
 
 def test_what_leaves_out_one_of_two_works(add, registry, tiny_config):
     add(again=Aggregator)
-    with pytest.raises(ConfigError, match="2 plugins implement 'aggregate': fedavg, again") as why:
+    with pytest.raises(ConfigError, match=r"again: implements 'aggregate', and so does 'fedavg'"):
         tiny_config(registry, extra={"again": {}})
-    assert "`--without fedavg`" in str(why.value)
     config = tiny_config(registry, extra={"again": {}}, without=["fedavg"])
     full = config.to_dict()
     full["plugins"]["fedavg"] = {}
-    with pytest.raises(ConfigError, match="2 plugins implement 'aggregate'"):
+    with pytest.raises(ConfigError, match="leave out one of the two"):
         resolve(registry, file=Document(full, "mine.yaml"))
     del full["plugins"]["fedavg"]
     assert resolve(registry, file=Document(full, "mine.yaml")).plugins == config.plugins
