@@ -394,8 +394,3 @@ def test_a_row_that_names_a_pipe_is_refused(base: Path, message: Message) -> Non
     write(base, *GOOD, "pipe.png,a,train")
     text = message(ImageFolder(path="index.csv"), base)
     assert f"index.csv:6: {base}/pipe.png: a pipe, socket or device, not a file" in text
-
-
-def test_codes_that_look_like_numbers_with_an_exponent_are_classes_of_their_own(base: Path) -> None:
-    write(base, "0.png,100,train", "1.png,1e2,train", "2.png,100,test", "3.png,1e2,test")
-    assert load(base).classes == ("100", "1e2")
