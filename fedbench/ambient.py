@@ -2,19 +2,20 @@
 
 Any package may change torch's switches when it is imported, and a caller may have autocast on. A
 run always computes under the same switches, whatever they are outside: one thread, gradients on, no
-autocast, float32 by default and in matrix products, oneDNN on, deterministic algorithms not
-enforced.
+autocast, float32 by default, in matrix products and in convolutions, oneDNN on, cuDNN on and
+deterministic, other deterministic algorithms not enforced.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from torch.backends import cudnn
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,45 @@ class Switch:
     wanted: Any
 
 
-def _matmul_precision() -> str | None:
-    try:
-        return torch.get_float32_matmul_precision()
-    except RuntimeError:  # someone set torch's newer switches, which the table has too
-        return None
+def _with_precision(*holders: Any) -> list[Any]:
+    """Return those that have a switch ``fp32_precision``, as torch has had since 2.9."""
+    return [holder for holder in holders if hasattr(holder, "fp32_precision")]
 
 
-def _set_matmul_precision(value: str | None) -> None:
-    if value is not None:
-        torch.set_float32_matmul_precision(value)
+def _fp32_switch(name: str, holder: Any) -> Switch:
+    get, put = partial(getattr, holder, "fp32_precision"), partial(setattr, holder)
+    return Switch(name, get, partial(put, "fp32_precision"), "none")
+
+
+def _older_switch(
+    name: str,
+    get: Callable[[], Any],
+    put: Callable[[Any], object],
+    wanted: Any,
+    holders: Sequence[Any],
+    precision: str,
+) -> Switch:
+    """Return an older switch of float32 arithmetic together with the newer ones that it sets.
+
+    Its value is the older one's, followed by theirs. Where they contradict it, torch does not show
+    the older one; it is ``None`` then, and only theirs, which count, are put back.
+    """
+
+    def read() -> tuple[Any, ...]:
+        try:
+            value = get()
+        except RuntimeError:
+            value = None
+        return (value, *(holder.fp32_precision for holder in holders))
+
+    def write(values: tuple[Any, ...]) -> None:
+        if values[0] is not None:
+            put(values[0])
+        for holder, own in zip(holders, values[1:], strict=True):
+            if holder.fp32_precision != own:
+                holder.fp32_precision = own
+
+    return Switch(name, read, write, (wanted, *(precision for _ in holders)))
 
 
 def _set_deterministic(value: tuple[bool, bool]) -> None:
@@ -47,18 +77,31 @@ def _denormals_are_flushed() -> bool:
     return float(torch.full((), 1e-310, dtype=torch.float64, device="cpu") * 1.0) == 0.0
 
 
-def _fp32_switches() -> Iterator[Switch]:
-    """Yield the switches of float32 arithmetic that torch has had since 2.9, at their defaults."""
-    mkldnn = torch.backends.mkldnn
-    holders: dict[str, Any] = {"fp32 precision": torch.backends, "mkldnn fp32 precision": mkldnn}
-    holders |= {
-        f"mkldnn {part} fp32 precision": getattr(mkldnn, part, None)
-        for part in ("matmul", "conv", "rnn")
-    }
+def _precision_switches() -> Iterator[Switch]:
+    """Yield the switches of float32 arithmetic; those that others fall back to come first."""
+    backends = torch.backends
+    mkldnn, cuda = backends.mkldnn, backends.cuda
+    holders: dict[str, Any] = {"fp32": backends, "mkldnn fp32": mkldnn, "cuda fp32": cudnn}
+    holders |= {f"mkldnn {part} fp32": getattr(mkldnn, part, None) for part in ("conv", "rnn")}
     for name, holder in holders.items():
-        if hasattr(holder, "fp32_precision"):
-            get, put = partial(getattr, holder, "fp32_precision"), partial(setattr, holder)
-            yield Switch(name, get, partial(put, "fp32_precision"), "none")
+        if _with_precision(holder):
+            yield _fp32_switch(f"{name} precision", holder)
+    yield _older_switch(
+        "matmul precision",
+        torch.get_float32_matmul_precision,
+        torch.set_float32_matmul_precision,
+        "highest",
+        _with_precision(getattr(mkldnn, "matmul", None), cuda.matmul),
+        "ieee",
+    )
+    yield _older_switch(
+        "cudnn TF32",
+        torch._C._get_cudnn_allow_tf32,
+        torch._C._set_cudnn_allow_tf32,
+        False,
+        _with_precision(getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None)),
+        "none",
+    )
 
 
 def _mkldnn_switches() -> Iterator[Switch]:
@@ -67,6 +110,13 @@ def _mkldnn_switches() -> Iterator[Switch]:
         put = getattr(torch._C, f"_set_mkldnn_{name}", None)
         if get and put:
             yield Switch(f"mkldnn {name}", get, put, wanted)
+
+
+def _cudnn_switches() -> Iterator[Switch]:
+    """Yield the switches of cuDNN; they can be set without a GPU, too."""
+    for name, wanted in (("enabled", True), ("deterministic", True), ("benchmark", False)):
+        get = getattr(torch._C, f"_get_cudnn_{name}")
+        yield Switch(f"cudnn {name}", get, getattr(torch._C, f"_set_cudnn_{name}"), wanted)
 
 
 def _autocast_switch(device: str) -> Switch:
@@ -88,9 +138,9 @@ SWITCHES = (
     Switch(
         "autocast cache", torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled, False
     ),
-    Switch("matmul precision", _matmul_precision, _set_matmul_precision, "highest"),
-    *_fp32_switches(),
+    *_precision_switches(),
     *_mkldnn_switches(),
+    *_cudnn_switches(),
     Switch(
         "deterministic algorithms",
         lambda: (
@@ -108,14 +158,16 @@ SWITCHES = (
 @contextmanager
 def settled() -> Iterator[None]:
     """Compute under the switches that a run needs, and restore the previous ones afterwards."""
-    before = [(switch, switch.get()) for switch in SWITCHES]
+    before: list[tuple[Switch, Any]] = []
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         try:
-            for switch, value in before:
+            for switch in SWITCHES:  # each is read when those that it falls back to are set
+                value = switch.get()
+                before.append((switch, value))
                 if value != switch.wanted:
                     switch.set(switch.wanted)
             yield

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.backends import cudnn
 
 from fedbench import Run
 from fedbench.ambient import SWITCHES, Switch, settled
@@ -24,13 +25,20 @@ def switched(put: Callable[[Any], object], value: Any, back: Any) -> Iterator[No
 
 
 @contextmanager
-def newer_precision(holder: Any) -> Iterator[None]:
+def newer_precision(holder: Any, value: str) -> Iterator[None]:
     before = holder.fp32_precision
-    holder.fp32_precision = "bf16"
+    holder.fp32_precision = value
     try:
         yield
     finally:
         holder.fp32_precision = before
+
+
+@pytest.fixture(autouse=True)
+def agreeing() -> Iterator[None]:
+    """Make cuDNN's older and newer switches agree again: torch does not show the older one then."""
+    yield
+    torch._C._set_cudnn_allow_tf32(True)
 
 
 def forced_determinism() -> AbstractContextManager[None]:
@@ -49,12 +57,25 @@ AMBIENT: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "no oneDNN": lambda: switched(torch._C._set_mkldnn_enabled, False, True),
     "deterministic algorithms": forced_determinism,
     "flushed denormals": lambda: switched(torch.set_flush_denormal, True, False),
+    "cuDNN's choices": lambda: cudnn.flags(
+        enabled=False, benchmark=True, deterministic=False, allow_tf32=True
+    ),
+    "no TF32 in cuDNN": lambda: cudnn.flags(enabled=True, allow_tf32=False),
     "two threads": lambda: switched(torch.set_num_threads, 2, torch.get_num_threads()),
 }
 if hasattr(torch.backends.mkldnn, "matmul"):
     for part in ("matmul", "conv"):
         holder = getattr(torch.backends.mkldnn, part)
-        AMBIENT[f"bf16 {part}"] = lambda holder=holder: newer_precision(holder)
+        AMBIENT[f"bf16 {part}"] = lambda holder=holder: newer_precision(holder, "bf16")
+    for part in ("conv", "rnn"):
+        holder = getattr(torch.backends.cudnn, part)
+        AMBIENT[f"cuDNN's {part} in float32"] = lambda holder=holder: newer_precision(
+            holder, "ieee"
+        )
+    AMBIENT |= {
+        "TF32 products on CUDA": lambda: newer_precision(torch.backends.cuda.matmul, "tf32"),
+        "float32 on CUDA": lambda: newer_precision(torch.backends.cudnn, "ieee"),
+    }
 
 
 @pytest.fixture
@@ -94,6 +115,22 @@ def test_bf16_has_the_same_bits_under_a_callers_autocast(
         assert digests("bf16") == plain
 
 
+def test_a_run_computes_with_cudnn_deterministic_and_without_tf32() -> None:
+    with cudnn.flags(enabled=False, benchmark=True, deterministic=False), settled():
+        assert (cudnn.enabled, cudnn.deterministic, cudnn.benchmark) == (True, True, False)
+        assert cudnn.allow_tf32 is False
+        assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_code_inside_may_use_torchs_own_ways_to_set_the_switches() -> None:
+    with settled(), cudnn.flags(enabled=True, deterministic=False, allow_tf32=True):
+        assert cudnn.allow_tf32 is True
+
+
+OLDER = {
+    "matmul precision": ("medium", "bf16", "tf32"),
+    "cudnn TF32": (True, "tf32", "tf32"),
+}
 OTHER: dict[type, Any] = {int: 2, torch.dtype: torch.float64, tuple: (True, True)}
 
 
@@ -102,7 +139,10 @@ def test_a_switch_that_is_changed_inside_is_put_back(switch: Switch) -> None:
     if isinstance(switch.wanted, bool):
         other = not switch.wanted
     elif isinstance(switch.wanted, str):
-        other = "medium" if switch.wanted == "highest" else "bf16"
+        other = "tf32"
+    elif switch.name in OLDER:
+        value, *precisions = OLDER[switch.name]
+        other = (value, *precisions[: len(switch.wanted) - 1])
     else:
         other = OTHER[type(switch.wanted)]
     before = switch.get()
