@@ -72,6 +72,15 @@ def test_a_class_with_one_example_has_covariance_zero():
     assert (covariance == 0).all()
 
 
+def test_what_a_client_without_the_class_sends_for_it_is_ignored():
+    counts = torch.tensor([[4], [0], [1]])
+    means = torch.tensor([[[1.0]], [[9.0]], [[1.0]]])
+    covariances = torch.tensor([2.0, 7.0, 5.0]).reshape(3, 1, 1, 1)
+    _, mean, covariance = pooled_statistics(counts, means, covariances)
+    assert mean.item() == 1
+    assert covariance.item() == 3 * 2 / 4, "one example has no covariance either"
+
+
 def test_virtual_features_have_the_mean_and_the_covariance():
     root = draw(2, 3, 3, seed=1)
     covariances, means = root @ root.mT, draw(2, 3, seed=2)
