@@ -1,6 +1,6 @@
-"""The program ``fedbench``: its commands, put together.
+"""The program ``fedbench``, assembled from its commands.
 
-Nothing heavy is imported at the top of a command's module, so that ``--help`` answers at once.
+No command's module imports anything heavy at its top, so ``--help`` answers immediately.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from .verify import verify
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="fedbench-toolkit", prog_name="fedbench")
 def main() -> None:
-    """Benchmark federated learning methods: paired, reproducible to the bit.
+    """Benchmark federated learning methods: paired, and reproducible to the bit.
 
     \b
-    fedbench run fedhpro --data digits              run a method
-    fedbench run fedhpro --without hpal             an ablation
-    fedbench config fedhpro > mine.yaml             a full file to edit
-    fedbench run mine.yaml                          run it
-    fedbench plugins                                what is installed
-    fedbench data                                   which data sets there are
-    fedbench hooks                                  what a plugin can do, with examples
+    fedbench run fedhpro --data digits          run a method
+    fedbench run fedhpro --without hpal         run an ablation
+    fedbench config fedhpro > mine.yaml         write a complete config to edit
+    fedbench run mine.yaml                      run it
+    fedbench compare fedavg fedhpro --seeds 5   compare methods, seed by seed
+    fedbench plugins                            list what is installed
+    fedbench data                               list the data sets
+    fedbench hooks                              list what a plugin can implement
     """
 
 

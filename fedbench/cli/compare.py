@@ -22,66 +22,98 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.argument("methods", nargs=-1, metavar="METHOD...")
-@click.option("--data", multiple=True, metavar="NAME", help="Data set; repeatable.")
-@click.option("--card", "cards", multiple=True, metavar="NAME", help="Protocol; repeatable.")
-@click.option("--seeds", metavar="N|A,B,C", help="How many seeds from 0, or which. Default 3.")
-@click.option("--rounds", type=int, metavar="N", help="Communication rounds of every run.")
-@click.option("--device", metavar="DEV", help="Device of every run.")
+@click.argument("methods", nargs=-1, metavar="[METHOD]...")
 @click.option(
-    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A value for every run. Repeatable."
+    "--data",
+    multiple=True,
+    metavar="NAME",
+    help="Data set; `fedbench data` lists all. Repeatable.",
+)
+@click.option(
+    "--card",
+    "cards",
+    multiple=True,
+    metavar="NAME",
+    help="Protocol card; `fedbench cards` lists all. Default: each data set's own. Repeatable.",
+)
+@click.option(
+    "--seeds",
+    metavar="N|A,B,C",
+    help="Number of seeds, which start at 0, or the seeds themselves. Default: 3.",
+)
+@click.option(
+    "--rounds",
+    type=int,
+    metavar="N",
+    help="Number of communication rounds of every run. Default: the card's.",
+)
+@click.option("--device", metavar="DEV", help="Device of every run. Default: cpu.")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set a value in every run. Repeatable.",
 )
 @click.option(
     "--config", "file", type=PATH, metavar="FILE",
-    help="YAML grid: methods, data, cards, partitions, seeds, options; flags win over it.",
+    help="YAML grid of methods, data, cards, partitions, seeds and options; the other options "
+    "override it.",
 )  # fmt: skip
-@click.option("--reference", metavar="METHOD", help="Compare with this one. Default the last.")
+@click.option(
+    "--reference",
+    metavar="METHOD",
+    help="The METHOD that the others are compared with. Default: the last.",
+)
 @click.option(
     "--test", type=click.Choice(["t", "wilcoxon"]),
-    help="Paired test. Default t: exact under normality and of use from 3 seeds on, while "
-    "Wilcoxon's cannot reject at 5 % below 6.",
+    help="Paired test. The t-test is exact under normality and useful from 3 seeds on; "
+    "Wilcoxon's cannot reject at 5 % with fewer than 6. Default: t.",
 )  # fmt: skip
 @click.option(
     "--jobs", type=click.IntRange(1), metavar="N",
-    help="Runs at once. Default as many as cores may be used (taskset, containers, Slurm), but one "
-    "on each GPU.",
+    help="Number of runs at the same time. Default: one per usable core (as limited by taskset, "
+    "a container or Slurm), but only one on each GPU.",
 )  # fmt: skip
 @checkpoint_flags
 @click.option(
     "--retry", is_flag=True,
-    help="Try runs again that failed, or were interrupted 3 times; they resume where they can.",
+    help="Try again the runs that failed or were interrupted 3 times; they resume from their "
+    "checkpoints if possible.",
 )  # fmt: skip
 @click.option(
     "--trust-old", is_flag=True,
-    help="Reuse finished runs even when code, data, versions or arithmetic changed since.",
+    help="Reuse finished runs even if code, data, versions or arithmetic have changed since.",
 )  # fmt: skip
 @click.option(
     "--out", type=PATH, default=Path("comparison"), metavar="DIR",
-    help="Where runs and report are kept; finished runs are reused. Default comparison.",
+    help="Folder of the runs and the report. Default: comparison.",
 )  # fmt: skip
 @data_root_flag
-@click.option("--quiet", is_flag=True, help="No progress, only the result.")
+@click.option("--quiet", is_flag=True, help="Print no progress, only the result.")
 def compare(
     methods: tuple[str, ...], seeds: str | None, file: Path | None, jobs: int | None,
     retry: bool, trust_old: bool, out: Path, data_root: Path | None, quiet: bool,
     checkpoint_rounds: int | None, checkpoint_minutes: float, keep_checkpoints: bool, **given: Any,
 ) -> None:  # fmt: skip
-    """Run METHODs over seeds and say which is better, and by how much.
+    """Run METHODs over several seeds and test which one is better.
 
     \b
     fedbench compare fedavg fedproto fpl fedhpro --data digits --seeds 5
-    fedbench compare fedhpro:-hpcl fedhpro:-hpal fedhpro:hpcl.temperature=0.1 fedhpro
+    fedbench compare fedhpro:-hpcl fedhpro:hpcl.temperature=0.1 fedhpro
     fedbench compare fedprox:+faults:faults.drop=0.2 mine.yaml fedavg
     fedbench compare --config grid.yaml
 
-    A METHOD is a name or a YAML file, with plugins left out (:-PLUGIN) or added (:+PLUGIN) and
-    values set (:KEY=VALUE); the names that a report prints are such METHODs.
+    A METHOD is a name or a YAML file. It may be followed by plugins to remove (:-PLUGIN), plugins
+    to add (:+PLUGIN) and values to set (:KEY=VALUE). Reports name methods in the same way.
 
-    Within one seed all methods share partition, initial weights, client sampling and batch order.
-    Finished runs are reused: adding a method or a seed runs only what is new. When the code of a
-    plugin, the data, a version or the arithmetic has changed since, one line says so and the run is
-    made anew; the old one moves to replaced/. Writes report.html, tables and figures into --out;
-    earlier runs there under the same protocol are in them too.
+    Within one seed, all methods share the partition, the initial weights, the client sampling and
+    the batch order, so they are compared seed by seed.
+
+    The runs, report.html, tables and figures are written to --out. Finished runs are reused: adding
+    a method or a seed runs only what is new, and earlier runs of the same protocol stay in the
+    report. If the code of a plugin, the data, a version or the arithmetic has changed since, one
+    line says so and the run is repeated; the old one moves to replaced/.
     """
     from ..study import grid as grids
     from ..study.earlier import earlier
@@ -116,7 +148,7 @@ def compare(
 def _grid(
     methods: tuple[str, ...], seeds: str | None, file: Path | None, given: dict[str, Any]
 ) -> Grid:
-    """Return the grid that the command line describes, on top of a YAML file's."""
+    """Return the grid that the command line describes; it overrides that of a YAML file."""
     from ..options import build
     from ..study.grid import Grid, load_grid
 
@@ -137,7 +169,7 @@ def _grid(
 
 
 def _changes(registry: Any, planned: Sequence[Job], data_root: Path | None) -> dict[str, Any]:
-    """Say what has changed since kept runs were made; return what tells `execute`."""
+    """Print what has changed since the kept runs were made; return the argument for `execute`."""
     from ..store.files import default_data_root
     from ..study.reuse import Reuse
 
@@ -150,7 +182,7 @@ def _changes(registry: Any, planned: Sequence[Job], data_root: Path | None) -> d
 def _execute(
     planned: Sequence[Job], out: Path, quiet: bool, *, jobs: int | None, **more: Any
 ) -> Progress:
-    """Run what is not finished, with progress; an interrupt says how to continue."""
+    """Carry out the unfinished runs with progress; on an interrupt, say how to continue."""
     from ..study.execute import execute
     from .progress import comparison_progress
 
@@ -165,7 +197,7 @@ def _execute(
 
 
 def _say_interrupted(carried_out: Progress) -> None:
-    """Name the runs that the machine ended, and say what to do."""
+    """Print the runs that the machine ended, and what to do about them."""
     left = carried_out.left_alone
     for path, end in carried_out.interrupted.items():
         what = "the same command resumes it"
@@ -175,21 +207,28 @@ def _say_interrupted(carried_out: Progress) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("directories", nargs=-1, required=True, type=PATH)
-@click.option("--reference", metavar="METHOD", help="Compare with this one. Default the last.")
-@click.option("--test", type=click.Choice(["t", "wilcoxon"]), default="t", help="Paired test.")
+@click.argument("directories", nargs=-1, required=True, type=PATH, metavar="DIRECTORY...")
+@click.option(
+    "--reference",
+    metavar="METHOD",
+    help="The METHOD that the others are compared with. Default: the last.",
+)
+@click.option(
+    "--test", type=click.Choice(["t", "wilcoxon"]), default="t", help="Paired test. Default: t."
+)
 @click.option(
     "--out", type=PATH, default=Path("report"), metavar="DIR",
-    help="Where to write the report. Default report.",
+    help="Folder to write the report into. Default: report.",
 )  # fmt: skip
 def report(directories: tuple[Path, ...], reference: str | None, test: Any, out: Path) -> None:
-    """Rebuild tables, figures and page from run DIRECTORIES, also from other machines.
+    """Write the tables, figures and page for existing runs.
 
     \b
     fedbench report runs/* --out report
 
-    Runs are grouped by data, partition, model, rounds and accuracy rule; what differs is kept
-    apart, never averaged.
+    Every run at or below a DIRECTORY is included; it may come from another machine. Runs are
+    grouped by data, partition, model, rounds and accuracy rule. Runs that differ in one of these
+    are never averaged.
     """
     from ..store.directory import find
     from ..study import records

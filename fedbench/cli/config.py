@@ -17,11 +17,13 @@ from .flags import config_flags, installed, resolve_config
 @config_flags
 @click.option("--schema", is_flag=True, help="Print the JSON schema of config files instead.")
 def config(target: str | None, schema: bool, **given: Any) -> None:
-    """Print the full resolved YAML of a METHOD, to start from.
+    """Print the complete YAML config of a METHOD, to start from.
 
     \b
     fedbench config fedhpro > mine.yaml
     fedbench config --schema > fedbench.schema.json
+
+    It holds every value, with all defaults filled in.
     """
     if schema:
         from ..config.schema import json_schema

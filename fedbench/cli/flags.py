@@ -1,4 +1,4 @@
-"""Flags that several commands share, and the config that they make."""
+"""Flags that several commands share, and the config that they describe."""
 
 from __future__ import annotations
 
@@ -17,42 +17,56 @@ if TYPE_CHECKING:
     from ..plugins.registry import Registry
 
 
-def config_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the flags that shape a config."""
+def config_flags(command: Callable[..., Any], rounds: str = "the card's") -> Callable[..., Any]:
+    """Add the flags that shape a config; ``rounds`` says how many rounds there are without one."""
     flags = (
-        click.option("--data", metavar="NAME", help="Data set; see `fedbench data`."),
-        click.option("--card", metavar="NAME", help="Protocol; default the data set's own."),
-        click.option("--model", metavar="NAME", help="Model, for example cnn or resnet10."),
-        click.option("--rounds", type=int, metavar="N", help="Communication rounds."),
-        click.option("--seed", type=int, metavar="S", help="Seed of every random stream."),
-        click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, mps. Default cpu."),
+        click.option("--data", metavar="NAME", help="Data set; `fedbench data` lists all."),
+        click.option(
+            "--card", metavar="NAME",
+            help="Protocol card; `fedbench cards` lists all. Default: the data set's own.",
+        ),
+        click.option(
+            "--model", metavar="NAME",
+            help="Model, for example cnn or resnet10. Default: the card's.",
+        ),
+        click.option(
+            "--rounds", type=int, metavar="N",
+            help=f"Number of communication rounds. Default: {rounds}.",
+        ),
+        click.option(
+            "--seed", type=int, metavar="S", help="Seed of every random stream. Default: 0."
+        ),
+        click.option(
+            "--device", metavar="DEV", help="cpu, cuda, cuda:1 or mps. Default: cpu."
+        ),
         click.option(
             "--precision", metavar="P",
-            help="fp32 (default) or bf16: faster where the processor has it; see docs.",
+            help="fp32, or bf16, which is faster on hardware that supports it. Default: fp32.",
         ),
         click.option(
             "--executor", metavar="NAME",
-            help="Where clients run: pool (default), inline, ray. The bits are the same.",
+            help="Where clients run: pool, inline or ray. All give the same bits. Default: pool.",
         ),
         click.option(
-            "--workers", type=int, metavar="N", help="Parallel clients. Default one per core."
+            "--workers", type=int, metavar="N",
+            help="Number of clients that run in parallel. Default: one per core.",
         ),
         click.option(
             "--set", "sets", multiple=True, metavar="KEY=VALUE",
-            help="Any value: hpcl.temperature=0.1, sgd.lr=0.05. Repeatable.",
+            help="Set any value, for example sgd.lr=0.05 or hpcl.temperature=0.1. Repeatable.",
         ),
         click.option(
             "--without", multiple=True, metavar="PLUGIN",
-            help="Leave a plugin out: an ablation. Repeatable.",
+            help="Remove a plugin, as in an ablation. Repeatable.",
         ),
         click.option(
             "--with", "plus", multiple=True, metavar="PLUGIN",
-            help="Add a plugin, or replace the partition, trainer, ... by it. Set its options with "
-            "--set PLUGIN.OPTION=VALUE. Repeatable.",
+            help="Add a plugin; it replaces one of the same role, such as the partition. Set its "
+            "options with --set PLUGIN.OPTION=VALUE. Repeatable.",
         ),
         click.option(
             "--config", "file", type=PATH, metavar="FILE",
-            help="YAML file, whole or partial; flags and --set win over it.",
+            help="YAML file, complete or partial; the other options override it.",
         ),
     )  # fmt: skip
     for flag in reversed(flags):
@@ -61,7 +75,7 @@ def config_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def installed() -> Registry:
-    """Return what is installed; commands do this first, because it imports what is slow to."""
+    """Return what is installed. Commands call this first, because it does the slow imports."""
     from ..plugins.discovery import discover
 
     registry = discover()
@@ -79,9 +93,9 @@ def resolve_config(
     any_method: bool = False,
     **flags: Any,
 ) -> tuple[Any, Any]:
-    """Return (registry, config) for a method's name or a YAML file, and flags.
+    """Return (registry, config) for a method's name or a YAML file, and the flags.
 
-    With ``any_method`` neither has to name one, for what belongs to the card alone.
+    With ``any_method``, neither has to name a method, for commands that need only the card.
     """
     from ..config import yamlfile
     from ..config.resolve import resolve
@@ -112,14 +126,19 @@ def resolve_config(
 
 
 def executor_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the flags that say where a kept run is run again or further; see `executor_of`."""
+    """Add the flags that say where to repeat or continue a kept run; see `executor_of`."""
     flags = (
-        click.option("--executor", metavar="NAME", help="Another executor than the run's own."),
-        click.option("--workers", type=int, metavar="N", help="Parallel clients."),
+        click.option(
+            "--executor", metavar="NAME", help="Where clients run. Default: the run's executor."
+        ),
+        click.option(
+            "--workers", type=int, metavar="N",
+            help="Number of clients that run in parallel. Default: as the run's config says.",
+        ),
         click.option(
             "--set", "sets", multiple=True, metavar="KEY=VALUE",
-            help="An option of the executor, such as executor.address=HOST:PORT. Addresses are "
-            "not taken from the run directory. Repeatable.",
+            help="Set an option of the executor, such as executor.address=HOST:PORT; addresses "
+            "are not read from the run directory. Repeatable.",
         ),
     )  # fmt: skip
     for flag in reversed(flags):
@@ -128,25 +147,26 @@ def executor_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def executor_of(executor: str | None, workers: int | None) -> dict[str, Any]:
-    """Return what the flags ``--executor`` and ``--workers`` say of the executor."""
+    """Return what the flags ``--executor`` and ``--workers`` say about the executor."""
     given = {"name": executor, "workers": workers}
     return {key: value for key, value in given.items() if value is not None}
 
 
 def checkpoint_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the flags that say how often a checkpoint is written, and whether it stays."""
+    """Add the flags that say how often a checkpoint is written, and whether it is kept."""
     flags = (
         click.option(
             "--checkpoint-rounds", type=click.IntRange(1), metavar="N",
-            help="Write a checkpoint after every N rounds.",
+            help="Also write a checkpoint every N rounds.",
         ),
         click.option(
             "--checkpoint-minutes", type=Finite(0), default=1.0, metavar="M",
-            help="Write a checkpoint at the end of a round after M minutes. Default 1.",
+            help="Write a checkpoint at the end of a round when the last one is M minutes old. "
+            "Default: 1.",
         ),
         click.option(
             "--keep-checkpoints", is_flag=True,
-            help="Leave all checkpoints in checkpoints/, for `verify --rounds` to start from.",
+            help="Keep every checkpoint, in checkpoints/; `verify --rounds` can start from them.",
         ),
     )  # fmt: skip
     for flag in reversed(flags):
@@ -158,5 +178,6 @@ def data_root_flag(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--data-root``."""
     return click.option(
         "--data-root", type=PATH, metavar="DIR",
-        help="Where data sets look for files. Default $FEDBENCH_DATA or the user's cache.",
+        help="Folder with the files of data sets. Default: $FEDBENCH_DATA, or else the user's "
+        "cache.",
     )(command)  # fmt: skip

@@ -18,18 +18,19 @@ from .kinds import PATH, UserPath
 @click.group(cls=Listing)
 @click.option(
     "--sources", is_flag=True,
-    help="Show which code of which package would be loaded, and from where; load none of it.",
+    help="Show which code of which package would be loaded, and from where, without loading it.",
 )  # fmt: skip
 @click.pass_context
 def plugins(ctx: click.Context, sources: bool) -> None:
-    """List what is installed, by which package, and which hooks each plugin implements.
+    """List what is installed, or show one plugin.
 
     \b
-    fedbench plugins
-    fedbench plugins --sources                      which code would be loaded, from where
-    fedbench plugins show hpcl                      its options, defaults and bounds
+    fedbench plugins                            every plugin and its hooks
+    fedbench plugins --sources                  where its code would come from
+    fedbench plugins show hpcl                  its options, defaults, bounds
 
-    FEDBENCH_PLUGINS=a,b loads only these packages, beside the bundled ones.
+    The list names the package of each entry and the hooks that each plugin implements. Set
+    FEDBENCH_PLUGINS=a,b to load only these packages besides the bundled ones.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -57,10 +58,12 @@ def _print_sources() -> None:
 @plugins.command("show")
 @click.argument("name")
 def plugins_show(name: str) -> None:
-    """Print what NAME is: its options, defaults, bounds, hooks and doc.
+    """Print the description, hooks and options of NAME.
 
     \b
     fedbench plugins show hpcl
+
+    Options are shown with their types, defaults and bounds.
     """
     from . import printing as terminal
 
@@ -70,11 +73,11 @@ def plugins_show(name: str) -> None:
 @click.command(cls=Command)
 @click.argument("name", required=False)
 def hooks(name: str | None) -> None:
-    """List the hooks that plugins implement, or print one with its documentation and an example.
+    """List the hooks that a plugin can implement, or print one.
 
     \b
     fedbench hooks
-    fedbench hooks client_update
+    fedbench hooks client_update                documentation and an example
     """
     from . import hooks as described
 
@@ -87,11 +90,14 @@ def hooks(name: str | None) -> None:
 @click.command(cls=Command)
 @click.argument("name", required=False)
 def cards(name: str | None) -> None:
-    """List protocol cards, or print one: its values, their reasons, published results.
+    """List the protocol cards, or print one.
 
     \b
     fedbench cards
     fedbench cards digits
+
+    A card is a protocol: data, model, partition, training and accuracy rule, with the reason for
+    each value, and results that were published under it.
     """
     from . import printing as terminal
 
@@ -104,10 +110,10 @@ def cards(name: str | None) -> None:
 @click.command(cls=Command)
 @click.argument("target", metavar="[METHOD|FILE.yaml]", required=False)
 @config_flags
-@click.option("--png", type=PATH, metavar="FILE", help="Draw a heat map into FILE.")
+@click.option("--png", type=PATH, metavar="FILE", help="Also draw a heat map into FILE.")
 @data_root_flag
 def partition(target: str | None, png: Path | None, data_root: Path | None, **given: Any) -> None:
-    """Show what each client would get, without training.
+    """Show which data each client would get, without training.
 
     \b
     fedbench partition --data digits --png partition.png
@@ -123,7 +129,7 @@ def partition(target: str | None, png: Path | None, data_root: Path | None, **gi
 
 
 class DataSets(Listing):
-    """Lists data sets, or prints one: a word that is not a command is the name of a data set."""
+    """Lists data sets, or prints one: a word that is not a command names a data set."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -134,7 +140,7 @@ class DataSets(Listing):
             return super().resolve_command(ctx, args)
         if more and not more[0].startswith("-"):
             ctx.fail(f"no command {name!r}{did_you_mean(name, self.commands)}")
-        about = "Print what the data set says of itself, and its options."
+        about = "Print the description of the data set and its options."
         return name, Command(name, callback=partial(_print_dataset, ctx, name), help=about), more
 
 
@@ -148,13 +154,13 @@ def _print_dataset(ctx: click.Context, name: str) -> None:
 @data_root_flag
 @click.pass_context
 def data(ctx: click.Context, data_root: Path | None) -> None:
-    """List data sets, or print what is known of NAME without loading it.
+    """List the data sets, or describe one without loading it.
 
     \b
     fedbench data
-    fedbench data digits                            card, licence, classes, options
-    fedbench data show digits --out sheets          counts and a PNG of each domain
-    fedbench data fetch mnist                       download its files
+    fedbench data digits                        card, licence, classes, options
+    fedbench data show digits --out sheets      counts, and a PNG per domain
+    fedbench data fetch mnist                   download its files
     """
     from ..store.files import default_data_root
 
@@ -169,14 +175,16 @@ def data(ctx: click.Context, data_root: Path | None) -> None:
 @click.argument("name")
 @click.option(
     "--out", type=UserPath(file_okay=False), default=Path("."), metavar="DIR",
-    help="Where to write the contact sheets. Default the current directory.",
+    help="Folder to write the contact sheets into. Default: the current one.",
 )  # fmt: skip
 @click.pass_context
 def data_show(ctx: click.Context, name: str, out: Path) -> None:
-    """Print the counts of data set NAME and write a PNG contact sheet of each domain.
+    """Count the examples of data set NAME, and draw some of them.
 
     \b
     fedbench data show digits --out sheets
+
+    A PNG contact sheet is written for each domain.
     """
     from . import printing as terminal
 
@@ -187,14 +195,14 @@ def data_show(ctx: click.Context, name: str, out: Path) -> None:
 @click.argument("name")
 @click.pass_context
 def data_fetch(ctx: click.Context, name: str) -> None:
-    """Download the files of data set NAME, checked against their published checksums.
-
-    An interrupted download resumes where it stopped. For data that may not be downloaded
-    plainly it says where to get the files and where to put them.
+    """Download the files of data set NAME and check their checksums.
 
     \b
     fedbench data fetch mnist
     fedbench data --data-root /big/disk fetch sun397
+
+    An interrupted download resumes where it stopped. If the files cannot be downloaded directly,
+    because of their licence for example, the command says where to get them and where to put them.
     """
     from . import fetch
 

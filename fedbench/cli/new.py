@@ -1,4 +1,4 @@
-"""`fedbench new`: a package of one's own that installs, passes its tests and runs as it is."""
+"""`fedbench new`: a package of the user's own that installs, passes its tests and runs."""
 
 from __future__ import annotations
 
@@ -54,22 +54,23 @@ _NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
 @click.command(cls=Command)
 @click.argument("name")
 @click.option(
-    "--kind", type=click.Choice(list(KINDS)), default="method", show_default=True,
-    help="What the package brings.",
+    "--kind", type=click.Choice(list(KINDS)), default="method", metavar="KIND",
+    help=f"What the package adds, one of {', '.join(KINDS)}. Default: method.",
 )  # fmt: skip
 @click.option(
     "--out", type=PATH, metavar="DIR",
-    help="Where to write it; the folder must not exist. Default ./NAME.",
+    help="Folder to write; it must not exist yet. Default: ./NAME.",
 )  # fmt: skip
 def new(name: str, kind: str, out: Path | None) -> None:
-    """Write a package with a plugin NAME that works: install it, test it, run it, change it.
+    """Write a package that adds a plugin called NAME.
 
     \b
     fedbench new my-method
     fedbench new my-split --kind partition
     fedbench new my-data --kind dataset --out packages/my-data
-    """
 
+    The package works as it is: install it, run its tests, run it, then change it.
+    """
     folder = out or Path(name)
     check_new_name(installed(), kind, name)
     files = write(folder, kind, name)

@@ -1,4 +1,4 @@
-"""``fedbench profile``: where a round's time goes."""
+"""``fedbench profile``: how the time of a round is spent."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,21 @@ from .flags import config_flags, data_root_flag, resolve_config
 
 @click.command(cls=Command)
 @click.argument("target", metavar="METHOD|FILE.yaml")
-@config_flags
+@partial(config_flags, rounds="4")
 @data_root_flag
-@click.option("--json", "as_json", is_flag=True, help="Print every round's times as JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the times of every round, in seconds, as JSON."
+)
 def profile(target: str, data_root: Path | None, as_json: bool, **given: Any) -> None:
-    """Print where the time of a METHOD's rounds goes; nothing is kept on disk.
-
-    The first round is left out of the table when there are others: it holds what is done once.
-    Clients on other machines (executor ray) show their waiting time only.
+    """Measure how the time of a METHOD's rounds is spent.
 
     \b
-    fedbench profile fedhpro --data digits          4 rounds
+    fedbench profile fedhpro --data digits
     fedbench profile fedavg --rounds 10 --executor inline
+
+    Nothing is kept on disk. The table excludes the first round if there are others, because it
+    includes work that is done only once. For clients on other machines (executor ray), only the
+    waiting time is known.
     """
     from ..engine import profiling
 
@@ -45,13 +49,13 @@ def profile(target: str, data_root: Path | None, as_json: bool, **given: Any) ->
         return
     steady = found[1:] or found
     what = "round 1" if len(found) == 1 else f"mean of rounds 2 to {len(found)}"
-    _print(f"a round, wall clock, {what}", [one.server for one in steady])
+    _print(f"per round, wall clock, {what}", [one.server for one in steady])
     turns = sum(one.turns for one in steady) / len(steady)
     _print(f"its {turns:g} client turns, summed over clients", [one.clients for one in steady])
 
 
 def _print(title: str, rounds: Sequence[Mapping[str, float]]) -> None:
-    """Print a table of steps, the longest first, and their sum."""
+    """Print a table of the steps, longest first, and their sum."""
     from .progress import console, grid
 
     names = dict.fromkeys(name for one in rounds for name in one)

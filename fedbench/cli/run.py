@@ -35,27 +35,27 @@ if TYPE_CHECKING:
 @checkpoint_flags
 @click.option(
     "--out", type=PATH, metavar="DIR",
-    help="Run directory. An unfinished run of the same config resumes; anything else there is "
-    "left alone. Default runs/METHOD-DATA-sSEED, numbered if taken.",
+    help="Run directory. An unfinished run of the same config in it resumes; anything else is an "
+    "error. Default: runs/METHOD-DATA-sSEED, numbered if it exists.",
 )  # fmt: skip
 @data_root_flag
-@click.option("--quiet", is_flag=True, help="No progress, only the result.")
+@click.option("--quiet", is_flag=True, help="Print no progress, only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json and nothing else.")
 def run(
     target: str, out: Path | None, data_root: Path | None, quiet: bool, as_json: bool,
     checkpoint_rounds: int | None, checkpoint_minutes: float, keep_checkpoints: bool, **given: Any,
 ) -> None:  # fmt: skip
-    """Run a METHOD, or a YAML file, and keep the run in a directory.
+    """Run a METHOD or a YAML file, and keep the run in a directory.
 
     \b
     fedbench run fedhpro --data digits
     fedbench run fedhpro --without hpal --set hpcl.temperature=0.1 --seed 1
-    fedbench run fedavg --with faults --set faults.drop=0.2 --set failures.policy=skip
+    fedbench run fedavg --with faults --set faults.stale=0.2
     fedbench run mine.yaml --rounds 5 --out runs/try
 
-    The directory holds config.yaml (running it again repeats the run to the bit), rounds.jsonl,
-    result.json, model.safetensors and environment.json, with --keep-checkpoints also checkpoints/.
-    Accuracies are fractions of 1.
+    The directory holds config.yaml (which `fedbench run` repeats to the bit), rounds.jsonl,
+    result.json, model.safetensors, environment.json and partition.json and, with
+    --keep-checkpoints, checkpoints/. Accuracies in these files are fractions, from 0 to 1.
     """
     from ..config.changes import describe_changes
     from . import progress
@@ -76,9 +76,12 @@ def run(
 
 
 def _open(config: RunConfig, out: Path | None, more: Mapping[str, Any]) -> tuple[Any, bool]:
-    """Resume the run of ``config`` in ``out``, or else begin it there; say which.
+    """Resume the run of ``config`` in ``out``, or else start it there.
 
-    Without ``out`` it goes to the first free name, also when another process takes one meanwhile.
+    Without ``out``, the first free name is used, even if another process takes one in the meantime.
+
+    Returns:
+        the run, and whether it was resumed.
     """
     from ..engine.run import Run
     from ..store.claim import Busy
@@ -102,18 +105,20 @@ def _open(config: RunConfig, out: Path | None, more: Mapping[str, Any]) -> tuple
 @executor_flags
 @checkpoint_flags
 @data_root_flag
-@click.option("--quiet", is_flag=True, help="No progress, only the result.")
+@click.option("--quiet", is_flag=True, help="Print no progress, only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json and nothing else.")
 def resume(
     directory: Path, executor: str | None, workers: int | None, sets: tuple[str, ...],
     data_root: Path | None, quiet: bool, as_json: bool,
     checkpoint_rounds: int | None, checkpoint_minutes: float, keep_checkpoints: bool,
 ) -> None:  # fmt: skip
-    """Continue the interrupted run in DIRECTORY; the result is the same to the bit.
+    """Continue the unfinished run in DIRECTORY.
 
     \b
     fedbench resume runs/fedhpro-digits-s0
     fedbench resume runs/fedhpro-digits-s0 --executor inline
+
+    The result is the same, to the bit, as that of a run without an interruption.
     """
     from ..config import yamlfile
     from ..config.changes import describe_changes
@@ -140,7 +145,7 @@ def resume(
 
 
 def _execute(job: Any, show: Any, quiet: bool, as_json: bool) -> None:
-    """Run a job with its progress on show, and print its result."""
+    """Carry out a job while showing its progress, then print its result."""
     from . import printing as terminal
 
     out, config = job.directory.path, job.config
@@ -167,10 +172,12 @@ def _execute(job: Any, show: Any, quiet: bool, as_json: bool) -> None:
 @click.command(cls=Command)
 @click.argument("directory", type=PATH)
 def show(directory: Path) -> None:
-    """Print the rounds and the result of a run DIRECTORY, finished or not.
+    """Print the rounds and the result of the run in DIRECTORY.
 
     \b
     fedbench show runs/fedhpro-digits-s0
+
+    An unfinished run has no result yet; the rounds so far are printed.
     """
     from . import printing as terminal
 

@@ -1,4 +1,4 @@
-"""``fedbench verify``: run a kept run again and compare the bits."""
+"""``fedbench verify``: repeat a kept run and compare the results bit by bit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .kinds import PATH
 
 
 class CantVerify(click.ClickException):
-    """The run can't be run again."""
+    """The run cannot be repeated."""
 
     exit_code = 2
 
@@ -26,12 +26,12 @@ class CantVerify(click.ClickException):
 @click.argument("directory", type=PATH)
 @click.option(
     "--rounds", metavar="A-B",
-    help="Compare these rounds only; the run starts from the newest checkpoint before A that was "
-    "kept (--keep-checkpoints), else at round 1, and stops after B.",
+    help="Compare only rounds A to B. The run starts from the newest checkpoint before A that "
+    "--keep-checkpoints kept, or else at round 1, and stops after B. Default: all rounds.",
 )  # fmt: skip
 @executor_flags
 @data_root_flag
-@click.option("--quiet", is_flag=True, help="No progress, only the verdict.")
+@click.option("--quiet", is_flag=True, help="Print no progress, only the verdict.")
 @click.pass_context
 def verify(
     ctx: click.Context,
@@ -43,21 +43,21 @@ def verify(
     data_root: Path | None,
     quiet: bool,
 ) -> None:
-    """Run the run in DIRECTORY again and say whether the bits agree.
+    """Repeat the run in DIRECTORY and check that the bits agree.
 
     \b
     fedbench verify runs/fedhpro-digits-s0
     fedbench verify runs/fedhpro-digits-s0 --rounds 1-3 --executor inline
 
-    Names the first round, client and tensor that differ. Nothing in DIRECTORY changes. Exit status:
-    0 the bits agree, 1 they differ, 2 the run cannot be verified.
+    The first round, client and tensor that differ are printed. DIRECTORY is not changed. The exit
+    status is 0 if the bits agree, 1 if they differ, and 2 if the run cannot be verified.
     """
     try:
         status = _verify(directory, rounds, executor_of(executor, workers), sets, data_root, quiet)
     except Exception as error:
         if ctx.meta.get("debug"):
             raise
-        raise CantVerify(f"can't verify {directory}: {one_line(error)}") from error
+        raise CantVerify(f"cannot verify {directory}: {one_line(error)}") from error
     sys.exit(status)
 
 

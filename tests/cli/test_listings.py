@@ -314,6 +314,14 @@ def test_help_gives_an_example(fedbench, words):
         assert examples, done.stdout
 
 
+@pytest.mark.parametrize("words", [(), *ALL], ids=[" ".join(w) or "fedbench" for w in [(), *ALL]])
+def test_help_fits_into_80_columns_and_no_summary_is_cut_off(fedbench, words):
+    done = fedbench(*words, "--help")
+    assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
+    _, _, summaries = done.stdout.partition("\nCommands:\n")
+    assert "..." not in summaries
+
+
 def test_help_waits_for_nothing_heavy():
     code = (
         "import sys\n"

@@ -152,7 +152,7 @@ def test_a_profiled_run_computes_the_same(
 def test_the_command_prints_two_tables() -> None:
     done = CliRunner().invoke(main, ["profile", "fedavg", "--rounds", "1", "--set", "sgd.epochs=1"])
     assert done.exit_code == 0, done.output
-    assert "a round, wall clock, round 1" in done.output
+    assert "per round, wall clock, round 1" in done.output
     assert "its 8 client turns, summed over clients" in done.output
     assert done.output.count("100.0") >= 2
 

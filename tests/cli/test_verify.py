@@ -66,7 +66,7 @@ def test_environments_that_differ_are_told_first(fedbench, kept):
 def test_what_cant_be_verified_has_status_two(fedbench, kept, tmp_path):
     done = fedbench("verify", str(tmp_path))
     assert done.exit_code == 2
-    expected = f"Error: can't verify {tmp_path}: {tmp_path} holds no run (no config.yaml)\n"
+    expected = f"Error: cannot verify {tmp_path}: {tmp_path} holds no run (no config.yaml)\n"
     assert done.stderr == expected
     other = tmp_path / "other"
     shutil.copytree(kept, other)
