@@ -1,23 +1,21 @@
-"""What `fedbench data` prints: the list of data sets, and what one says of itself."""
+"""The output of `fedbench data`: the list of data sets, and the description of one."""
 
 from __future__ import annotations
 
-import inspect
-import textwrap
 from pathlib import Path
 
 from ..plugins.facts import DatasetFacts, facts
 from ..plugins.registry import Entry, Registry
-from .printing import print_options
+from .printing import filled, print_description, print_options
 from .progress import console, grid
 
 
 def print_datasets(registry: Registry, root: Path) -> None:
-    """Print the data sets; nothing is loaded.
+    """Print the list of data sets without loading them.
 
     Args:
-        registry: what is installed.
-        root: the folder with the folders of the data sets.
+        registry: everything installed.
+        root: the folder that holds a folder per data set.
     """
     table = grid("name", "size", "where", "about")
     for column in table.columns:
@@ -30,11 +28,11 @@ def print_datasets(registry: Registry, root: Path) -> None:
     out = console()
     out.print(table)
     out.print(f"Files are read from {root / 'NAME'}.", soft_wrap=True)
-    out.print("`fedbench data NAME` prints card, licence, classes and options of one.")
+    out.print("`fedbench data NAME` prints the card, licence, classes and options of one.")
 
 
 def print_dataset(registry: Registry, name: str, root: Path) -> None:
-    """Print what a data set says of itself, and its options; nothing is loaded.
+    """Print the description of a data set and its options without loading it.
 
     Raises:
         ConfigError: when there is no such data set.
@@ -52,17 +50,17 @@ def print_dataset(registry: Registry, name: str, root: Path) -> None:
     }
     out = console()
     out.print(f"{name}: data set of {entry.package} {entry.version}\n", style="bold")
-    for paragraph in (inspect.getdoc(entry.value) or "").split("\n\n"):
-        out.print(f"{_filled(paragraph, out.width)}\n", soft_wrap=True)
+    print_description(entry.value)
+    out.print()
     for key, value in rows.items():
         if value:
-            out.print(_filled(f"{key:8} {value}", out.width, 9 * " "), soft_wrap=True)
+            out.print(filled(f"{key:8} {value}", out.width, 9 * " "), soft_wrap=True)
     out.print()
     print_options(entry.value)
 
 
 def place(entry: Entry, root: Path) -> str:
-    """Return where the examples of a data set are, in two words; ``-`` when that isn't known."""
+    """Return where the examples of a data set are, in two words; ``-`` if that is not known."""
     if facts(DatasetFacts, entry.value).embedded:
         return "embedded"
     if (root / entry.name).exists():
@@ -80,16 +78,3 @@ def _files(entry: Entry, root: Path) -> str:
 
 def _counted(names: tuple[str, ...]) -> str:
     return f"{len(names)}: {', '.join(names)}" if names else ""
-
-
-def _filled(text: str, width: int, indent: str = "") -> str:
-    """Return text in lines of at most ``width``; no word is broken, an indented block stays."""
-    if "\n " in text:
-        return text
-    return textwrap.fill(
-        " ".join(text.split("\n")),
-        width,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -1,10 +1,11 @@
-"""What the command line prints: results, lists, contact sheets. Plain text off a terminal."""
+"""The output of the commands: results, lists, contact sheets; plain text outside a terminal."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import re
+import textwrap
 from pathlib import Path
 
 from .. import options
@@ -21,15 +22,15 @@ from ..types import Dataset
 from .progress import console, grid, title, unit_of
 
 MANY = 100
-"""Rows of a table that are shown before it is cut."""
+"""The number of rows after which a table is cut off."""
 
 
 def print_result(result: Result, unit: Unit) -> None:
     """Print a result table: accuracy with its rule, bytes, seconds, digests.
 
     Args:
-        result: the run's.
-        unit: of the metric that it reports.
+        result: the run's result.
+        unit: the unit of the metric that it reports.
     """
     out = console()
     accuracy = result.accuracy
@@ -55,17 +56,17 @@ def print_result(result: Result, unit: Unit) -> None:
     if failures := dict(result.failures or {}):
         lost = failures.pop("lost", 0)
         counts = ", ".join(f"{kind} {number}" for kind, number in failures.items())
-        out.print(f"{lost} clients lost in {result.rounds} rounds; happened: {counts}")
+        out.print(f"{lost} clients lost in {result.rounds} rounds; failures: {counts}")
     out.print(f"{result.rounds} rounds in {duration(result.seconds)}")
     out.print(f"weights {result.weights_sha256[:16]}  metrics {result.metrics_sha256[:16]}")
 
 
 def print_run(registry: Registry, directory: Path) -> None:
-    """Print the rounds of a run directory, and its result when it is finished.
+    """Print the rounds of a run directory, and its result if the run is finished.
 
     Raises:
-        ConfigError: when the directory holds no run, a file of it is damaged, or a metric of it is
-            not installed.
+        ConfigError: when the directory holds no run, one of its files is damaged, or one of its
+            metrics is not installed.
     """
     rounds, result = RunDirectory.open(directory).read_progress()
     shown = [
@@ -116,7 +117,7 @@ def print_plugins(registry: Registry) -> None:
 
 
 def print_plugin(registry: Registry, name: str) -> None:
-    """Print one installed thing: doc, package, hooks, options.
+    """Print one installed entry: its package, description, hooks and options.
 
     Raises:
         ConfigError: when nothing has that name.
@@ -140,10 +141,30 @@ def print_plugin(registry: Registry, name: str) -> None:
                 text = ", ".join(f"{k}={v}" for k, v in given.items())
                 out.print(f"  {plugin}: {text or 'defaults'}")
             continue
-        out.print(inspect.getdoc(entry.value) or "")
+        print_description(entry.value)
         if entry.hooks:
             out.print(f"\nhooks: {', '.join(entry.hooks)}")
         print_options(entry.value)
+
+
+def print_description(value: object) -> None:
+    """Print the docstring of something registered, filled to the width of the console."""
+    out = console()
+    paragraphs = (inspect.getdoc(value) or "").split("\n\n")
+    out.print("\n\n".join(filled(text, out.width) for text in paragraphs), soft_wrap=True)
+
+
+def filled(text: str, width: int, indent: str = "") -> str:
+    """Return text in lines of at most ``width``, without breaking words or indented blocks."""
+    if "\n " in text:
+        return text
+    return textwrap.fill(
+        " ".join(text.split("\n")),
+        width,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def print_options(cls: type) -> None:
@@ -171,7 +192,7 @@ def print_cards(registry: Registry) -> None:
 
 
 def print_card(registry: Registry, name: str) -> None:
-    """Print a card: its values, the reason of each, and published results."""
+    """Print a card: its values, the reason for each, and published results."""
     card = load_card(registry, name)
     echo(f"{card.name}, version {card.version}, {card.hash}: {card.title}\n", lines=True)
     echo(yamlfile.dump(card.config), lines=True)
@@ -192,8 +213,8 @@ def show_partition(config: RunConfig, table: Partition, out: Path | None) -> Non
     """Print a partition, client by client, and draw it as a PNG heat map.
 
     Raises:
-        ConfigError: when the picture can't be written.
-        NotDrawn: when it can't be drawn.
+        ConfigError: when the picture cannot be written.
+        NotDrawn: when it cannot be drawn.
     """
     classes, counts = table.classes, table.counts
     shown = grid("client", "domain", "examples", *classes)
@@ -214,22 +235,22 @@ def show_partition(config: RunConfig, table: Partition, out: Path | None) -> Non
 
         figure = figures.partition_figure(table, "")
         if figure is None:
-            raise ConfigError("no client has an example: there is nothing to draw")
+            raise ConfigError("no client has any examples, so there is nothing to draw")
         drawn = draw.pictures({"partition": figure})
         if drawn.missing:
             raise draw.NotDrawn(f"{out} was not written: {drawn.missing['partition']}")
         try:
             write_atomic(out, drawn.files["partition.png"])
         except OSError as error:
-            raise ConfigError(f"{out} can't be written: {error.strerror or error}") from error
+            raise ConfigError(f"{out} cannot be written: {error.strerror or error}") from error
         echo(f"wrote {out}")
 
 
 def show_dataset(registry: Registry, name: str, root: Path, folder: Path) -> None:
-    """Print a data set's counts and write a contact sheet a domain into ``folder``.
+    """Print a data set's counts and write a contact sheet per domain into ``folder``.
 
     Raises:
-        ConfigError: when there is no such data set or the folder can't be written.
+        ConfigError: when there is no such data set or the folder cannot be written.
     """
     import torch
 
@@ -264,6 +285,6 @@ def show_dataset(registry: Registry, name: str, root: Path, folder: Path) -> Non
             path = folder / f"{name}-{slug if slug == domain else f'{number}-{slug}'}.png"
             sheet = make_grid(torch.cat(filled), nrow=20, padding=2, pad_value=128)
             Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(path)
-            echo(f"wrote {path} (one row a class, 20 training images each)")
+            echo(f"wrote {path} (one row per class, 20 training images each)")
     except (OSError, RuntimeError) as error:
-        raise ConfigError(f"{folder} can't be written: {error}") from error
+        raise ConfigError(f"{folder} cannot be written: {error}") from error

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -274,7 +275,7 @@ class TestData:
         (tmp_path / "file").write_text("")
         done = fedbench("data", "show", "digits", "--out", "file/sheets")
         assert done.exit_code == 1
-        assert done.stderr.startswith("Error: file/sheets can't be written: ")
+        assert done.stderr.startswith("Error: file/sheets cannot be written: ")
         assert done.stderr.count("\n") == 1
 
 
@@ -292,6 +293,12 @@ def test_config_without_a_method_says_what_to_write(fedbench):
 
 
 # --- help ----------------------------------------------------------------------------------------
+
+
+def test_the_description_of_a_plugin_fills_the_terminal(fedbench, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    _, paragraph, *_ = fedbench("plugins", "show", "faults").stdout.split("\n\n")
+    assert paragraph.splitlines() == textwrap.wrap(flat(paragraph), 60)
 
 
 def commands(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
