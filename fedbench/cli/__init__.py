@@ -1,4 +1,4 @@
-"""The command line. Thin: each command resolves names, calls the library and prints."""
+"""The command line, a thin layer: each command resolves names, calls the library and prints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["main"]
 
 
 def __getattr__(name: str) -> object:
-    """Import the commands on first use, so that ``fedbench.cli.signals`` comes before them."""
+    """Import the commands on first use, after ``fedbench.cli.signals``."""
     if name == "main":
         from .app import main
 

@@ -1,4 +1,4 @@
-"""What every command is made of: one clear line for an error, help that fits, listing groups."""
+"""The base classes of commands: errors as one clear line, and groups that list."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .streams import Streams
 
 
 class Readable(click.Command):
-    """A command whose usage errors are printable; they repeat what was typed."""
+    """A command whose usage errors are made printable, because they repeat what was typed."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Parse the command line."""
@@ -27,7 +27,7 @@ class Readable(click.Command):
 
 
 class OneLine(Readable):
-    """A command that ends with one clear line instead of a traceback, unless ``--debug``."""
+    """A command that ends with one clear line instead of a traceback, without ``--debug``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -36,7 +36,7 @@ class OneLine(Readable):
         )
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; turn errors into one line."""
+        """Run the command, and turn an error into one line."""
         if ctx.params.pop("debug", False):
             ctx.meta["debug"] = True
         with signals.orderly() as caught:
@@ -46,7 +46,7 @@ class OneLine(Readable):
             except KeyboardInterrupt as error:
                 _interrupted(signals.status(error))
             except Exception as error:
-                if caught:  # what is imported late turns an interrupt into an error of its own
+                if caught:  # a late import can turn an interrupt into an error of its own
                     _interrupted(128 + caught[0])
                 if isinstance(error, click.exceptions.Exit | click.Abort | click.ClickException):
                     raise
@@ -57,7 +57,7 @@ class OneLine(Readable):
 
 
 class MachineStopped(click.ClickException):
-    """The machine stopped a command, which may succeed another time."""
+    """The machine stopped the command, which may succeed another time."""
 
     exit_code = TEMPORARY
 
@@ -87,19 +87,19 @@ class Command(OneLine):
 
 
 class Group(Readable, click.Group):
-    """A group whose commands are `Command`; as a program it never fails at its output."""
+    """A group of `Command`; as a program, it never fails because of its output streams."""
 
     command_class = Command
     group_class = type
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the program, see `click.Command.main`."""
+        """Run the program; see `click.Command.main`."""
         with Streams():
             return super().main(*args, **kwargs)
 
 
 class Listing(OneLine, Group):
-    """A group that lists when no subcommand is given."""
+    """A group that prints a list when no subcommand is given."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "invoke_without_command": True})

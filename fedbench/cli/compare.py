@@ -165,7 +165,7 @@ def _grid(
         return load_grid(file, changes)
     if methods:
         return build(Grid, changes, lambda path: ".".join(("command line", *path)))
-    raise click.UsageError("name methods to compare, or a grid with --config FILE")
+    raise click.UsageError("name the methods to compare, or give a grid with --config FILE")
 
 
 def _changes(registry: Any, planned: Sequence[Job], data_root: Path | None) -> dict[str, Any]:
@@ -244,7 +244,9 @@ def _seeds(text: str | None) -> int | list[int] | None:
     try:
         return [int(part) for part in text.split(",") if part] if "," in text else int(text)
     except ValueError:
-        raise click.BadParameter(f"{text!r}: write 5, or 0,1,2", param_hint="--seeds") from None
+        raise click.BadParameter(
+            f"{text!r}: write a number such as 5, or seeds such as 0,1,2", param_hint="--seeds"
+        ) from None
 
 
 def _report(

@@ -1,8 +1,8 @@
-"""`fedbench data fetch`: let a data set bring its files, and show how far it is.
+"""`fedbench data fetch`: let a data set fetch its files, and show the progress.
 
-A data set's class may offer ``fetch(root, report)``; ``report(what, done, total)`` says what is
-under way and how much of it is done, ``total`` being ``None`` while that is not known. Bytes and
-numbers of files are both fine.
+A data set's class may offer ``fetch(root, report)``, which calls ``report(what, done, total)``:
+``what`` names the current step, ``done`` says how much of it is done, and ``total`` is its size, or
+``None`` while that is not known. The unit may be bytes or files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def fetch(registry: Registry, name: str, root: Path) -> str:
     """Fetch the data set ``name`` into ``root``; return a line that says where it is.
 
     Raises:
-        ConfigError: when there is no such data set, or its files can't be had.
+        ConfigError: when there is no such data set, or its files cannot be fetched.
     """
     found = facts(DatasetFacts, registry.get("dataset", name).value)
     if found.embedded:
@@ -44,7 +44,7 @@ def fetch(registry: Registry, name: str, root: Path) -> str:
 
 @contextmanager
 def progress() -> Iterator[FetchReport]:
-    """Give a function that shows progress: bars on a terminal, else a line for each thing done."""
+    """Yield a function that shows progress: bars on a terminal, or else one line per step."""
     if not sys.stderr.isatty():
         yield _lines()
         return

@@ -1,6 +1,6 @@
-"""What a plugin may implement: each hook with its documentation and an example.
+"""The hooks that a plugin may implement, each with its documentation and an example.
 
-``fedbench hooks`` and the documentation site are made from these descriptions.
+``fedbench hooks`` and the documentation site are built from these descriptions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..hookspecs import AT_MOST_ONE, OBSERVERS, SINGLE, DiscoveryHooks, RunHooks
 from ..text import echo
 
 EXAMPLES = Path(__file__).with_name("examples")
-"""A module for each hook; a test runs every one."""
+"""The folder with one module per hook; a test runs every one."""
 
 KINDS = {
     "single": "exactly one base implementation per run; others may wrap it.",
@@ -24,20 +24,20 @@ KINDS = {
     "list": "any number of plugins, in YAML order.",
     "package": "any number of packages.",
 }
-"""Kind of hook -> who may implement it."""
+"""Kind of hook -> how many may implement it."""
 
 
 @dataclass(frozen=True)
 class Hook:
-    """One hook as an author has to know it.
+    """The facts about a hook that the author of a plugin needs.
 
     Args:
         name: the hook's name.
         kind: a key of `KINDS`.
-        about: what it is for; the first line is a summary.
+        about: its purpose; the first line is a summary.
         when: when it is called.
-        returns: what it has to return.
-        declaration: the function with its arguments, as Python.
+        returns: what it must return.
+        declaration: the function with its arguments, as Python code.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Hook:
 
     @property
     def example(self) -> Path:
-        """The file of its example, a complete module."""
+        """The file with its example, a complete module."""
         return EXAMPLES / f"{self.name}.py"
 
 
@@ -83,19 +83,19 @@ def _declaration(name: str, function: object) -> str:
 
 
 def print_hooks() -> None:
-    """Print a line for each hook, in the order of a round."""
-    _print_list("Hooks of a run, which run plugins implement as methods:", described(RunHooks))
+    """Print one line per hook, in the order of a round."""
+    _print_list("Hooks of a run; run plugins implement them as methods:", described(RunHooks))
     echo("")
-    head = "Hooks of a package, functions of the module in its entry point:"
+    head = "Hooks of a package; the module in its entry point implements them as functions:"
     _print_list(head, described(DiscoveryHooks))
-    echo("\n`fedbench hooks NAME` prints one of them with an example.", lines=True)
+    echo("\n`fedbench hooks NAME` prints one of them, with an example.", lines=True)
 
 
 def print_hook(name: str) -> None:
     """Print one hook with its documentation and its example.
 
     Raises:
-        ConfigError: when there is none of that name.
+        ConfigError: when there is no hook of that name.
     """
     known = {hook.name: hook for group in (RunHooks, DiscoveryHooks) for hook in described(group)}
     if name not in known:

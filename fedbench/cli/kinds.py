@@ -1,4 +1,4 @@
-"""What flags and arguments accept beyond click's own types: paths with ``~``, finite numbers."""
+"""Types of flags and arguments besides click's own: paths with ``~``, and finite numbers."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import click
 
 
 class UserPath(click.Path):
-    """A path in which ``~`` is the user's home, also where a shell leaves it: ``--out=~/x``."""
+    """A path in which ``~`` is the user's home, even where a shell keeps it: ``--out=~/x``."""
 
     def __init__(self, **more: Any) -> None:
         super().__init__(path_type=Path, **more)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path with the home folder put in."""
+        """Return the path with ``~`` replaced by the home folder."""
         return super().convert(os.path.expanduser(value), param, ctx)
 
 
 class Finite(click.FloatRange):
-    """A number in a range, neither NaN, which compares with nothing, nor infinite."""
+    """A finite number in a range; a range alone lets NaN pass, which compares with nothing."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number; fail as click does when it is none of these."""
+        """Return the number; fail, as click does, for anything else."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)

@@ -27,7 +27,7 @@ KINDS = {
     "metric": ("metric",),
     "executor": ("executor",),
 }
-"""What can be made -> the kinds of thing that it registers."""
+"""What can be created -> the kinds of entry that it registers."""
 
 COMMANDS = {
     "method": ("fedbench run {name} --data digits", "--set {name}.mu=0.01"),
@@ -46,7 +46,7 @@ COMMANDS = {
         "--set executor.at_once=2",
     ),
 }
-"""For each kind the command that uses the new thing, and flags that change it."""
+"""What can be created -> the command that uses it, and a flag that changes it."""
 
 _NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
 
@@ -82,11 +82,11 @@ def new(name: str, kind: str, out: Path | None) -> None:
 
 
 def check_new_name(registry: Registry, kind: str, name: str) -> None:
-    """Check that a package of that name can be made.
+    """Check that a package of that name can be created.
 
     Raises:
-        ConfigError: for a name that is no name or is taken, with one that would do.
-        PluginError: for a key of config files.
+        ConfigError: for an invalid or taken name, with a suggestion.
+        PluginError: for a name that is a key of config files.
     """
     from ..plugins.rules import LABELS, check_name
 
@@ -94,15 +94,15 @@ def check_new_name(registry: Registry, kind: str, name: str) -> None:
         better = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-0123456789")[:40].rstrip("-")
         hint = f", for example {better!r}" if better else ""
         raise ConfigError(
-            f"{name!r} is no name: letters, digits, - and _, at most 40, a letter first, a letter "
-            f"or digit last{hint}"
+            f"{name!r} is not a valid name: use at most 40 letters, digits, - and _, with a letter "
+            f"first and a letter or digit last{hint}"
         )
     for registered in KINDS[kind]:
         check_name(registered, name)
         if (registered, name) in registry.entries:
             owner = registry.entries[registered, name][0].package
             raise ConfigError(
-                f"there is a {LABELS.get(registered, registered)} {name!r} already, of {owner}; "
+                f"there is already a {LABELS.get(registered, registered)} {name!r}, of {owner}; "
                 f"choose another name, for example 'my-{name}'"
             )
     module, distribution = _module(name), _distribution(name)
@@ -112,7 +112,7 @@ def check_new_name(registry: Registry, kind: str, name: str) -> None:
         taken = f"module {module}" if util.find_spec(module) else ""
     if taken:
         raise ConfigError(
-            f"the {taken} is installed already; choose another name, for example 'my-{name}'"
+            f"the {taken} is already installed; choose another name, for example 'my-{name}'"
         )
 
 
@@ -128,7 +128,7 @@ def write(folder: Path, kind: str, name: str) -> list[str]:
     """Write the package into ``folder`` and return the names of its files.
 
     Raises:
-        ConfigError: when the folder exists or can't be written.
+        ConfigError: when the folder exists or cannot be written.
     """
     import jinja2
 
@@ -164,7 +164,7 @@ def write(folder: Path, kind: str, name: str) -> list[str]:
             text = templates.get_template(f"{template}.jinja").render(values)
             (folder / file).write_text(text, encoding="utf-8")
     except FileExistsError:
-        raise ConfigError(f"{folder} exists already; choose another --out") from None
+        raise ConfigError(f"{folder} already exists; choose another --out") from None
     except OSError as error:
-        raise ConfigError(f"{folder} can't be written: {error.strerror or error}") from error
+        raise ConfigError(f"{folder} cannot be written: {error.strerror or error}") from error
     return list(made)

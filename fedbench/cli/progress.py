@@ -1,4 +1,4 @@
-"""Progress on the terminal, and the formats that everything printed shares."""
+"""Progress on the terminal, and the formats that all output shares."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ..types import RoundResult
 def console() -> Console:
     """Return a console for standard output: as wide as the terminal or COLUMNS, else 120."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-    # No markup: a type like dict[str, int] or an error's text is printed as it is.
+    # Without markup, a type like dict[str, int] or an error's text is printed unchanged.
     return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def grid(*columns: str, title: str | None = None) -> Table:
-    """Return a table whose first column is text and the others numbers."""
+    """Return a table whose first column holds text and whose other columns hold numbers."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for number, name in enumerate(columns):
         table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
@@ -51,12 +51,12 @@ def unit_of(registry: Registry, metric: str) -> Unit:
 
 
 class Progress:
-    """Progress of a run: nothing when quiet, lines off a terminal, a live table on one.
+    """Shows nothing: the progress of a quiet run, and the base of the other displays.
 
     Args:
-        config: the run's.
-        changes: what differs from its method.
-        unit: of the metric that the run reports.
+        config: the run's config.
+        changes: how it differs from its method.
+        unit: the unit of the metric that the run reports.
     """
 
     def __init__(self, config: RunConfig, changes: Sequence[str], unit: Unit) -> None:
@@ -72,13 +72,13 @@ class Progress:
         pass
 
     def client(self, number: int, done: int, total: int) -> None:
-        """A client has finished."""
+        """Show that a client has finished."""
 
     def round(self, result: RoundResult) -> None:
-        """A round has finished."""
+        """Show that a round has finished."""
 
     def left(self, part: float = 0.0) -> str:
-        """Return the time left in words, from the rounds done and the share of the next."""
+        """Return the time left in words; ``part`` is the finished share of the current round."""
         done = self.done + part
         if not done:
             return "-"
@@ -86,7 +86,7 @@ class Progress:
         return duration(spent / done * (self.config.rounds - done))
 
     def row(self, result: RoundResult) -> dict[str, str]:
-        """Return what is shown of a round, by column."""
+        """Return the cells of a round, by column."""
         rule = self.config.accuracy
         scores = result.scores[rule.inference][rule.metric]
         domains = {} if len(scores.domains) == 1 else scores.domains
@@ -101,7 +101,7 @@ class Progress:
 
 
 class Lines(Progress):
-    """One plain line a round."""
+    """Prints one plain line per round."""
 
     def __enter__(self) -> Progress:
         config = self.config
@@ -118,7 +118,7 @@ class Lines(Progress):
 
 
 class Screen(Progress):
-    """A live table: the last rounds, the client under way, the time left."""
+    """Shows a live table: the last rounds, the clients that have finished, the time left."""
 
     ROWS = 8
 
@@ -167,13 +167,13 @@ class Screen(Progress):
 def progress(
     registry: Registry, config: RunConfig, changes: Sequence[str], quiet: bool
 ) -> Progress:
-    """Return the progress display that fits the output; ``registry`` is what is installed."""
+    """Return the display that fits the output: none, a live table on a terminal, or else lines."""
     display = Progress if quiet else Screen if sys.stdout.isatty() else Lines
     return display(config, changes, unit_of(registry, config.accuracy.metric))
 
 
 class ComparisonProgress:
-    """Progress of a comparison: runs done, the rounds of those under way, the time left."""
+    """Shows the progress of a comparison: finished and running runs, and the time left."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet, self.started = quiet, time.monotonic()
@@ -212,5 +212,5 @@ class ComparisonProgress:
 
 
 def comparison_progress(quiet: bool) -> ComparisonProgress:
-    """Return the progress display of a comparison."""
+    """Return the display of a comparison."""
     return ComparisonProgress(quiet)

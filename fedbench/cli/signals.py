@@ -1,4 +1,4 @@
-"""Signals: the first Ctrl-C or SIGTERM ends a command in good order, the second at once."""
+"""Signals: the first Ctrl-C or SIGTERM ends a command cleanly, the second immediately."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from types import FrameType
 from .leave import leave, write
 
 PARENT = "FEDBENCH_PARENT"
-"""Environment variable of `fedbench.study` with the process that this one must not outlive."""
+"""Environment variable, set by `fedbench.study`: the process that this one must not outlive."""
 
 
 _working = False
-"""Whether the command has begun its work, which it then ends by itself."""
+"""Whether the command has begun its work; from then on it ends its work itself."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: ends a run as Ctrl-C does, with an exit status of its own."""
+    """SIGTERM: ends a run like Ctrl-C, but with its own exit status."""
 
 
 def status(error: KeyboardInterrupt) -> int:
-    """Return the exit status that shells expect: 128 and the signal's number."""
+    """Return the exit status that shells expect: 128 plus the signal's number."""
     return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
 
 
 def begin() -> None:
-    """Say that all is imported: from now on the command itself ends what it does on a signal."""
+    """Record that all imports are done: on a signal, the command now ends its work itself."""
     global _working
     _working = True
 
@@ -39,13 +39,14 @@ def begin() -> None:
 def orderly() -> Iterator[list[int]]:
     """Raise `KeyboardInterrupt` at the first SIGINT, `Terminated` at the first SIGTERM.
 
-    Before `begin`, and at a second signal of either kind, the process ends on the spot: workers end
-    with their parent, and files are whole at every moment. A signal that is ignored (``nohup``,
-    ``&``) stays so. A process that follows a parent takes no second SIGTERM: Linux sends one for
-    each thread of a parent that is killed, and the first checkpoint may be under way.
+    Before `begin`, and at a second signal of either kind, the process ends immediately: workers end
+    with their parent, and files are complete at every moment. A signal that is ignored (``nohup``,
+    ``&``) stays ignored. A process that follows a parent ignores a second SIGTERM, because Linux
+    sends one for each thread of a parent that is killed, and the first may still be writing a
+    checkpoint.
 
     Yields:
-        the signals that have come.
+        the signals received so far.
     """
     global _working
     caught: list[int] = []
@@ -61,7 +62,7 @@ def orderly() -> Iterator[list[int]]:
         if caught and follows and number == signal.SIGTERM:
             return
         if caught:
-            write("Stopped at once; the last checkpoint is kept.")
+            write("Stopped immediately; the last checkpoint is kept.")
             os._exit(128 + number)
         if not _working:
             leave(number, frame)
@@ -81,10 +82,10 @@ def orderly() -> Iterator[list[int]]:
 
 
 def follow_parent() -> None:
-    """Ask Linux for a SIGTERM when the process named in `PARENT` ends.
+    """Let Linux send a SIGTERM to this process when the process named in `PARENT` ends.
 
     Raises:
-        Terminated: when it has ended already.
+        Terminated: when that process has already ended.
     """
     parent = os.environ.pop(PARENT, None)
     if parent and sys.platform.startswith("linux"):

@@ -1,8 +1,8 @@
-"""Standard streams that a command cannot fail at: missing, closed, or with a reader that has left.
+"""Standard streams that never make a command fail: missing, closed, or without a reader.
 
-A run takes hours and its results are in files. So what cannot be printed is not printed, and the
-command continues. Only output that was to be kept and is not, because a disk is full, makes the
-command end with an error.
+A run takes hours, and its results are in files. Output that cannot be printed is therefore dropped,
+and the command continues. Only output that should be kept but is lost, because a disk is full for
+example, makes the command end with an error.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Lenient(io.RawIOBase):
     def __init__(self, raw: io.RawIOBase | None) -> None:
         self._raw, self._terminal = raw, raw is not None and raw.isatty()
         self.lost: OSError | None = None
-        """Why output was lost that somebody waits for; a reader that has left does not wait."""
+        """Why output was lost, or ``None``; output for a reader that has left is not missed."""
         self._dead = raw is None
 
     def write(self, data: ReadableBuffer) -> int:
@@ -49,20 +49,20 @@ class Lenient(io.RawIOBase):
         return length
 
     def _wait(self) -> int:
-        """Wait until a descriptor that does not block takes more; return 0."""
+        """Wait until a non-blocking descriptor accepts more data; return 0."""
         select.select([], [self.fileno()], [])
         return 0
 
     def writable(self) -> bool:
-        """Return that it can be written to."""
+        """Return true."""
         return True
 
     def isatty(self) -> bool:
-        """Return whether it is a terminal."""
+        """Return whether the stream is a terminal."""
         return self._terminal
 
     def fileno(self) -> int:
-        """Return the descriptor.
+        """Return the file descriptor.
 
         Raises:
             io.UnsupportedOperation: when there is none.
@@ -71,10 +71,10 @@ class Lenient(io.RawIOBase):
 
 
 class Streams:
-    """A context in which standard output and error exist and writing to them raises nothing."""
+    """A context in which standard output and error exist, and writing to them never raises."""
 
     def __enter__(self) -> Streams:
-        """Put other streams in the place of those that could raise."""
+        """Replace the streams that could raise."""
         _occupy_descriptors()
         self._before = sys.stdout, sys.stderr
         self._lenient: dict[str, Lenient] = {}
@@ -87,16 +87,16 @@ class Streams:
         if stream is None or stream.closed:
             return io.TextIOWrapper(io.BufferedWriter(Lenient(None)), "utf-8", "replace")
         buffer = getattr(stream, "buffer", None)
-        raw = getattr(buffer, "raw", buffer)  # the same with PYTHONUNBUFFERED
+        raw = getattr(buffer, "raw", buffer)  # with PYTHONUNBUFFERED the buffer is raw itself
         if not isinstance(stream, io.TextIOWrapper) or not isinstance(raw, io.RawIOBase):
-            return stream  # of a program that calls this one, such as a test or a notebook
+            return stream  # set by a program that calls this one, such as a test or a notebook
         with suppress(OSError):
             stream.flush()
         lenient = self._lenient[name] = Lenient(raw)
         return io.TextIOWrapper(
             lenient if raw is buffer else io.BufferedWriter(lenient),  # type: ignore[type-var]
             encoding=stream.encoding,
-            # A character that the encoding lacks is shown by its number.
+            # A character that is missing from the encoding is shown by its number.
             errors="backslashreplace" if stream.errors == "strict" else stream.errors,
             line_buffering=stream.line_buffering,
             write_through=stream.write_through,
@@ -108,7 +108,7 @@ class Streams:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Put the streams back; a command that succeeded, but whose output was lost, fails."""
+        """Restore the streams; a command that succeeded but whose output was lost fails."""
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
@@ -120,9 +120,9 @@ class Streams:
 
 
 def _occupy_descriptors() -> None:
-    """Open what is closed of the descriptors 0 to 2.
+    """Open those of the descriptors 0 to 2 that are closed.
 
-    The next file that is opened would get the number else, and what native code prints would be
+    Otherwise the next file to be opened would get the number, and output of native code would be
     written into it.
     """
     for number in range(3):

@@ -325,7 +325,7 @@ def _refuse_taken(path: Path) -> None:
     if not path.exists():
         return
     if not path.is_dir() or not all(BEGUN.fullmatch(entry.name) for entry in path.iterdir()):
-        raise Taken(f"{path} exists already; choose another --out, or remove it first")
+        raise Taken(f"{path} already exists; choose another --out, or remove it first")
 
 
 def unfinished(path: Path, config_hash: str) -> bool:

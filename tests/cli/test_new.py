@@ -104,39 +104,39 @@ def test_nothing_is_overwritten(fedbench, tmp_path):
     done = fedbench("new", "mine")
     assert (done.exit_code, done.stderr) == (
         1,
-        "Error: mine exists already; choose another --out\n",
+        "Error: mine already exists; choose another --out\n",
     )
     assert not list((tmp_path / "mine").iterdir())
     Path("file").write_text("")
     done = fedbench("new", "mine", "--out", "file/mine")
     assert (done.exit_code, done.stderr) == (
         1,
-        "Error: file/mine can't be written: Not a directory\n",
+        "Error: file/mine cannot be written: Not a directory\n",
     )
 
 
-RULE = "letters, digits, - and _, at most 40, a letter first, a letter or digit last"
+RULE = "use at most 40 letters, digits, - and _, with a letter first and a letter or digit last"
 NO_NAMES = [
-    ("my method", f"'my method' is no name: {RULE}, for example 'my-method'"),
-    ("../evil", f"'../evil' is no name: {RULE}, for example 'evil'"),
-    ("1st", f"'1st' is no name: {RULE}, for example 'st'"),
-    ("a.b", f"'a.b' is no name: {RULE}, for example 'a-b'"),
-    ("mine-", f"'mine-' is no name: {RULE}, for example 'mine'"),
-    ("é", f"'é' is no name: {RULE}"),
+    ("my method", f"'my method' is not a valid name: {RULE}, for example 'my-method'"),
+    ("../evil", f"'../evil' is not a valid name: {RULE}, for example 'evil'"),
+    ("1st", f"'1st' is not a valid name: {RULE}, for example 'st'"),
+    ("a.b", f"'a.b' is not a valid name: {RULE}, for example 'a-b'"),
+    ("mine-", f"'mine-' is not a valid name: {RULE}, for example 'mine'"),
+    ("é", f"'é' is not a valid name: {RULE}"),
     ("seed", "a plugin cannot be called 'seed': that is a top-level config key"),
     (
         "fedprox",
-        "there is a method 'fedprox' already, of fedbench-toolkit; choose another name, for "
+        "there is already a method 'fedprox', of fedbench-toolkit; choose another name, for "
         "example 'my-fedprox'",
     ),
     (
         "sgd",
-        "there is a plugin 'sgd' already, of fedbench-toolkit; choose another name, for example "
+        "there is already a plugin 'sgd', of fedbench-toolkit; choose another name, for example "
         "'my-sgd'",
     ),
     (
         "datasets",
-        "the module fedbench_datasets is installed already; choose another name, for example "
+        "the module fedbench_datasets is already installed; choose another name, for example "
         "'my-datasets'",
     ),
 ]
@@ -152,7 +152,7 @@ def test_a_name_that_cannot_be_used(fedbench, tmp_path, name, text):
 
 def test_a_package_that_would_replace_ours_cannot_be_made(fedbench):
     done = fedbench("new", "toolkit", "--kind", "model")
-    assert re.match(r"Error: the package fedbench-toolkit \S+ is installed already; ", done.stderr)
+    assert re.match(r"Error: the package fedbench-toolkit \S+ is already installed; ", done.stderr)
 
 
 def test_a_name_that_another_kind_has_is_free(installed):

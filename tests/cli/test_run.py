@@ -75,7 +75,7 @@ class TestRun:
         done = fedbench("run", "fedavg", *few, "--quiet", "--out", "here")
         assert done.exit_code == 1
         assert done.stderr == (
-            "Error: here exists already; choose another --out, or remove it first\n"
+            "Error: here already exists; choose another --out, or remove it first\n"
         )
 
     def test_quiet_prints_the_result_alone(self, fedbench, few):
@@ -125,7 +125,7 @@ class TestRun:
         done = fedbench("run", "fedavg", *few, "--out", "mine")
         assert done.exit_code == 1
         assert done.stderr == (
-            "Error: mine exists already; choose another --out, or remove it first\n"
+            "Error: mine already exists; choose another --out, or remove it first\n"
         )
         assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes"]
 

@@ -159,7 +159,7 @@ def test_a_second_signal_ends_immediately_and_the_run_can_be_resumed(
     os.kill(victim.pid, signal.SIGINT)
     ended = victim.wait()
     assert ended.status == 130, ended
-    assert ended.err == "\nStopped at once; the last checkpoint is kept.\n"
+    assert ended.err == "\nStopped immediately; the last checkpoint is kept.\n"
     assert processes(ended.pid)
     case.check(fork)
 
@@ -187,7 +187,7 @@ def test_more_signals_of_a_killed_comparison_do_not_end_its_run_immediately(
     ended = victim.wait()
     assert ended.status == 143, ended
     assert "Interrupted after 2 of 3 rounds" in ended.err
-    assert "Stopped at once" not in ended.err
+    assert "Stopped immediately" not in ended.err
     assert processes(ended.pid)
     case.check(fork)
 

@@ -106,7 +106,7 @@ def client_data(with_example, run_tiny, folder):
 @check
 def run_start(with_example, run_tiny, folder):
     assert len(with_example("run_start", {"least": 18}).history) == 2
-    with pytest.raises(ConfigError, match=r"^client 0 has 18 examples, not 19$"):
+    with pytest.raises(ConfigError, match=r"^client 0 has 18 examples; at least 19 are needed$"):
         run_tiny(extra={"example": {"least": 19}})
 
 

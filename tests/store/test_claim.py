@@ -223,7 +223,7 @@ def test_a_directory_that_another_process_creates_at_the_same_time_is_taken(
         return lock(directory)
 
     monkeypatch.setattr(RunDirectory, "lock", create_first)
-    with pytest.raises(Taken, match="run exists already; choose another --out"):
+    with pytest.raises(Taken, match="run already exists; choose another --out"):
         make()
     assert contents(tmp_path) == before
 

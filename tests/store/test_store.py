@@ -92,7 +92,7 @@ def test_an_existing_directory_is_refused_and_left_as_it_is(
         path.mkdir()
         (path / "notes.txt").write_text("precious")
     before = {p: p.stat().st_mtime_ns for p in (path, *tmp_path.rglob("*"))}
-    text = f"{path} exists already; choose another --out, or remove it first"
+    text = f"{path} already exists; choose another --out, or remove it first"
     with pytest.raises(ConfigError, match=f"^{re.escape(text)}$"):
         Run(tiny_config(registry), path, registry=registry)
     assert {p: p.stat().st_mtime_ns for p in (path, *tmp_path.rglob("*"))} == before

@@ -11,7 +11,7 @@ fedbench_api = 1
 
 
 class BackwardsWorkers:
-    """The workers of `Backwards`."""
+    """The worker of `Backwards`: this process."""
 
     def __init__(self, runtime: Any) -> None:
         self.runtime = runtime
@@ -23,7 +23,7 @@ class BackwardsWorkers:
         yield from reversed(results)
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
 
 @dataclass(frozen=True, eq=False)

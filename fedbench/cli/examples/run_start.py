@@ -12,10 +12,12 @@ from fedbench import ConfigError, ServerContext, hookimpl
 class EnoughData:
     """End the run before round 1 if a client has fewer than ``least`` examples."""
 
-    least: Annotated[int, Field(ge=1, description="fewest examples of a client")] = 10
+    least: Annotated[int, Field(ge=1, description="fewest examples per client")] = 10
 
     @hookimpl
     def run_start(self, ctx: ServerContext) -> None:
         for client, examples in enumerate(ctx.client_sizes):
             if examples < self.least:
-                raise ConfigError(f"client {client} has {examples} examples, not {self.least}")
+                raise ConfigError(
+                    f"client {client} has {examples} examples; at least {self.least} are needed"
+                )

@@ -11,7 +11,7 @@ from fedbench import hookimpl
 
 @dataclass(frozen=True, eq=False)
 class Grain:
-    """Add Gaussian noise to the inputs, drawn anew for every training batch."""
+    """Add Gaussian noise to the inputs, newly drawn for every training batch."""
 
     deviation: Annotated[float, Field(ge=0, description="standard deviation")] = 0.1
 
