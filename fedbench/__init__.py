@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from .hookspecs import hookimpl
     from .plugins.discovery import discover
     from .text import Unit
+    from .training import Training
     from .types import (
         Batch,
         ClientResult,
         Dataset,
+        Encoded,
         Examples,
         Output,
+        Payload,
         PerClass,
         Recipe,
         Report,
@@ -49,9 +52,11 @@ _HOME = {
     "engine.run": ("Run",),
     "plugins.discovery": ("discover",),
     "text": ("Unit",),
+    "training": ("Training",),
     "types": (
-        *("Batch", "ClientResult", "Dataset", "Examples", "Output", "PerClass", "Recipe"),
-        *("Report", "RoundResult", "RunStatus", "ServerState", "ServerUpdate", "Value", "Weights"),
+        *("Batch", "ClientResult", "Dataset", "Encoded", "Examples", "Output", "Payload"),
+        *("PerClass", "Recipe", "Report", "RoundResult", "RunStatus", "ServerState"),
+        *("ServerUpdate", "Value", "Weights"),
     ),
 }
 
@@ -61,9 +66,11 @@ __all__ = [
     "ClientResult",
     "ConfigError",
     "Dataset",
+    "Encoded",
     "Examples",
     "FedbenchError",
     "Output",
+    "Payload",
     "PerClass",
     "PluginError",
     "Recipe",
@@ -75,6 +82,7 @@ __all__ = [
     "ServerContext",
     "ServerState",
     "ServerUpdate",
+    "Training",
     "Unit",
     "Value",
     "Weights",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .errors import PluginError
-from .values import Empty, PerClass, Value, copy_to, seal
+from .values import Empty, Encoded, PerClass, Value, copy_to, seal
 from .watching import UNWATCHED, Watch
 
 
@@ -45,7 +45,7 @@ class ClientState(MutableMapping[str, Value]):
     def __getitem__(self, key: str) -> Value:
         if key not in self._read:
             value = copy_to(self._sealed[key], torch.device("cpu"))
-            if not isinstance(value, (Tensor, PerClass)):
+            if not isinstance(value, (Tensor, PerClass, Encoded)):
                 value = _Tensors(_name(key), value)
             self._read[key] = value
         return self._read[key]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,11 @@ from torch import Tensor, nn
 
 from .client_state import ClientState
 from .errors import NonFiniteError, PluginError
-from .pipeline import Pipeline, batch_sizes, eval_batch, send
+from .loss_terms import LossTerms
+from .pipeline import Pipeline, batch_sizes, eval_batch, send, shuffled
 from .random import Streams
+from .training import Only, Training, frozen
+from .travel import incoming, uploaded
 from .types import (
     Batch,
     ClientJob,
@@ -25,12 +29,13 @@ from .types import (
     Failure,
     Output,
     Payload,
+    Received,
     Value,
     forward,
     seal,
     tensors,
 )
-from .values import all_finite, checksum, label
+from .values import checksum, label
 from .watching import UNWATCHED, Watch, each
 
 if TYPE_CHECKING:
@@ -47,6 +52,8 @@ class ServerContext:
         num_classes: C.
         client_sizes: how many training examples each client holds, by client id.
         streams: the run's random streams.
+        model: the run's model, for its structure; its weights are those of any turn.
+        scratch: values that hooks share within this round; discarded afterwards.
     """
 
     round: int
@@ -54,6 +61,8 @@ class ServerContext:
     num_classes: int
     client_sizes: tuple[int, ...]
     streams: Streams
+    model: nn.Module
+    scratch: dict[str, Any] = field(default_factory=dict)
 
     @property
     def num_clients(self) -> int:
@@ -76,8 +85,9 @@ class ClientContext:
         num_classes: C.
         device: where the model is.
         model: the model, loaded with the received weights; train it in place.
-        payload: what the server sent, by key. A wrapper of ``client_update`` may replace it with
-            another `fedbench.types.Received` for the turn; do not write to its tensors.
+        payload: what the client received, by key; do not write to its tensors.
+        sent: what the server had sent, by key, decoded but not changed by ``receive_broadcast`` in
+            any other way: what an update is the difference from.
         state: what this client kept from its last turn; assign to it what the client should keep.
             A value is copied when it is assigned, see `fedbench.client_state.ClientState`.
         scratch: values that plugins share within this turn; discarded afterwards.
@@ -92,7 +102,7 @@ class ClientContext:
         num_classes: int,
         device: torch.device,
         model: nn.Module,
-        payload: Payload,
+        payload: Received,
         data: Examples,
         plugins: RunPlugins,
         streams: Streams,
@@ -104,19 +114,22 @@ class ClientContext:
         self._empty = empty
         self.round, self.client, self.rounds = job.round, job.client, rounds
         self.num_classes, self.device, self.model = num_classes, device, model
-        self.payload, self.data = payload, data
+        self._received = payload
+        self.payload: Payload = payload
+        self.sent: Payload = payload
+        self.data, self._job = data, job
         self._state = ClientState(job.state, self.where, empty, watch)
         self.scratch: dict[str, Any] = {}
         self._plugins, self._streams = plugins, streams
         self._pipeline = Pipeline(plugins, device, self.rng)
+        self._training: Training | None = None
+        self._recording = job.scored is None
         self._losses = plugins.calls("local_loss")
         self._after = plugins.calls("after_backward")
         self._uploads: dict[str, Value] = {}
         self._metrics: dict[str, float] = {}
-        self._terms: dict[str, Tensor] = {}
-        self._owners: dict[str, str] = {}
+        self._terms = LossTerms(self.where, lazy=device.type != "cpu")
         self._failures: list[Failure] = []
-        self._seen = 0
 
     @property
     def state(self) -> ClientState:
@@ -145,89 +158,160 @@ class ClientContext:
         with self.phase("data"):
             return self._pipeline(inputs, train)
 
-    def batches(self, batch_size: int, epochs: int, drop_last: bool = False) -> Iterator[Batch]:
+    def receive(self) -> None:
+        """Let plugins change what was received; called once, before the model is loaded."""
+        calls = self._plugins.calls("receive_broadcast")[::-1]
+        self.payload, self.sent = incoming(calls, self._received, ctx=self)
+
+    def batches(
+        self,
+        batch_size: int,
+        epochs: int,
+        drop_last: bool = False,
+        stream: str = "",
+        *,
+        steps: int | None = None,
+        stretch: bool = False,
+    ) -> Iterator[Batch]:
         """Yield shuffled, transformed batches in ``epochs`` passes over the client's data.
 
-        The order depends only on seed, round and client. With ``drop_last``, a last batch that is
-        smaller is left out unless it is the only one.
+        The order depends only on seed, round, client and ``stream``. With ``drop_last``, a last
+        batch that is smaller is left out unless it is the only one. ``steps`` batches are the most
+        that are yielded, or with ``stretch`` exactly how many, whatever ``epochs`` is.
         """
-        return each(self._watch, "data", self._batches(batch_size, epochs, drop_last))
+        batches = self._batches(batch_size, epochs, drop_last, stream, steps, stretch)
+        return each(self._watch, "data", batches)
 
-    def _batches(self, batch_size: int, epochs: int, drop_last: bool) -> Iterator[Batch]:
-        order = self._streams.numpy("batches", self.round, self.client)
-        n = len(self.data)
-        sizes = batch_sizes(n, batch_size, drop_last)
-        for epoch in range(epochs):
-            permutation = torch.from_numpy(order.permutation(n))
-            for index in permutation[: sum(sizes)].split(sizes):
-                chosen = self.data[index]
-                yield Batch(
-                    self.prepare(chosen.inputs, train=True),
-                    send(chosen.labels, self.device),
-                    epoch,
-                    epochs,
-                )
+    def _batches(
+        self,
+        batch_size: int,
+        epochs: int,
+        drop_last: bool,
+        stream: str,
+        steps: int | None,
+        stretch: bool,
+    ) -> Iterator[Batch]:
+        own = f"/{stream}" if stream else ""
+        order = self._streams.numpy(f"batches{own}", self.round, self.client)
+        pipeline = Pipeline(self._plugins, self.device, lambda name: self.rng(f"{name}{own}"))
+        sizes = batch_sizes(len(self.data), batch_size, drop_last)
+        total = epochs * len(sizes)
+        if steps is not None:
+            total = steps if stretch else min(total, steps)
+        for index, epoch, epochs in shuffled(order, len(self.data), sizes, total):
+            chosen = self.data[index]
+            with self.phase("data"):
+                inputs = pipeline(chosen.inputs, True)
+            yield Batch(inputs, send(chosen.labels, self.device), epoch, epochs)
 
-    def loss(self, batch: Batch) -> Tensor:
+    def train(
+        self,
+        model: nn.Module | None = None,
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        loss: Callable[[Batch], Tensor] | None = None,
+        only: Only | None = None,
+        stream: str = "",
+        record: bool | None = None,
+    ) -> Training:
+        """Run the trainer over the client's data once.
+
+        Core calls it once per turn. A plugin may call it again, or implement ``client_update`` and
+        call it as its method needs.
+
+        Args:
+            model: what to train, in place; default ``ctx.model``. It is ``ctx.model`` meanwhile.
+            epochs: passes over the data; default as the trainer's options say.
+            steps: exactly so many batches instead.
+            loss: returns the loss of a batch, a scalar; default `loss`, the sum of all plugins'
+                terms. To add to it: ``lambda batch: ctx.loss(batch) + more``.
+            only: which parameters and buffers to change, by name; the others keep their bits.
+            stream: names other random batches than the turn's; begin it with your plugin's name.
+            record: whether its loss terms are reported and plugins see its gradients; default for
+                passes on the turn's own model, not for other models, nor in ``personalize``.
+
+        Returns:
+            what was done: learning rate, momentum, steps.
+        """
+        record = self._recording and model is None if record is None else record
+        outer, own, recording = self._training, self.model, self._recording
+        self.model = own if model is None else model
+        self.model.train()
+        work = Training(
+            self,
+            loss or self.loss,
+            only=only,
+            epochs=epochs,
+            steps=steps,
+            stream=stream,
+            record=record,
+        )
+        self._training, self._recording = work, record
+        place = f"train/{stream}", self.round, self.client
+        try:
+            with self._streams.scope(*place), frozen(self.model, only):
+                self._plugins.hook.train(ctx=self, work=work)
+        finally:
+            self.model, self._recording = own, recording
+            self._training = work if record else outer
+        return work
+
+    @property
+    def training(self) -> Training:
+        """The pass that is under way, or else the last one that was recorded.
+
+        Raises:
+            PluginError: when there is none.
+        """
+        if self._training is None:
+            raise PluginError(f"nothing has been trained yet in {self.where}")
+        return self._training
+
+    def loss(
+        self, batch: Batch, model: nn.Module | None = None, record: bool | None = None
+    ) -> Tensor:
         """Run the model and return the sum of all plugins' loss terms, in YAML order.
+
+        Args:
+            batch: the batch.
+            model: what to run; default ``ctx.model``. It is ``ctx.model`` meanwhile.
+            record: whether the terms are reported and what plugins put into the scratch is kept;
+                default as the pass that is under way.
 
         Raises:
             PluginError: for a term that is not a floating-point scalar, or when two plugins return
                 a term of the same name.
             NonFiniteError: for a NaN or infinite term, naming plugin, term, round and client.
         """
+        record = self._recording if record is None else record
+        own, scratch = self.model, self.scratch
+        self.model = own if model is None else model
+        self.scratch = scratch if record else dict(scratch)
+        try:
+            return self._total(batch, record)
+        finally:
+            self.model, self.scratch = own, scratch
+
+    def _total(self, batch: Batch, record: bool) -> Tensor:
         with self.phase("forward"):
             output = forward(self.model, batch.inputs)
-        total: Tensor | None = None
-        for plugin, call in self._losses:
-            terms = call(ctx=self, batch=batch, output=output)
-            if not isinstance(terms, Mapping):
-                raise PluginError(
-                    f"plugin {plugin!r}: local_loss returned {type(terms).__name__} in "
-                    f"{self.where}; return a mapping, {{}} for no term"
-                )
-            for name, term in terms.items():
-                self._record(plugin, name, term, len(batch.labels))
-                total = term if total is None else total + term
-        if total is None:
-            raise PluginError(f"no plugin returned a loss term in {self.where}")
-        self._seen += len(batch.labels)
-        return total
-
-    def _record(self, plugin: str, name: str, term: Tensor, size: int) -> None:
-        if not isinstance(term, Tensor) or term.ndim != 0 or not term.is_floating_point():
-            shape = f"shape {tuple(term.shape)}" if isinstance(term, Tensor) else repr(term)
-            raise PluginError(
-                f"plugin {plugin!r}: loss term {name!r} must be a floating-point scalar tensor, "
-                f"got {shape} in {self.where}"
-            )
-        if self._owners.setdefault(name, plugin) != plugin:
-            raise PluginError(
-                f"plugins {self._owners[name]!r} and {plugin!r} both return loss term {name!r}"
-            )
-        value = term.detach()
-        # On a GPU, reading a value means waiting, so there only the sum is checked, after training.
-        if self.device.type == "cpu" and not math.isfinite(float(value)):
-            self._not_finite(plugin, name, float(value))
-        self._terms[name] = self._terms.get(name, 0) + value.double() * size
-
-    def _not_finite(self, plugin: str, name: str, value: float) -> None:
-        raise NonFiniteError(
-            f"plugin {plugin!r}: loss term {name!r} is {value} in {self.where}; try a smaller "
-            "learning rate"
+        calls = (
+            (plugin, partial(call, ctx=self, batch=batch, output=output))
+            for plugin, call in self._losses
         )
+        return self._terms.total(calls, len(batch.labels), record)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Return a context manager that names a step of the training for ``fedbench profile``.
 
-        Trainers write ``with ctx.phase("backward"): loss.backward()`` and ``with
-        ctx.phase("optimiser"): optimizer.step()``; `loss` enters ``"forward"`` itself. What a
-        plugin does outside any phase is listed under the plugin's name.
+        Trainers write ``with ctx.phase("optimiser"): optimizer.step()``; the passes over the model
+        are phases already. What a plugin does outside any phase is listed under the plugin's name.
         """
         return self._watch.phase(name)
 
     def after_backward(self, batch: Batch) -> None:
-        """Call the plugins' ``after_backward``; trainers do so before the optimiser's step."""
+        """Call the plugins' ``after_backward``; `Training.backward` does so."""
         for _, call in self._after:
             call(ctx=self, batch=batch)
 
@@ -257,19 +341,18 @@ class ClientContext:
         """What this turn has uploaded so far, by key; read-only."""
         return MappingProxyType(self._uploads)
 
-    def upload(self, key: str, value: Value, replace: bool = False) -> None:
+    def upload(self, key: str, value: Value) -> None:
         """Send ``value`` to the server under ``key``: a sealed copy, its bytes counted.
 
-        With ``replace`` it replaces what another plugin sends under that key (noise, compression,
-        faults); the plugin that replaces comes before the other one in YAML order.
-
         Raises:
-            PluginError: when the key was already used in this turn and ``replace`` is not given, or
-                when ``key`` is not text or ``value`` has the wrong type.
+            PluginError: when the key was already used in this turn, when ``key`` is not text or
+                ``value`` has the wrong type, or in ``personalize``.
         """
+        if self._job.scored is not None:
+            raise PluginError(f"upload of {key!r} in personalize, {self.where}: nothing travels")
         if not isinstance(key, str):
             raise PluginError(f"a key of an upload must be text, got {key!r}")
-        if key in self._uploads and not replace:
+        if key in self._uploads:
             raise PluginError(f"two plugins upload {key!r} in {self.where}")
         with self.phase("uploads"):
             self._uploads[key] = seal(value, f"upload {key!r}", self._empty)
@@ -305,25 +388,20 @@ class ClientContext:
                 and the client.
         """
         # Checked and hashed here rather than on the server, because clients run in parallel.
-        for name, total in self._terms.items():
-            mean = float(total) / self._seen
-            if not math.isfinite(mean):
-                self._not_finite(self._owners[name], name, mean)
-            self._metrics[f"loss.{name}"] = mean
-        found = {}
-        for key in sorted(self._uploads):
-            for name, tensor in tensors(self._uploads[key]):
-                if not all_finite(tensor):
-                    what = f"upload {key!r}" + (f", tensor {name!r}," if name else "")
-                    raise NonFiniteError(f"{what} is not finite in {self.where}")
-                found[label(key, name)] = checksum(tensor)
+        self._metrics |= {f"loss.{name}": mean for name, mean in self._terms.means()}
+        calls = self._plugins.calls("send_uploads")
+        travels = uploaded(calls, self._uploads, self.where, self._empty, ctx=self)
         return ClientResult(
             client=self.client,
             examples=len(self.data),
-            uploads=Payload(self._uploads, f"the uploads of client {self.client}"),
+            uploads=Payload(travels, f"the uploads of client {self.client}"),
             metrics=self._metrics,
             state=self._state.sealed(),
             seconds=seconds,
             failures=tuple(self._failures),
-            digests=found,
+            digests={
+                label(key, name): checksum(tensor)
+                for key in sorted(travels)
+                for name, tensor in tensors(travels[key])
+            },
         )

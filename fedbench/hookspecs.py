@@ -9,26 +9,34 @@ they send back. A run as pseudocode, with its hooks by name::
     run_start(ctx, model, inputs, history, directory)        once; may refuse the run
 
     clients = select_clients(ctx, state)                     server; exactly one
-    payload = broadcast(ctx, state) of every plugin          server -> clients, bytes per key
+    payload = broadcast(ctx, state) of every plugin          one owner per key
+    payload = send_broadcast(ctx, state, payload)            chained; what travels, bytes per key
     for client in clients, anywhere, in any order:
-        data = client_data(data, client)                     chained
-        result = client_update(ctx)                          one base trainer, any wrappers
-            for each batch:
+        data    = client_data(data, client)                  chained
+        payload = receive_broadcast(ctx, payload)            chained, in reverse order
+        client_update(ctx)                                   core trains once; any wrappers
+            train(ctx, work)                                 exactly one: the optimiser's loop
                 loss = sum of local_loss(ctx, batch, output)     named terms of every plugin
                 after_backward(ctx, batch)
+        uploads = send_uploads(ctx, uploads)                 chained; what travels, bytes per key
+    results = receive_uploads(ctx, state, results)           chained, in reverse order; a stream
     weights = aggregate(ctx, state, results)                 exactly one; one pass, client-id order
-    state   = server_update(ctx, state, reports)             plugin by plugin, in YAML order
-    scores  = metrics over inference(ctx, state) rules       per domain, per class
+    state   = server_update(ctx, state, before, reports)     plugin by plugin, in YAML order
+    for client in clients with test data, anywhere:
+        personalize(ctx)                                     plugin by plugin; the client's model
+    scores  = metrics over inference(ctx, state) rules       per domain, per class, per client
     round_end(result, directory)                             observers
 
     run_end(status, error, directory)                        observers; once, whatever ends the run
 
-Single hooks (``partition``, ``select_clients``, ``client_update``, ``aggregate``) have exactly one
-base implementation in a run; other plugins may wrap it with ``@hookimpl(wrapper=True)``, the first
-in YAML order outermost. All other run hooks are called plugin by plugin in YAML order; in a chained
-one, each plugin gets what the one before it returned. An implementation takes any subset of a
-hook's arguments, by name and without defaults. Plugins are frozen dataclasses that hold options
-only: what lasts belongs in the server's or the client's state.
+Single hooks (``partition``, ``select_clients``, ``client_update``, ``train``, ``aggregate``) have
+exactly one base implementation in a run; other plugins may wrap it with
+``@hookimpl(wrapper=True)``, the first in YAML order outermost. Core has the base of
+``client_update``, unless a plugin brings one. All other run hooks are called plugin by plugin in
+YAML order, those that receive in reverse order, so that what was changed last on the way out is
+undone first; in a chained hook, each plugin gets what the one before it returned. An implementation
+takes any subset of a hook's arguments, by name and without defaults. Plugins are frozen dataclasses
+that hold options only: what lasts belongs in the server's or the client's state.
 """
 
 # mypy: disable-error-code="empty-body"
@@ -46,12 +54,14 @@ if TYPE_CHECKING:
 
     from .context import ClientContext, ServerContext
     from .contracts import DataSource, Executor, Metric, ModelSource
+    from .training import Training
     from .types import (
         Batch,
         ClientResult,
         Dataset,
         Examples,
         Output,
+        Payload,
         Recipe,
         Report,
         RoundResult,
@@ -72,11 +82,11 @@ package that worked could break: a hook or an argument is renamed or removed, or
 it has to return changes. New hooks, arguments and kinds of things to register do not raise it.
 """
 
-SINGLE = frozenset({"partition", "select_clients", "client_update", "aggregate"})
+SINGLE = frozenset({"partition", "select_clients", "client_update", "train", "aggregate"})
 """Hooks with exactly one base implementation in a run."""
 
-AT_MOST_ONE = frozenset({"personal_models"})
-"""Hooks that at most one plugin of a run implements."""
+CORE_HAS = frozenset({"client_update"})
+"""Single hooks that core implements itself in a run where no plugin does."""
 
 OBSERVERS = frozenset({"run_start", "round_end", "run_end"})
 """Hooks of any number of plugins that change nothing."""
@@ -162,7 +172,27 @@ class RunHooks:
 
         When: on the server, after ``select_clients``.
         Returns: values by key; ``{}`` for none. Two plugins cannot send the same key. Clients load
-        ``"weights"`` into the model; without it they start from the initial weights.
+        ``"weights"`` into the model; what it lacks has its initial value.
+        """
+
+    @hookspec
+    def send_broadcast(
+        self, ctx: ServerContext, state: ServerState, payload: Payload
+    ) -> Mapping[str, Value]:
+        """Change what every client of the round is sent: encode it, add to it, leave parts out.
+
+        When: on the server, after ``broadcast``; chained. What the last plugin returns travels, and
+        its bytes are counted by key.
+        Returns: values by key; `Encoded` ones must be decoded by ``receive_broadcast``.
+        """
+
+    @hookspec
+    def receive_broadcast(self, ctx: ClientContext, payload: Payload) -> Mapping[str, Value]:
+        """Decode or change what the client received.
+
+        When: at the start of a client's turn, before ``ctx.model`` has the received weights;
+        chained in reverse order. The values are on ``ctx.device``; do not write to them.
+        Returns: values by key; they become ``ctx.payload``.
         """
 
     @hookspec
@@ -175,11 +205,22 @@ class RunHooks:
 
     @hookspec(firstresult=True)
     def client_update(self, ctx: ClientContext) -> object:
-        """Train ``ctx.model`` on the client's data: one client's turn.
+        """Take one client's turn: train ``ctx.model``, upload what the server needs.
 
-        When: once per selected client and round, in any process and any order. Wrappers run code
-        before and after the base implementation, such as ``ctx.upload(key, value)``,
-        ``ctx.metric(name, value)`` or ``ctx.state[key] = value``.
+        When: once per selected client and round, in any process and any order. Core's base calls
+        ``ctx.train()`` once. Wrappers run code before and after it, such as ``ctx.upload(key,
+        value)``, ``ctx.metric(name, value)`` or ``ctx.state[key] = value``. A plugin that trains
+        otherwise (in phases, or not at all) implements the base itself.
+        Returns: nothing that is used; a wrapper returns what its ``yield`` returned.
+        """
+
+    @hookspec(firstresult=True)
+    def train(self, ctx: ClientContext, work: Training) -> object:
+        """Run the optimiser's loop over one pass: the trainer.
+
+        When: in every ``ctx.train(...)`` of a turn or of ``personalize``. Set ``work.lr`` and
+        ``work.momentum``, then for each batch of ``work.batches(batch_size, epochs)`` call
+        ``work.backward(batch)`` and update ``work.parameters`` in place.
         Returns: ``True`` from the base; a wrapper returns what its ``yield`` returned.
         """
 
@@ -187,7 +228,8 @@ class RunHooks:
     def local_loss(self, ctx: ClientContext, batch: Batch, output: Output) -> Mapping[str, Tensor]:
         """Add terms to the loss of one batch; core sums the terms of all plugins.
 
-        When: in every training step, after the forward pass.
+        When: in every training step, after the forward pass, and wherever ``ctx.loss`` is called;
+        ``ctx.model`` is the model that produced ``output``.
         Returns: floating-point scalar tensors by name, already weighted; ``{}`` for none.
         """
 
@@ -195,29 +237,54 @@ class RunHooks:
     def after_backward(self, ctx: ClientContext, batch: Batch) -> None:
         """Read or change the gradients of ``ctx.model``'s parameters.
 
-        When: in every training step, between the backward pass and the optimiser's step.
+        When: in every step of a pass that is recorded (the turn's own, not one that a plugin adds),
+        between the backward pass and the optimiser's step.
         Returns: nothing.
+        """
+
+    @hookspec
+    def send_uploads(self, ctx: ClientContext, uploads: Payload) -> Mapping[str, Value]:
+        """Change what a client sends: clip it, add noise, encode it, leave parts out, attack.
+
+        When: at the end of a client's turn; chained. ``uploads`` are on the CPU. What the server
+        had sent is ``ctx.sent``, on ``ctx.device``. What the last plugin returns travels, and its
+        bytes are counted by key.
+        Returns: values by key; `Encoded` ones must be decoded by ``receive_uploads``.
+        """
+
+    @hookspec
+    def receive_uploads(
+        self, ctx: ServerContext, state: ServerState, results: Iterator[ClientResult]
+    ) -> Iterator[ClientResult]:
+        """Decode or change what clients sent, take what nobody else needs, or leave clients out.
+
+        When: on the server, once per round, as a stream between the clients and ``aggregate``;
+        chained in reverse order. What the server had sent a client is ``result.sent``. What has to
+        be known in ``server_update`` belongs in ``ctx.scratch``; a model-sized key that is summed
+        here and left out of the result keeps memory flat.
+        Returns: an iterator of results in the same order; ``result.with_uploads(...)`` makes them.
         """
 
     @hookspec(firstresult=True)
     def aggregate(
         self, ctx: ServerContext, state: ServerState, results: Iterator[ClientResult]
-    ) -> Weights:
+    ) -> Weights | ServerUpdate:
         """Compute the new global weights from the clients' results.
 
         When: on the server, once per round. ``results`` can be iterated once, in client-id order,
         while clients are still running; keep no more of it than you need.
-        Returns: parameters and buffers by name, as in ``state.weights``; all finite.
+        Returns: parameters and buffers by name, all finite; what is left out stays as it is. With
+        state entries or metrics of its own (whom it chose), a `ServerUpdate`.
         """
 
     @hookspec
     def server_update(
-        self, ctx: ServerContext, state: ServerState, reports: Sequence[Report]
+        self, ctx: ServerContext, state: ServerState, before: Weights, reports: Sequence[Report]
     ) -> ServerUpdate:
-        """Change the server's state or weights after aggregation.
+        """Change the server's state or weights after aggregation: a server optimiser, prototypes.
 
         When: once per round, after ``aggregate``; ``state`` has the new weights and the changes of
-        the plugins before this one in YAML order.
+        the plugins before this one in YAML order, ``before`` the weights from before the round.
         Returns: a `ServerUpdate`: state entries and weights to replace, numbers to report.
         """
 
@@ -233,14 +300,15 @@ class RunHooks:
         """
 
     @hookspec
-    def personal_models(
-        self, state: ServerState, clients: Iterator[Mapping[str, Value]]
-    ) -> Iterator[Weights]:
-        """Yield the models to test on a domain instead of the global one; at most one plugin.
+    def personalize(self, ctx: ClientContext) -> None:
+        """Turn ``ctx.model`` into the model that the client would use, for its scores.
 
-        When: at the end of every round, for each domain with test data. ``clients`` yields what the
-        clients that train on the domain keep; clients that have not had a turn yet are left out.
-        Returns: an iterator of weights, at least one; a domain's scores are the means over them.
+        When: after ``server_update``, in every round that is scored, for each client to be scored,
+        in any process; plugin by plugin. ``ctx.model`` has the new global weights, ``ctx.payload``
+        what ``broadcast`` returns now, ``ctx.state`` what the client keeps. It may train with
+        ``ctx.train``. Uploads and changes of the state are errors: scoring changes nothing.
+        Without any plugin the client uses the global model.
+        Returns: nothing.
         """
 
     @hookspec

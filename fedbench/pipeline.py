@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .plugins.hooks import RunPlugins
 
 EVAL_BATCH = 100
@@ -27,6 +29,28 @@ def batch_sizes(examples: int, batch_size: int, drop_last: bool = False) -> list
     """
     whole, rest = divmod(examples, batch_size)
     return [batch_size] * whole + [rest] * (rest > 0 and not (drop_last and whole > 0))
+
+
+def shuffled(
+    order: np.random.Generator, examples: int, sizes: Sequence[int], batches: int
+) -> Iterator[tuple[Tensor, int, int]]:
+    """Yield batches of random examples, in as many epochs as ``batches`` batches take.
+
+    Args:
+        order: where the order comes from; one permutation per epoch.
+        examples: how many there are.
+        sizes: of the batches of an epoch, see `batch_sizes`.
+        batches: how many in all.
+
+    Yields:
+        positions (B,) int64, the epoch from 0, and the number of epochs.
+    """
+    epochs = -(-batches // len(sizes))
+    for epoch in range(epochs):
+        permutation = torch.from_numpy(order.permutation(examples))
+        split = permutation[: sum(sizes)].split(list(sizes))
+        for index in split[: batches - epoch * len(sizes)]:
+            yield index, epoch, epochs
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

@@ -23,6 +23,7 @@ from .pipeline import Pipeline, eval_batch
 from .plugins.hooks import RunPlugins
 from .plugins.registry import Registry
 from .random import Streams
+from .splits import hold_out_all
 from .store import fingerprint
 from .store.contents import Partition
 from .types import (
@@ -36,6 +37,7 @@ from .types import (
     Failure,
     Model,
     Output,
+    Payload,
     Received,
     Value,
     Weights,
@@ -85,6 +87,7 @@ class Runtime:
             self.data = self._load(data_root)
             self.parts = self._partition()
             self.depends[fingerprint.PARTITION] = fingerprint.of_partition(self.parts)
+        self.held = hold_out_all(self.data, self.parts, config.clients, self.streams)
         keep_freed_memory()  # only now, so that memory used for loading goes back to the system
         self.model, self.initial = self._model()
         self._check_features()
@@ -96,7 +99,8 @@ class Runtime:
         Raises:
             PluginError: when a plugin changes the number of examples.
         """
-        data = self.data.train[self.parts[client]]
+        part = self.held.train[client]
+        data = self.data.train[part]
         for name, call in self.plugins.calls("client_data"):
             rng = self.streams.numpy(f"client_data/{name}", client=client)
             data = call(
@@ -106,7 +110,7 @@ class Runtime:
                 num_classes=len(self.data.classes),
                 rng=rng,
             )
-            if len(data) != len(self.parts[client]):
+            if len(data) != len(part):
                 raise PluginError(f"plugin {name!r}: client_data changed the number of examples")
         return data
 
@@ -193,8 +197,10 @@ class Runtime:
 
     def server_context(self, round: int) -> ServerContext:
         """Return the run as the server's hooks see it in ``round``."""
-        sizes = tuple(len(part) for part in self.parts)
-        return ServerContext(round, self.config.rounds, len(self.data.classes), sizes, self.streams)
+        sizes = tuple(len(part) for part in self.held.train)
+        return ServerContext(
+            round, self.config.rounds, len(self.data.classes), sizes, self.streams, self.model
+        )
 
     def run_client(
         self, job: ClientJob, payload: Mapping[str, Value], empty: Empty | None = None
@@ -239,14 +245,10 @@ class Runtime:
     def _turn(
         self, job: ClientJob, payload: Mapping[str, Value], attempt: int, empty: Empty | None
     ) -> ClientResult:
-        received = Received(payload, self.device)
         with settled(), self.streams.scope("client", job.round, job.client):
-            weights: Any = payload.get("weights", self.initial)
-            self.model.load_state_dict(weights)
             for parameter, trainable in zip(self.model.parameters(), self._trainable, strict=True):
                 parameter.grad = None
                 parameter.requires_grad_(trainable)
-            self.model.train()
             with self.watch.phase("data"):
                 data = self.client_data(job.client)
             ctx = ClientContext(
@@ -255,7 +257,7 @@ class Runtime:
                 num_classes=len(self.data.classes),
                 device=self.device,
                 model=self.model,
-                payload=received,
+                payload=Received(payload, self.device),
                 data=data,
                 plugins=self.plugins,
                 streams=self.streams,
@@ -263,32 +265,69 @@ class Runtime:
                 empty=empty,
                 watch=self.watch,
             )
+            if job.scored is None:
+                ctx.receive()
+            received: Any = ctx.payload.get("weights", {})
+            self.model.load_state_dict({**self.initial, **received})
+            self.model.train()
+            if job.scored is not None:
+                return self._personal(ctx, job)
             self.plugins.hook.client_update(ctx=ctx)
             with self.watch.phase("uploads"):
                 return ctx.result(0.0)
 
-    def chunks(self, round: int, domain: int) -> list[Chunk]:
-        """Return the parts of a domain's test data, each for one forward pass, in order."""
+    def _personal(self, ctx: ClientContext, job: ClientJob) -> ClientResult:
+        """Make the model that the client would use, and run it on the data to be scored.
+
+        Returns:
+            a result whose uploads are, by the position of each chunk, features and logits, and
+            ``weights`` if the job says so; none of it counts as bytes.
+        """
+        for _, call in self.plugins.calls("personalize"):
+            call(ctx=ctx)
+        found: dict[str, Value] = {}
+        for position, chunk in enumerate(job.scored or ()):
+            output = self._output(chunk)
+            found[str(position)] = {"features": output.features, "logits": output.logits}
+        if job.keep:
+            found["weights"] = seal(self.model.state_dict())
+        uploads = Payload(found, f"the outputs of client {job.client}")
+        return ClientResult(job.client, len(ctx.data), uploads, {}, {}, 0.0)
+
+    def chunks(
+        self, round: int, domain: int, split: str = "test", client: int | None = None
+    ) -> list[Chunk]:
+        """Return the parts of the data of a domain or client, each for one forward pass."""
         size = eval_batch(self.device)
-        n = int((self.data.test.domains == domain).sum())
-        return [Chunk(round, domain, start, min(start + size, n)) for start in range(0, n, size)]
+        n = len(self.held.scored(self.data, split, domain, client)[1])
+        return [
+            Chunk(round, domain, start, min(start + size, n), split, client)
+            for start in range(0, n, size)
+        ]
 
     def run_chunk(self, chunk: Chunk, weights: Weights) -> Output:
-        """Run a model on a part of the test data: a pure function, like `run_client`.
+        """Run a model on a part of the scored data: a pure function, like `run_client`.
 
         Returns:
             the `Output` for its examples, on the CPU.
         """
-        where = f"test/{chunk.domain}/{chunk.start}"
-        members = (self.data.test.domains == chunk.domain).nonzero().flatten()
-        inputs = self.data.test.inputs[members[chunk.start : chunk.stop]]
+        with settled():
+            self.model.load_state_dict(weights)
+            return self._output(chunk)
+
+    def _output(self, chunk: Chunk) -> Output:
+        """Run the model as it is on a part of the scored data, in evaluation mode."""
+        one = chunk.domain if chunk.client is None else f"client/{chunk.client}"
+        where = f"{chunk.split}/{one}/{chunk.start}"
+        place = chunk.split, chunk.domain, chunk.client
+        examples, members = self.held.scored(self.data, *place)
+        inputs = examples.inputs[members[chunk.start : chunk.stop]]
         pipeline = Pipeline(
             self.plugins,
             self.device,
             lambda name: self.streams.torch(f"{name}/{where}", chunk.round),
         )
-        with settled(), self.streams.scope(where, chunk.round), torch.no_grad():
-            self.model.load_state_dict(weights)
+        with self.streams.scope(where, chunk.round), torch.no_grad():
             self.model.eval()
             output = forward(self.model, pipeline(inputs, False))
         return Output(output.features.cpu(), output.logits.cpu())

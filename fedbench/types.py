@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .values import (
     Empty,
+    Encoded,
     Payload,
     PerClass,
     Received,
@@ -161,7 +162,7 @@ class ServerState:
 
 @dataclass(frozen=True, eq=False)
 class ServerUpdate:
-    """What a plugin's `server_update` changes.
+    """What a plugin's `server_update` or `aggregate` changes.
 
     Args:
         entries: state entries to write, by key; a key belongs to the plugin that wrote it first.
@@ -174,13 +175,45 @@ class ServerUpdate:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """A part of the data that is scored, for one forward pass: examples ``start`` to ``stop``.
+
+    Args:
+        round: after which round.
+        domain: of the whole test or validation data of this domain, by its index, or
+        start: the first example.
+        stop: the example after the last one.
+        split: ``test`` or ``validation``.
+        client: instead of a domain's, the data that this client holds out.
+    """
+
+    round: int
+    domain: int
+    start: int
+    stop: int
+    split: str = "test"
+    client: int | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class ClientJob:
-    """One client's work in one round; ``state`` is what the client kept from its last turn."""
+    """One client's work in one round.
+
+    Args:
+        round: the round.
+        client: the client's id.
+        state: what the client kept from its last turn.
+        scored: the parts of the data on which to score the client's own model, after the round;
+            ``None`` for the client's turn.
+        keep: whether to return the client's own model too.
+    """
 
     round: int
     client: int
     state: Mapping[str, Value]
+    scored: tuple[Chunk, ...] | None = None
+    keep: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,16 +235,6 @@ class Failure:
     lost: bool
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """A part of the test data for one forward pass: examples ``start`` to ``stop`` of a domain."""
-
-    round: int
-    domain: int
-    start: int
-    stop: int
-
-
 @dataclass(frozen=True, eq=False)
 class ClientResult:
     """What one client sends back, sealed.
@@ -224,7 +247,9 @@ class ClientResult:
         state: what the client keeps for its next turn; it does not travel.
         seconds: wall-clock time of the client's work.
         failures: attempts that failed before this one, and what went wrong in this one.
-        digests: `fedbench.values.checksum` of each uploaded tensor, by ``key/name``.
+        digests: `fedbench.values.checksum` of each uploaded tensor, by ``key/name``, in the form in
+            which it travelled.
+        sent: what the server had sent the client, as `ClientContext.sent`.
     """
 
     client: int
@@ -235,6 +260,11 @@ class ClientResult:
     seconds: float
     failures: Sequence[Failure] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
+    sent: Payload = field(default_factory=lambda: Payload({}, "the broadcast"))
+
+    def with_uploads(self, uploads: Mapping[str, Value]) -> ClientResult:
+        """Return the result with other uploads, for ``receive_uploads``."""
+        return replace(self, uploads=Payload(uploads, f"the uploads of client {self.client}"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,19 +297,57 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class ClientScores:
+    """One metric over the clients, each scored with its own model on its own held-out data.
+
+    Args:
+        mean: over clients, weighted by their held-out examples.
+        plain: the mean over clients, each counting once.
+        std: the population standard deviation over clients.
+        worst_tenth: the mean over the worst tenth of the clients, at least one.
+        clients: client id -> its value; left out where there are more than `CLIENTS_KEPT`.
+    """
+
+    mean: float
+    plain: float
+    std: float
+    worst_tenth: float
+    clients: Mapping[int, float] = field(default_factory=dict)
+
+
+CLIENTS_KEPT = 1000
+"""A round keeps the score of every client of a run that scores at most so many."""
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """Scores on one split: over domains and over clients, each rule -> metric -> scores."""
+
+    domains: Mapping[str, Mapping[str, Scores]] = field(default_factory=dict)
+    clients: Mapping[str, Mapping[str, ClientScores]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class RoundResult:
     """One round as it is written to ``rounds.jsonl``.
 
     Args:
         round: from 1.
         clients: the ids that were selected, ascending.
-        scores: ``inference rule -> metric -> Scores`` on the test data after the round.
+        scores: ``inference rule -> metric -> Scores`` on the test data after the round; empty for
+            a round that is not scored (``evaluate_every``).
         metrics: the plugins' numbers (loss terms, diagnostics), by name.
         bytes_up: bytes that all clients together sent to the server, by key.
         bytes_down: bytes that the server sent to all clients together, by key.
         seconds: wall-clock time of the round.
         failures: what went wrong in clients' turns, in client-id order. A ``lost`` client is not
             in the aggregate, nor in any number above except ``bytes_down``.
+        client_scores: ``inference rule -> metric -> ClientScores`` on the test data that clients
+            hold out.
+        validation: the same on the validation data that clients hold out, over domains and clients.
+        personal_seconds: wall-clock time of making and scoring clients' own models; it is not in
+            ``seconds``.
+        personal_bytes: bytes that all clients together would receive for that, by key.
     """
 
     round: int
@@ -290,6 +358,10 @@ class RoundResult:
     bytes_down: Mapping[str, int]
     seconds: float
     failures: tuple[Failure, ...] = ()
+    client_scores: Mapping[str, Mapping[str, ClientScores]] = field(default_factory=dict)
+    validation: SplitScores = field(default_factory=SplitScores)
+    personal_seconds: float = 0.0
+    personal_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 RunStatus: TypeAlias = Literal["finished", "failed", "interrupted"]
@@ -315,12 +387,15 @@ class Recipe:
 
 
 __all__ = [
+    "CLIENTS_KEPT",
     "Batch",
     "Chunk",
     "ClientJob",
     "ClientResult",
+    "ClientScores",
     "Dataset",
     "Empty",
+    "Encoded",
     "Examples",
     "Failure",
     "Model",
@@ -336,6 +411,7 @@ __all__ = [
     "Scores",
     "ServerState",
     "ServerUpdate",
+    "SplitScores",
     "Value",
     "Weights",
     "assembled",

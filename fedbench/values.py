@@ -8,11 +8,13 @@ reference can therefore never leak from one side to the other.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
+from urllib.parse import quote, unquote
 
 import torch
 from torch import Tensor
@@ -106,8 +108,26 @@ def _check_type(name: str, value: object) -> None:
         raise ValueError(f"PerClass: {name} must be {expected}, got {given}; use {name}.{call}()")
 
 
-Value: TypeAlias = Tensor | PerClass | Mapping[str, Tensor]
-"""What a broadcast, an upload or a state entry may be."""
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A value in the form in which it travels: compressed, quantised, encrypted.
+
+    Whoever encodes a value on one side decodes it on the other; an encoded value that is used by
+    anybody else is an error.
+
+    Args:
+        parts: the tensors that travel; only they count as bytes.
+        form: text that decoding needs besides, such as names and shapes that both sides know.
+        plugin: the plugin that encoded it; core fills it in.
+    """
+
+    parts: Mapping[str, Tensor]
+    form: str = ""
+    plugin: str = ""
+
+
+Value: TypeAlias = Tensor | PerClass | Mapping[str, Tensor] | Encoded
+"""What a broadcast, an upload or a state entry may be; nobody keeps an `Encoded` one."""
 
 
 def tensors(value: Value) -> Iterator[tuple[str, Tensor]]:
@@ -117,7 +137,7 @@ def tensors(value: Value) -> Iterator[tuple[str, Tensor]]:
     elif isinstance(value, PerClass):
         yield from (("labels", value.labels), ("values", value.values), ("counts", value.counts))
     else:
-        yield from value.items()
+        yield from (value.parts if isinstance(value, Encoded) else value).items()
 
 
 Empty: TypeAlias = Callable[[Tensor], Tensor]
@@ -143,7 +163,7 @@ def seal(value: Value, what: str = "value", empty: Empty | None = None) -> Value
             )
         if not value:
             raise PluginError(f"{what} is an empty mapping; leave the key out instead")
-    elif not isinstance(value, (Tensor, PerClass)):
+    elif not isinstance(value, (Tensor, PerClass, Encoded)):
         raise PluginError(
             f"{what} is a {type(value).__name__}; "
             "it must be a tensor, a PerClass, or tensors by name"
@@ -168,6 +188,8 @@ def copy_to(value: Value, device: torch.device, empty: Empty | None = None) -> V
     if isinstance(value, Tensor):
         return copy(value)
     copies = {name: copy(tensor) for name, tensor in tensors(value)}
+    if isinstance(value, Encoded):
+        return replace(value, parts=copies)
     return PerClass(**copies) if isinstance(value, PerClass) else copies
 
 
@@ -192,15 +214,22 @@ def kind_of(key: str, value: Value) -> str:
     """
     if isinstance(value, (Tensor, PerClass)):
         return type(value).__name__
+    if isinstance(value, Encoded):
+        return _ENCODED + quote(json.dumps([value.form, value.plugin]), safe="")
     if not value:
         raise PluginError(f"{key!r} is an empty mapping; leave the key out instead")
     return "mapping"
+
+
+_ENCODED = "Encoded:"
 
 
 def assembled(kind: str, parts: Mapping[str, Tensor]) -> Value:
     """Rebuild a value of the given kind (see `kind_of`) from its `tensors`."""
     if kind == "PerClass":
         return PerClass(**parts)
+    if kind.startswith(_ENCODED):
+        return Encoded(parts, *json.loads(unquote(kind.removeprefix(_ENCODED))))
     return parts if kind == "mapping" else parts[""]
 
 
@@ -266,10 +295,16 @@ class Payload(Mapping[str, Value]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def raw(self) -> Mapping[str, Value]:
+        """Return the values as they were given, wherever they are; do not write to them."""
+        return self._values
+
     def _typed(self, key: str, kind: type, name: str) -> Any:
         value = self[key]
         if isinstance(value, kind):
             return value
+        if isinstance(value, Encoded):
+            raise still_encoded(key, value, self._where)
         raise PluginError(f"{key!r} in {self._where} is a {type(value).__name__}, not {name}")
 
     def tensor(self, key: str) -> Tensor:
@@ -296,13 +331,21 @@ class Received(Payload):
 
     def __init__(self, values: Mapping[str, Value], device: torch.device) -> None:
         super().__init__(values, "the broadcast")
-        self._device = device
+        self.device = device
         self._copies: dict[str, Value] = {}
 
     def __getitem__(self, key: str) -> Value:
         if key not in self._copies:
-            self._copies[key] = copy_to(super().__getitem__(key), self._device)
+            self._copies[key] = copy_to(super().__getitem__(key), self.device)
         return self._copies[key]
+
+
+def still_encoded(key: str, value: Encoded, where: str) -> PluginError:
+    """Return the error for an encoded value that nobody decoded."""
+    return PluginError(
+        f"{key!r} in {where} is still encoded; plugin {value.plugin!r}, which encoded it, has to "
+        "decode it"
+    )
 
 
 def all_finite(tensor: Tensor) -> bool:

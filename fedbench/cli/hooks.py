@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError, did_you_mean
-from ..hookspecs import AT_MOST_ONE, OBSERVERS, SINGLE, DiscoveryHooks, RunHooks
+from ..hookspecs import OBSERVERS, SINGLE, DiscoveryHooks, RunHooks
 from ..text import echo
 
 EXAMPLES = Path(__file__).with_name("examples")
@@ -68,7 +68,7 @@ def described(group: type) -> list[Hook]:
 def _kind(group: type, name: str) -> str:
     if group is DiscoveryHooks:
         return "package"
-    named = {"single": SINGLE, "at most one": AT_MOST_ONE, "observer": OBSERVERS}
+    named = {"single": SINGLE, "observer": OBSERVERS}
     return next((kind for kind, names in named.items() if name in names), "list")
 
 

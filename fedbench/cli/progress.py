@@ -14,10 +14,11 @@ from rich.table import Table
 
 from ..config.model import RunConfig
 from ..console import Console
+from ..engine.evaluation import view
 from ..plugins.facts import MetricFacts, facts
 from ..plugins.registry import Registry
 from ..text import Unit, duration, echo, printable, score
-from ..types import RoundResult
+from ..types import RoundResult, Scores
 
 
 def console() -> Console:
@@ -87,8 +88,7 @@ class Progress:
 
     def row(self, result: RoundResult) -> dict[str, str]:
         """Return the cells of a round, by column."""
-        rule = self.config.accuracy
-        scores = result.scores[rule.inference][rule.metric]
+        scores = view(result, self.config.accuracy) or Scores({})
         domains = {} if len(scores.domains) == 1 else scores.domains
         losses = [v for k, v in result.metrics.items() if k.startswith("loss.")]
         return {

@@ -39,11 +39,16 @@ if TYPE_CHECKING:
     "error. Default: runs/METHOD-DATA-sSEED, numbered if it exists.",
 )  # fmt: skip
 @data_root_flag
+@click.option(
+    "--keep-personal", is_flag=True,
+    help="Keep the clients' own models in personal/, for methods that make such models.",
+)  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Print no progress, only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json and nothing else.")
 def run(
     target: str, out: Path | None, data_root: Path | None, quiet: bool, as_json: bool,
-    checkpoint_rounds: int | None, checkpoint_minutes: float, keep_checkpoints: bool, **given: Any,
+    checkpoint_rounds: int | None, checkpoint_minutes: float, keep_checkpoints: bool,
+    keep_personal: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Run a METHOD or a YAML file, and keep the run in a directory.
 
@@ -68,6 +73,7 @@ def run(
         "checkpoint_rounds": checkpoint_rounds,
         "checkpoint_seconds": 60 * checkpoint_minutes,
         "keep_checkpoints": keep_checkpoints,
+        "keep_personal": keep_personal,
     }
     job, resumed = _open(config, out, more)
     if resumed and not (quiet or as_json):
@@ -105,12 +111,17 @@ def _open(config: RunConfig, out: Path | None, more: Mapping[str, Any]) -> tuple
 @executor_flags
 @checkpoint_flags
 @data_root_flag
+@click.option(
+    "--keep-personal", is_flag=True,
+    help="Keep the clients' own models in personal/, for methods that make such models.",
+)  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Print no progress, only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json and nothing else.")
 def resume(
     directory: Path, executor: str | None, workers: int | None, sets: tuple[str, ...],
     data_root: Path | None, quiet: bool, as_json: bool,
     checkpoint_rounds: int | None, checkpoint_minutes: float, keep_checkpoints: bool,
+    keep_personal: bool,
 ) -> None:  # fmt: skip
     """Continue the unfinished run in DIRECTORY.
 
@@ -136,7 +147,7 @@ def resume(
     job = Run.resume(
         directory, config, registry=registry, data_root=data_root,
         checkpoint_rounds=checkpoint_rounds, checkpoint_seconds=60 * checkpoint_minutes,
-        keep_checkpoints=keep_checkpoints,
+        keep_checkpoints=keep_checkpoints, keep_personal=keep_personal,
     )  # fmt: skip
     changes = describe_changes(registry, job.config)
     show = progress.progress(registry, job.config, changes, quiet=quiet or as_json)

@@ -37,6 +37,23 @@ class Accuracy:
     inference: Annotated[
         str, Field(description="how predictions are made: classifier, or a plugin's rule by name")
     ] = "classifier"
+    population: Annotated[
+        Literal["domains", "clients"],
+        Field(
+            description="what the number is a mean over: domains, each on its data, or clients, "
+            "each with its own model on the data that it holds out"
+        ),
+    ] = "domains"
+    split: Annotated[
+        Literal["test", "validation"], Field(description="the data that is scored")
+    ] = "test"
+    model: Annotated[
+        Literal["auto", "personal", "global"],
+        Field(
+            description="what is scored on domains: the clients' own models, the global one, or "
+            "(auto) their own if the method makes them and the population is domains"
+        ),
+    ] = "auto"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +73,25 @@ class Failures:
     min_clients: Annotated[
         int, Field(ge=1, description="the run ends when fewer clients are left in a round")
     ] = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Clients:
+    """What each client holds out of its examples, before anything else, stratified by class.
+
+    ``own`` test data is held out as well; ``matched`` test data is drawn from the test set, to the
+    client's class and domain shares, and the client trains on all that it has.
+    """
+
+    validation: Annotated[
+        float, Field(ge=0, lt=1, description="share of a client's examples held out")
+    ] = 0.0
+    test: Annotated[
+        float, Field(ge=0, lt=1, description="share of a client's examples it is tested on")
+    ] = 0.0
+    test_from: Annotated[
+        Literal["own", "matched"], Field(description="where clients' test data comes from")
+    ] = "own"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -82,6 +118,12 @@ class RunConfig:
     failures: Annotated[Failures, Field(description="what happens when a client fails")] = field(
         default_factory=Failures
     )
+    clients: Annotated[
+        Clients, Field(description="what each client holds out for validation and tests")
+    ] = field(default_factory=Clients)
+    evaluate_every: Annotated[
+        int, Field(ge=1, description="score every so many rounds, and the last one")
+    ] = 1
     accuracy: Annotated[Accuracy, Field(description="the accuracy rule")] = field(
         default_factory=Accuracy
     )
@@ -129,5 +171,10 @@ NOT_HASHED: Mapping[str, str] = {
 }
 """Key -> why the result does not depend on it."""
 
-LATER: Mapping[str, Any] = {"precision": "fp32", "failures": options.dump(Failures())}
+LATER: Mapping[str, Any] = {
+    "precision": "fp32",
+    "failures": options.dump(Failures()),
+    "clients": options.dump(Clients()),
+    "evaluate_every": 1,
+}
 """Keys that were added after version 0.1, with their defaults; see `RunConfig.hash`."""

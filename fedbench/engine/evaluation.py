@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..config.model import Accuracy
 from ..contracts import Metric
 from ..errors import ConfigError, NonFiniteError
-from ..types import Dataset, Output, Score, Scores
+from ..types import CLIENTS_KEPT, ClientScores, Output, RoundResult, Score, Scores
 
 Rules = Mapping[str, Callable[[Output], Tensor]]
 
@@ -24,56 +24,144 @@ def classifier_rule(output: Output) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(
-    outputs: Callable[[int], Iterator[Sequence[Output]]],
-    data: Dataset,
+def score(
+    parts: Sequence[Output],
+    labels: Tensor,
     rules: Rules,
     metrics: Mapping[str, Metric],
-) -> dict[str, dict[str, Scores]]:
-    """Score the models of every domain on its test data.
+    where: str,
+) -> dict[tuple[str, str], Score]:
+    """Score one model on some examples.
 
     Args:
-        outputs: domain number -> for each model to be tested on that domain, the model's outputs
-            for its test data, part by part in order; scores are averaged over models. Called for
-            each domain with test data, in order.
-        data: the data set; a domain without test data is left out.
+        parts: its outputs, part by part in order.
+        labels: (n,) int64 of all parts.
         rules: inference rules by name.
         metrics: metrics by name.
+        where: what the examples are, for the error.
 
     Raises:
         NonFiniteError: for a metric that is NaN or infinite.
 
     Returns:
-        inference rule -> metric -> `Scores`.
+        (inference rule, metric) -> score.
     """
-    values: dict[str, dict[str, dict[str, Score]]] = {
-        rule: {metric: {} for metric in metrics} for rule in rules
-    }
-    for number, domain in enumerate(data.domains):
-        labels = data.test.labels[data.test.domains == number]
-        if not len(labels):
-            continue
-        found: dict[tuple[str, str], list[Score]] = {}
-        for parts in outputs(number):
-            for rule, scores_of in rules.items():
-                scores = torch.cat([scores_of(output).cpu() for output in parts])
-                for name, metric in metrics.items():
-                    given = metric(scores, labels)
-                    value: Score = [*given] if isinstance(given, list) else given
-                    if not all(map(math.isfinite, _numbers(value))):
-                        raise NonFiniteError(
-                            f"metric {name!r} is {value} on the test data of {domain}; try a "
-                            "smaller learning rate"
-                        )
-                    found.setdefault((rule, name), []).append(value)
-        for (rule, name), each in found.items():
-            values[rule][name][domain] = _mean(each)
+    found: dict[tuple[str, str], Score] = {}
+    for rule, scores_of in rules.items():
+        scores = torch.cat([scores_of(output).cpu() for output in parts])
+        for name, metric in metrics.items():
+            given = metric(scores, labels)
+            value: Score = [*given] if isinstance(given, list) else given
+            if not all(map(math.isfinite, _numbers(value))):
+                raise NonFiniteError(
+                    f"metric {name!r} is {value} on {where}; try a smaller learning rate"
+                )
+            found[rule, name] = value
+    return found
+
+
+Found = Mapping[tuple[str, str], Score]
+"""What `score` returns."""
+
+
+def by_domain(
+    found: Mapping[str, Sequence[Found]], rules: Rules, metrics: Mapping[str, Metric]
+) -> dict[str, dict[str, Scores]]:
+    """Summarise scores over domains; those of several models on one domain are averaged.
+
+    Args:
+        found: domain -> scores of each model.
+        rules: inference rules by name.
+        metrics: metrics by name.
+    """
     return {
         rule: {
-            name: over_domains(found, metrics[name].higher_is_better) for name, found in m.items()
+            name: over_domains(
+                {
+                    domain: _mean([one[rule, name] for one in each])
+                    for domain, each in found.items()
+                },
+                metric.higher_is_better,
+            )
+            for name, metric in metrics.items()
         }
-        for rule, m in values.items()
+        for rule in rules
     }
+
+
+def by_client(
+    found: Mapping[int, Found],
+    sizes: Mapping[int, int],
+    rules: Rules,
+    metrics: Mapping[str, Metric],
+) -> dict[str, dict[str, ClientScores]]:
+    """Summarise scores over clients; metrics with a value per class are left out.
+
+    Args:
+        found: client id -> scores of its model on its own data.
+        sizes: client id -> how many examples that are.
+        rules: inference rules by name.
+        metrics: metrics by name.
+    """
+    scores: dict[str, dict[str, ClientScores]] = {rule: {} for rule in rules}
+    for rule in rules:
+        for name, metric in metrics.items():
+            values = {client: one[rule, name] for client, one in found.items()}
+            numbers = {c: float(v) for c, v in values.items() if not isinstance(v, list)}
+            if len(numbers) == len(values) and numbers:
+                scores[rule][name] = over_clients(numbers, sizes, metric.higher_is_better)
+    return scores
+
+
+def over_clients(
+    values: Mapping[int, float], sizes: Mapping[int, int], higher_is_better: bool
+) -> ClientScores:
+    """Summarise one number per client; ``sizes`` are the clients' held-out examples."""
+    numbers = list(values.values())
+    worst = sorted(numbers, reverse=not higher_is_better)[: max(1, math.ceil(len(numbers) / 10))]
+    total = sum(sizes[client] for client in values)
+    return ClientScores(
+        mean=math.fsum(value * sizes[client] for client, value in values.items()) / total,
+        plain=statistics.fmean(numbers),
+        std=statistics.pstdev(numbers),
+        worst_tenth=statistics.fmean(worst),
+        clients=dict(values) if len(values) <= CLIENTS_KEPT else {},
+    )
+
+
+def view(one: RoundResult, rule: Accuracy, metric: str | None = None) -> Scores | None:
+    """Return a round's scores that an accuracy rule is about; ``None`` if it was not scored.
+
+    Over clients, the mean is by examples, and the worst is the worst tenth.
+    """
+    held = rule.split == "validation"
+    name = metric or rule.metric
+    if rule.population == "domains":
+        domains = one.validation.domains if held else one.scores
+        return domains.get(rule.inference, {}).get(name)
+    clients = one.validation.clients if held else one.client_scores
+    found = clients.get(rule.inference, {}).get(name)
+    return Scores({}, found.mean, found.worst_tenth, found.std) if found else None
+
+
+def whose(rule: Accuracy, population: str, makes_models: bool) -> str:
+    """Return whose models are scored, ``personal`` or ``global``.
+
+    Args:
+        rule: the run's accuracy rule.
+        population: ``domains`` or ``clients``.
+        makes_models: whether a plugin of the run makes models of the clients' own.
+    """
+    auto = rule.model == "auto" and rule.population == "domains"
+    own = population == "clients" or auto or rule.model == "personal"
+    return "personal" if makes_models and own else "global"
+
+
+def views(
+    history: Sequence[RoundResult], rule: Accuracy, metric: str | None = None
+) -> list[Scores]:
+    """Return `view` of each round that was scored."""
+    return [found for one in history if (found := view(one, rule, metric)) is not None]
 
 
 def _numbers(value: Score) -> list[float]:
@@ -107,7 +195,9 @@ def accuracy_text(rule: Accuracy, rounds: int) -> str:
         "best": "best round on test data",
     }[rule.rule]
     inference = "" if rule.inference == "classifier" else f", {rule.inference} inference"
-    return words + inference
+    over = ", mean over clients" if rule.population == "clients" else ""
+    split = ", validation data" if rule.split == "validation" else ""
+    return words.replace("test data", f"{rule.split} data") + inference + over + split
 
 
 def counted(rule: Accuracy, history: Sequence[Scores], higher_is_better: bool) -> list[int]:
@@ -136,6 +226,9 @@ def reported(rule: Accuracy, history: Sequence[Scores], higher_is_better: bool) 
             "accuracy.metric: the accuracy rule needs a metric with one number per domain"
         )
     chosen = [history[n] for n in counted(rule, history, higher_is_better)]
+    if rule.population == "clients":
+        parts = zip(*((s.mean, s.worst, s.std) for s in chosen), strict=True)
+        return Scores({}, *(statistics.fmean(part) for part in parts))
     domains: dict[str, Any] = {
         name: statistics.fmean(float(s.domains[name]) for s in chosen)  # type: ignore[arg-type]
         for name in chosen[-1].domains

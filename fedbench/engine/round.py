@@ -6,24 +6,21 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
 
 from ..context import ServerContext
-from ..contracts import EvaluatingWorkers, Metric, Workers
-from ..errors import ConfigError, NonFiniteError, PluginError, did_you_mean
-from ..executors.inline import InlineWorkers
+from ..contracts import Metric, Workers
+from ..errors import NonFiniteError, PluginError, did_you_mean
 from ..failures import ClientFailed, ClientFailure, TooFewClients
 from ..runtime import Runtime
 from ..store.client_states import ClientStates
+from ..travel import check_decoded, outgoing
 from ..types import (
     ClientJob,
     ClientResult,
     Failure,
-    Output,
     Payload,
     Report,
     RoundResult,
-    Scores,
     ServerState,
     ServerUpdate,
     Value,
@@ -33,7 +30,7 @@ from ..types import (
 )
 from ..values import all_finite
 from ..watching import each
-from .evaluation import classifier_rule, evaluate
+from .scoring import Scoring
 
 Progress = Callable[[int, int, int], None]
 """Called with (round, clients done, clients in the round) after each client."""
@@ -73,7 +70,8 @@ class Rounds:
         progress: Progress,
     ) -> None:
         self._runtime, self._workers, self._clients = runtime, workers, clients
-        self._owners, self._metrics, self._progress = owners, metrics, progress
+        self._owners, self._progress = owners, progress
+        self._scoring = Scoring(runtime, workers, clients, metrics)
         self.digests: dict[int, Mapping[str, str]] = {}
         """Client id -> checksums of what it sent in the last round."""
 
@@ -99,35 +97,57 @@ class Rounds:
         hook = self._runtime.plugins.hook
         ctx = self._runtime.server_context(number)
         clients = _checked(hook.select_clients(ctx=ctx, state=state), ctx.num_clients)
-        payload = self._payload(ctx, state)
+        payload, sent = self._broadcast(ctx, state)
         jobs = [ClientJob(number, client, self._clients.get(client, {})) for client in clients]
         arrived = _Arrived(number, len(jobs))
         self._check_cohort(arrived)
-        stream = self._results(payload, jobs, arrived)
-        weights = hook.aggregate(ctx=ctx, state=state, results=stream)
-        if arrived.done < len(jobs):
-            for _ in stream:  # an aggregator that needs no weights may not read them
-                pass
-        state = replace(
-            state, round=number, weights=_finite(weights, f"after aggregation in round {number}")
-        )
-        state, metrics = self._server_update(ctx, state, arrived.reports)
-        with self._runtime.watch.phase("evaluation"):
-            scores = self._evaluate(ctx, state)
+        before = state.weights
+        arriving = self._arriving(payload, jobs, arrived)
+        stream = self._received(ctx, state, (replace(r, sent=sent) for r in arriving), arrived)
+        found = hook.aggregate(ctx=ctx, state=state, results=stream)
+        for _ in stream:  # an aggregator that needs no weights may not read them
+            pass
+        metrics = _client_metrics(arrived.reports)
+        state = self._aggregated(replace(state, round=number), found, metrics)
+        state = self._server_update(ctx, state, before, arrived.reports, metrics)
         up = dict(arrived.bytes_up)
         down = {key: nbytes(value) * len(jobs) for key, value in payload.items()}
         failures = tuple(arrived.failures)
-        return state, RoundResult(number, clients, scores, metrics, up, down, 0.0, failures)
+        result = RoundResult(number, clients, {}, metrics, up, down, 0.0, failures)
+        return state, self._scored(state, result) if self._scoring.due(number) else result
 
-    def _payload(self, ctx: ServerContext, state: ServerState) -> dict[str, Value]:
-        """Return what every client of the round receives, sealed."""
-        found = self._runtime.plugins.collect("broadcast", ctx=ctx, state=state)
-        return {key: seal(value, f"broadcast {key!r}") for key, value in found.items()}
+    def _scored(self, state: ServerState, result: RoundResult) -> RoundResult:
+        """Return the round's result with scores."""
+        with self._runtime.watch.phase("evaluation"):
+            found = self._scoring.after(self._runtime.server_context(result.round), state)
+        return replace(
+            result,
+            scores=found.splits["test"].domains,
+            client_scores=found.splits["test"].clients,
+            validation=found.splits["validation"],
+            personal_seconds=found.seconds,
+            personal_bytes=found.bytes,
+        )
 
-    def _results(
+    def personal_models(self, state: ServerState) -> Iterator[tuple[int, Weights]]:
+        """Yield every client's id and the model that it would use after the last round."""
+        return self._scoring.models(self._runtime.server_context(state.round), state)
+
+    def _broadcast(
+        self, ctx: ServerContext, state: ServerState
+    ) -> tuple[dict[str, Value], Payload]:
+        """Return what travels to every client of the round, sealed, and the same decoded."""
+        plugins = self._runtime.plugins
+        found = plugins.collect("broadcast", ctx=ctx, state=state)
+        payload = {key: seal(value, f"broadcast {key!r}") for key, value in found.items()}
+        calls = plugins.calls("send_broadcast")
+        travels, plain = outgoing(calls, payload, ctx=ctx, state=state)
+        return travels, Payload(plain, "the broadcast")
+
+    def _arriving(
         self, payload: Mapping[str, Value], jobs: Sequence[ClientJob], arrived: _Arrived
     ) -> Iterator[ClientResult]:
-        """Yield the clients' results in client-id order, and add each of them to ``arrived``."""
+        """Yield the clients' results in client-id order as they travelled; count them."""
         self.digests = {}
         watch = self._runtime.watch
         answers = self._workers.run(payload, jobs)
@@ -143,28 +163,51 @@ class Rounds:
                     self._clients.stage(answer.client, answer.state, arrived.round)
             self.digests[answer.client] = answer.digests
             arrived.bytes_up.update({key: nbytes(v) for key, v in answer.uploads.items()})
-            arrived.reports.append(_report(answer))
             self._progress(arrived.round, arrived.done, arrived.selected)
             yield answer
 
+    def _received(
+        self,
+        ctx: ServerContext,
+        state: ServerState,
+        results: Iterator[ClientResult],
+        arrived: _Arrived,
+    ) -> Iterator[ClientResult]:
+        """Yield the results as plugins decode and change them, and keep a report of each."""
+        for plugin, call in self._runtime.plugins.calls("receive_uploads")[::-1]:
+            found = call(ctx=ctx, state=state, results=results)
+            if not isinstance(found, Iterator):
+                raise PluginError(
+                    f"plugin {plugin!r}: receive_uploads returned {type(found).__name__}; write it "
+                    "with `for result in results: yield result`, or return an iterator"
+                )
+            results = found
+        for result in results:
+            check_decoded(result.uploads, f"the uploads of client {result.client}")
+            arrived.reports.append(_report(result))
+            yield result
+
+    def _aggregated(
+        self, state: ServerState, found: object, metrics: dict[str, float]
+    ) -> ServerState:
+        """Return the state with what ``aggregate`` returned."""
+        update = found if isinstance(found, ServerUpdate) else ServerUpdate(weights=found)  # type: ignore[arg-type]
+        plugin = self._runtime.plugins.base_of("aggregate")
+        return self._apply(state, plugin, "aggregate", update, metrics)
+
     def _server_update(
-        self, ctx: ServerContext, state: ServerState, reports: Sequence[Report]
-    ) -> tuple[ServerState, dict[str, float]]:
-        """Let plugins update the server one by one; return its state and the round's metrics."""
-        metrics = _client_metrics(reports)
+        self,
+        ctx: ServerContext,
+        state: ServerState,
+        before: Weights,
+        reports: Sequence[Report],
+        metrics: dict[str, float],
+    ) -> ServerState:
+        """Let plugins update the server one by one; return its state, and add to ``metrics``."""
         for plugin, call in self._runtime.plugins.calls("server_update"):
-            update = call(ctx=ctx, state=state, reports=reports)
-            state = self._apply(state, plugin, update)
-            for name, value in update.metrics.items():
-                if name in metrics:
-                    raise PluginError(f"plugin {plugin!r}: metric {name!r} is already reported")
-                metrics[name] = float(value)
-                if not math.isfinite(metrics[name]):
-                    raise NonFiniteError(
-                        f"plugin {plugin!r}: metric {name!r} is {metrics[name]} in round "
-                        f"{state.round}"
-                    )
-        return state, metrics
+            update = call(ctx=ctx, state=state, before=before, reports=reports)
+            state = self._apply(state, plugin, "server_update", update, metrics)
+        return state
 
     def _go_on_without(self, answer: ClientFailure, arrived: _Arrived) -> None:
         """Return if the policy lets the round continue; otherwise raise the client's error."""
@@ -193,11 +236,18 @@ class Rounds:
                 f"failures.min_clients is {needed}" + (f" ({why})" if why else "")
             )
 
-    def _apply(self, state: ServerState, plugin: str, update: object) -> ServerState:
+    def _apply(
+        self,
+        state: ServerState,
+        plugin: str,
+        hook: str,
+        update: object,
+        metrics: dict[str, float],
+    ) -> ServerState:
+        """Return the state with a plugin's update, and add its metrics to ``metrics``."""
         if not isinstance(update, ServerUpdate):
             raise PluginError(
-                f"plugin {plugin!r}: server_update returned {type(update).__name__}; "
-                "return a ServerUpdate"
+                f"plugin {plugin!r}: {hook} returned {type(update).__name__}; return a ServerUpdate"
             )
         entries = dict(state.entries)
         for key, value in update.entries.items():
@@ -205,61 +255,33 @@ class Rounds:
             if owner != plugin:
                 raise PluginError(f"plugin {plugin!r} writes {key!r}, which belongs to {owner!r}")
             entries[key] = seal(value, f"state {key!r}")
-        unknown = [name for name in update.weights if name not in state.weights]
+        new = self._new_weights(state, plugin, hook, update.weights)
+        for name, number in update.metrics.items():
+            if name in metrics:
+                raise PluginError(f"plugin {plugin!r}: metric {name!r} is already reported")
+            metrics[name] = float(number)
+            if not math.isfinite(metrics[name]):
+                raise NonFiniteError(
+                    f"plugin {plugin!r}: metric {name!r} is {metrics[name]} in round {state.round}"
+                )
+        return ServerState(
+            state.round, {**state.weights, **new}, Payload(entries, "the server's state")
+        )
+
+    def _new_weights(self, state: ServerState, plugin: str, hook: str, weights: object) -> Weights:
+        if not isinstance(weights, Mapping):
+            raise PluginError(
+                f"plugin {plugin!r}: {hook} returned {type(weights).__name__}; return weights by "
+                "name"
+            )
+        unknown = [name for name in weights if name not in state.weights]
         if unknown:
             raise PluginError(
                 f"plugin {plugin!r}: the model has no weight {unknown[0]!r}"
                 f"{did_you_mean(unknown[0], state.weights)}"
             )
-        new = _finite(update.weights, f"after {plugin!r} changed it in round {state.round}")
-        return ServerState(
-            state.round, {**state.weights, **new}, Payload(entries, "the server's state")
-        )
-
-    def _evaluate(self, ctx: ServerContext, state: ServerState) -> dict[str, dict[str, Scores]]:
-        rules = {"classifier": classifier_rule}
-        for name, rule in self._runtime.plugins.collect("inference", ctx=ctx, state=state).items():
-            if name in rules:
-                raise PluginError(f"inference rule {name!r} is built in; choose another name")
-            rules[name] = rule
-        wanted = self._runtime.config.accuracy.inference
-        if wanted not in rules:
-            raise ConfigError(
-                f"accuracy.inference: no plugin of this run provides {wanted!r}"
-                f"{did_you_mean(wanted, rules)}"
-            )
-        outputs = self._outputs(ctx.round, state)
-        try:
-            return evaluate(outputs, self._runtime.data, rules, self._metrics)
-        except NonFiniteError as error:
-            error.add_note(f"after round {ctx.round}")
-            raise
-
-    def _outputs(
-        self, number: int, state: ServerState
-    ) -> Callable[[int], Iterator[Sequence[Output]]]:
-        """Return a function from a domain to the outputs of each model to be tested on it.
-
-        The outputs come in parts of the domain's test data, which `EvaluatingWorkers` compute in
-        parallel.
-        """
-        runtime = self._runtime
-        workers = self._workers
-        if not isinstance(workers, EvaluatingWorkers):
-            workers = InlineWorkers(runtime)
-        test = workers.test
-        for _, call in runtime.plugins.calls("personal_models"):
-
-            def personal(domain: int) -> Iterator[Sequence[Output]]:
-                states = (self._clients.newest(c) for c in runtime.clients_of(domain))
-                kept = (found for found in states if found is not None)
-                for weights in call(state=state, clients=kept):  # noqa: B023 - the only plugin
-                    yield list(test(weights, runtime.chunks(number, domain)))
-
-            return personal
-        chunks = [runtime.chunks(number, domain) for domain in range(len(runtime.data.domains))]
-        stream = test(state.weights, list(chain.from_iterable(chunks)))
-        return lambda domain: iter([list(islice(stream, len(chunks[domain])))])
+        when = "aggregation" if hook == "aggregate" else f"{plugin!r} changed it"
+        return _finite(weights, f"after {when} in round {state.round}")
 
 
 def _checked(clients: Sequence[int], num_clients: int) -> list[int]:

@@ -15,7 +15,6 @@ from typing import Any
 
 from ..ambient import settled
 from ..config import yamlfile
-from ..config.changes import describe_changes
 from ..config.construct import build
 from ..config.kept import check_same, resolve_kept
 from ..config.model import RunConfig
@@ -26,20 +25,19 @@ from ..errors import ConfigError, FedbenchError
 from ..plugins.discovery import discover
 from ..plugins.registry import Registry
 from ..runtime import Runtime, partition_table
-from ..store import checkpoint, digests, fingerprint
+from ..store import checkpoint, digests, fingerprint, personal
 from ..store.claim import Claim
 from ..store.client_states import ClientStates
-from ..store.contents import Reported, Result, Sent
+from ..store.contents import Result
 from ..store.directory import RunDirectory
-from ..store.environment import versions
 from ..store.files import default_data_root
 from ..store.fingerprint import Fingerprint
-from ..types import RoundResult, Scores, ServerState, sha256
+from ..types import RoundResult, Scores, ServerState
 from ..watching import UNWATCHED, Watch
-from .evaluation import accuracy_text, reported
+from .evaluation import reported, views
 from .observers import Observers
 from .round import Progress, Rounds
-from .totals import count_failures, metrics_sha256, per_round
+from .summary import summarise
 
 NO_ROUND = "no round has been run yet; call Run.run(), or iterate over Run.rounds(), first"
 
@@ -62,6 +60,8 @@ class Run:
             old, and when the run is interrupted. Only with a directory.
         checkpoint_rounds: also write one after this many rounds; ``None`` for time alone.
         keep_checkpoints: keep every checkpoint in ``checkpoints/``, for `fedbench.engine.verify`.
+        keep_personal: keep the clients' own models at the end, in ``personal/``. Only with a
+            directory, and with a plugin that makes such models.
         watch: observes hook calls, phases and clients' turns.
         observed: whether to call ``run_start``, ``round_end`` and ``run_end``, which change no
             number; a run that only verifies another leaves them out.
@@ -82,6 +82,7 @@ class Run:
         checkpoint_seconds: float = 60.0,
         checkpoint_rounds: int | None = None,
         keep_checkpoints: bool = False,
+        keep_personal: bool = False,
         watch: Watch = UNWATCHED,
         observed: bool = True,
     ) -> None:
@@ -98,14 +99,14 @@ class Run:
         self.digests: Mapping[str, Any] = {}
         self.checkpoint_seconds = checkpoint_seconds
         self.checkpoint_rounds = checkpoint_rounds
-        self.keep_checkpoints = keep_checkpoints
+        self.keep_checkpoints, self.keep_personal = keep_checkpoints, keep_personal
         self.watch, self.observed = watch, observed
         self.progress = progress or (lambda *_: None)
         folder = self.directory.clients_folder if self.directory else None
         self._clients = ClientStates(folder)
         self._owners: dict[str, str] = {}
         self._claim: Claim | None = None
-        self._used = False
+        self._used = self._counted = False
         self._workers: Workers | None = None
         self._observers: Observers | None = None
         self._saved = 0.0, 0
@@ -210,7 +211,7 @@ class Run:
                 yield result
             if self.directory:
                 self._claim_directory()
-                self.directory.finish(self.summary(), state.weights)
+                self.directory.finish(self._with_personal(rounds, state), state.weights)
         except BaseException as error:
             try:
                 if self._claim and self.state and self.state.round > self._saved[1]:
@@ -222,6 +223,16 @@ class Run:
             self._tell_end(None)
         finally:
             self._close()
+
+    def _with_personal(self, rounds: Rounds, state: ServerState) -> Result:
+        """Return the run's result; write the clients' own models first, if they are to be kept."""
+        summary = self.summary()
+        if self.directory is None or not self.keep_personal:
+            return summary
+        with settled(), self.runtime.streams.scope("server", state.round):
+            models = rounds.personal_models(state)
+            sha = personal.write(self.directory.personal_folder, models)
+        return replace(summary, personal_sha256=sha)
 
     def _tell_end(self, error: BaseException | None) -> None:
         if self._observers:
@@ -259,6 +270,11 @@ class Run:
             runtime = self.runtime = Runtime(
                 config, self.registry, self.data_root, watch=self.watch
             )
+        if self.keep_personal and not runtime.plugins.calls("personalize"):
+            raise ConfigError(
+                "the clients' own models cannot be kept: no plugin of this run makes any "
+                "(`personalize`)"
+            )
         if self.state:
             checkpoint.check_weights(self.state, runtime.initial)
         metrics = self._metrics
@@ -286,7 +302,8 @@ class Run:
         with settled(), self.runtime.streams.scope("server", number):
             # A copy, so that a plugin that writes into it does not change the kept state.
             state, result = rounds.play(state.copy(), number)
-        return state, replace(result, seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started - result.personal_seconds
+        return state, replace(result, seconds=seconds)
 
     def _keep(self, rounds: Rounds, state: ServerState, result: RoundResult) -> None:
         """Record a finished round: write it, adopt its state, and call the observers."""
@@ -296,8 +313,8 @@ class Run:
             digests.add(self.directory.path, self.digests)
             self.directory.add_round(result)
         self.history.append(result)
-        if result.round == 1:
-            self.accuracy()  # refuses a metric without one number per domain after round 1
+        if result.scores and not self._counted:
+            self._counted = bool(self.accuracy())  # refuses a metric without one number per domain
         self.state = state
         self._clients.commit(result.round)
         if self._observers:
@@ -353,7 +370,7 @@ class Run:
         if not self.history:
             raise FedbenchError(NO_ROUND)
         rule = self.config.accuracy
-        scores = [r.scores[rule.inference][rule.metric] for r in self.history]
+        scores = views(self.history, rule)
         return reported(rule, scores, self._metrics[rule.metric].higher_is_better)
 
     def summary(self) -> Result:
@@ -364,31 +381,13 @@ class Run:
         """
         if self.state is None:
             raise FedbenchError(NO_ROUND)
-        config, rounds, rule = self.config, self.history, self.config.accuracy
-        return Result(
-            method=config.method,
-            changes=describe_changes(self.registry, config),
-            data=config.data_name,
-            model=config.model["name"],
-            seed=config.seed,
-            rounds=len(rounds),
-            accuracy=Reported(
-                rule=accuracy_text(rule, len(rounds)),
-                metric=rule.metric,
-                inference=rule.inference,
-                **vars(self.accuracy()),
-            ),
-            bytes=Sent(
-                up=per_round([r.bytes_up for r in rounds]),
-                down=per_round([r.bytes_down for r in rounds]),
-            ),
-            failures=count_failures(rounds),
-            seconds=sum(r.seconds for r in rounds),
-            weights_sha256=sha256(dict(self.state.weights)),
-            metrics_sha256=metrics_sha256(rounds),
-            card={k.removeprefix("card_"): v for k, v in config.origin.items() if "card" in k},
-            config_hash=config.hash,
-            versions=versions(),
+        return summarise(
+            self.registry,
+            self.config,
+            self.history,
+            self.state.weights,
+            self._metrics[self.config.accuracy.metric].higher_is_better,
+            bool(self.runtime.plugins.calls("personalize")),
         )
 
     def result(self) -> dict[str, Any]:

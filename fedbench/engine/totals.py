@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ..store.files import json_ready
-from ..types import RoundResult
+from ..types import RoundResult, SplitScores
 
 
 def metrics_sha256(rounds: Sequence[RoundResult]) -> str:
@@ -20,7 +20,10 @@ def metrics_sha256(rounds: Sequence[RoundResult]) -> str:
 def canonical_round(result: RoundResult) -> str:
     """Return a round as the JSON that is hashed: without its time and the failures' reasons."""
     data = json_ready(result)
-    del data["seconds"]
+    del data["seconds"], data["personal_seconds"], data["personal_bytes"]
+    for key in ("client_scores", "validation"):  # a run without them keeps its older form
+        if not getattr(result, key) or getattr(result, key) == SplitScores():
+            del data[key]
     if result.failures:
         data["failures"] = [[f.client, f.attempt, f.kind, f.lost] for f in result.failures]
     else:  # the form of version 0.1

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from ..errors import ConfigError, PluginError
-from ..hookspecs import AT_MOST_ONE, REQUIRED_ANY, SINGLE, RunHooks
+from ..hookspecs import CORE_HAS, REQUIRED_ANY, SINGLE, RunHooks, hookimpl
 from ..text import summary
 from ..watching import UNWATCHED, Watch, Watched
 from .facts import PluginFacts, facts
@@ -17,8 +17,21 @@ from .order import misplaced
 from .registry import GROUP
 from .rules import RUN_HOOKS, marked
 
-RUN_AT_ONCE = frozenset({"client_update", "aggregate"})
+if TYPE_CHECKING:
+    from ..context import ClientContext
+
+RUN_AT_ONCE = frozenset({"client_update", "train", "aggregate"})
 """Single hooks whose result is not iterated over: a base with a ``yield`` would do nothing."""
+
+
+class Core:
+    """What core does itself in a run whose plugins do not: see `fedbench.hookspecs.CORE_HAS`."""
+
+    @hookimpl
+    def client_update(self, ctx: ClientContext) -> bool:
+        """Train once."""
+        ctx.train()
+        return True
 
 
 class RunPlugins:
@@ -31,9 +44,9 @@ class RunPlugins:
 
     Raises:
         PluginError: for an implementation that cannot be called.
-        ConfigError: when a single hook has no base implementation or several, two plugins implement
-            a hook that only one may, no plugin returns a loss, or a plugin that another one
-            requires is missing, or `misplaced` finds one in the wrong place.
+        ConfigError: when a single hook has no base implementation or several, no plugin returns a
+            loss, or a plugin that another one requires is missing, or `misplaced` finds one in the
+            wrong place.
     """
 
     def __init__(
@@ -46,6 +59,8 @@ class RunPlugins:
         registered = [(name, _watched(name, instance, watch)) for name, instance in self.plugins]
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(RunHooks)
+        if not any(_has_base(type(instance), CORE_HAS) for _, instance in self.plugins):
+            self._manager.register(Core(), name="fedbench")
         # pluggy calls the last registered plugin first, so registering them in reverse gives YAML
         # order and makes the first wrapper in YAML order the outermost.
         for name, instance in reversed(registered):
@@ -72,12 +87,6 @@ class RunPlugins:
     def _check(self) -> None:
         for hook in sorted(SINGLE):
             self._check_single(hook)
-        for hook in sorted(AT_MOST_ONE):
-            users = self._names(getattr(self.hook, hook).get_hookimpls())
-            if len(users) > 1:
-                raise ConfigError(
-                    f"{' and '.join(users)} both implement {hook!r}; {_leave_out(users)}"
-                )
         for hook in sorted(REQUIRED_ANY):
             if not getattr(self.hook, hook).get_hookimpls():
                 raise ConfigError(f"no plugin implements {hook!r}; {self._add_one(hook)}")
@@ -108,7 +117,8 @@ class RunPlugins:
     def _names(self, implementations: Sequence[pluggy.HookImpl]) -> list[str]:
         """Return the names of the plugins of some implementations, in YAML order."""
         order = [name for name, _ in self.plugins]
-        return sorted((i.plugin_name for i in implementations), key=order.index)
+        names = [i.plugin_name for i in implementations if i.plugin_name in order]
+        return sorted(names, key=order.index)
 
     def _add_one(self, hook: str) -> str:
         """Return what to do when no plugin implements a hook."""
@@ -132,6 +142,11 @@ class RunPlugins:
             hook: a run hook that is not in `fedbench.hookspecs.SINGLE`.
         """
         return self._calls[hook]
+
+    def base_of(self, hook: str) -> str:
+        """Return the name of the plugin with the base implementation of a single hook."""
+        bases = [i for i in getattr(self.hook, hook).get_hookimpls() if not i.wrapper]
+        return str(bases[0].plugin_name)
 
     def collect(self, hook: str, **arguments: Any) -> dict[str, Any]:
         """Call a hook plugin by plugin and join the mappings that the plugins return.
@@ -165,6 +180,12 @@ def _leave_out(names: Sequence[str]) -> str:
     """Return how to keep only one of some plugins."""
     choices = " or ".join(f"`--without {name}`" for name in names)
     return f"leave out all but one ({choices}, or delete its line in a full YAML file)"
+
+
+def _has_base(cls: type, hooks: Collection[str]) -> bool:
+    """Return whether a plugin's class implements one of ``hooks`` other than by wrapping it."""
+    found = marked(cls)
+    return any(h in found and not found[h].fedbench_impl.get("wrapper") for h in hooks)
 
 
 def _watched(name: str, plugin: object, watch: Watch) -> object:

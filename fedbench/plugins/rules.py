@@ -15,13 +15,13 @@ from .facts import DatasetFacts, ExecutorFacts, MetricFacts, PluginFacts, facts
 
 RUN_HOOKS = tuple(n for n in vars(RunHooks) if not n.startswith("_"))
 
-YIELDING = frozenset({"personal_models"})
+YIELDING = frozenset({"receive_uploads"})
 """Hooks that return an iterator, so that their functions may have a ``yield``."""
 
 RESERVED = frozenset(
     {"method", "recipe", "card", "origin", "seed", "rounds", "data", "model", "executor", "device"}
     | {"accuracy", "metrics", "inference", "plugins", "fedbench", "precision", "failures"}
-    | {"without"}
+    | {"clients", "evaluate_every", "without"}
 )
 """Top-level config keys; a run plugin cannot have such a name, because ``--set`` accepts both."""
 

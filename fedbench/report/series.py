@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, TypeGuard
 
-from ..engine.evaluation import counted
+from ..config.model import Accuracy
+from ..engine.evaluation import counted, view, views
 from ..store.contents import Partition
 from ..study.analysis import MEAN, Group
 from ..study.records import Record
@@ -36,9 +37,9 @@ def finished(group: Group) -> dict[str, list[Record]]:
 
 
 def reported_scores(group: Group) -> Callable[[RoundResult], Scores]:
-    """Return what picks the reported metric's scores from a round."""
-    rule = group.setting["accuracy"]
-    return lambda one: one.scores[rule["inference"]][rule["metric"]]
+    """Return what picks the reported metric's scores from a round; empty if it has none."""
+    rule = Accuracy(**group.setting["accuracy"])
+    return lambda one: view(one, rule) or Scores({})
 
 
 def curves(group: Group) -> dict[str, Rows]:
@@ -105,9 +106,10 @@ def runs_of(group: Group) -> list[Record]:
 
 def rounds_used(group: Group, run: Record) -> Sequence[RoundResult]:
     """Return the rounds that the accuracy rule counts."""
-    history = list(map(reported_scores(group), run.rounds))
-    chosen = counted(run.config.accuracy, history, group.higher_is_better)
-    return [run.rounds[n] for n in chosen]
+    rule = run.config.accuracy
+    scored = [one for one in run.rounds if view(one, rule) is not None]
+    chosen = counted(rule, views(scored, rule), group.higher_is_better)
+    return [scored[n] for n in chosen]
 
 
 def class_scores(group: Group) -> dict[tuple[str, str], dict[str, Rows]]:

@@ -26,7 +26,11 @@ class Reported:
         mean: the unweighted mean over domains.
         worst: the value of the worst domain.
         std: the population standard deviation over domains.
-        domains: the value of each domain.
+        domains: the value of each domain; empty over clients.
+        population: ``domains``, or ``clients``: then the mean is by examples, and the worst is the
+            mean over the worst tenth of the clients.
+        split: ``test`` or ``validation``.
+        model: whose models were scored, ``global`` or ``personal``.
     """
 
     rule: str
@@ -36,6 +40,9 @@ class Reported:
     worst: float
     std: float
     domains: Mapping[str, float]
+    population: str = "domains"
+    split: str = "test"
+    model: str = "global"
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,14 @@ class Sent:
 
     up: Mapping[str, float]
     down: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Personal:
+    """What the clients' own models cost: seconds in all, bytes per round by key."""
+
+    seconds: float
+    bytes: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +81,9 @@ class Result:
         card: the protocol card's name and hash; empty without a card.
         config_hash: of the resolved config.
         versions: of Python and the packages that the result depends on.
+        others: the same rule on the other populations and splits that were scored.
+        personal: seconds and bytes per round of making and scoring the clients' own models.
+        personal_sha256: of the clients' own models, where they were kept.
     """
 
     method: str
@@ -83,6 +101,9 @@ class Result:
     card: Mapping[str, str] | None = None
     config_hash: str | None = None
     versions: Mapping[str, str] | None = None
+    others: Sequence[Reported] = ()
+    personal: Personal | None = None
+    personal_sha256: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain data that the file holds."""

@@ -61,6 +61,7 @@ class RunDirectory:
         self.kept_folder = path / "checkpoints"
         # at the end
         self.model_file = path / "model.safetensors"
+        self.personal_folder = path / "personal"
         self.result_file = path / "result.json"
         # written by a comparison when a run fails or is interrupted
         self.log_file = path / "run.log"
@@ -133,7 +134,8 @@ class RunDirectory:
             Busy: when another process is running in it.
             ConfigError: when it cannot be written, or a part of it is a link.
         """
-        for path in (self.checkpoint_folder, self.kept_folder, self.clients_folder):
+        folders = self.checkpoint_folder, self.kept_folder, self.clients_folder
+        for path in (*folders, self.personal_folder):
             refuse_link(path)
         try:
             # Workers of a killed run may hold the file a little longer than the run did.

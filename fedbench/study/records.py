@@ -18,7 +18,7 @@ from ..config.changes import describe_changes, joined, parts
 from ..config.construct import build
 from ..config.model import RunConfig
 from ..config.resolve import load
-from ..engine.evaluation import reported
+from ..engine.evaluation import reported, views
 from ..engine.totals import metrics_sha256
 from ..plugins.registry import Registry
 from ..store.contents import Environment, Partition, Result
@@ -167,8 +167,7 @@ def contradiction(registry: Registry, record: Record) -> str | None:
         return "its rounds are not those that its result was computed from"
     rule = config.accuracy
     metric = build(registry, "metric", {"name": rule.metric, **config.metrics[rule.metric]})
-    scores = [one.scores[rule.inference][rule.metric] for one in record.rounds]
-    again = reported(rule, scores, metric.higher_is_better)
+    again = reported(rule, views(record.rounds, rule), metric.higher_is_better)
     if (result.accuracy.mean, dict(result.accuracy.domains)) != (again.mean, dict(again.domains)):
         return f"its result has accuracy {result.accuracy.mean}, its rounds yield {again.mean}"
     return None

@@ -73,7 +73,7 @@ EXAMPLES = 24
 BASES = {
     "partition": "kit_partition",
     "select_clients": "kit_selection",
-    "client_update": "kit_training",
+    "train": "kit_training",
     "aggregate": "kit_mean",
     "local_loss": "kit_loss",
 }
@@ -162,11 +162,12 @@ def run_turn(ctx: ClientContext) -> ClientResult:
     Raises:
         Exception: any error of a plugin, unchanged.
 
-    >>> result = run_turn(client_context(plugins={"fedavg": {}}))
+    >>> result = run_turn(client_context(plugins={"exchange": {}}))
     >>> sorted(result.uploads), sorted(result.metrics)
     (['weights'], ['loss.kit_loss'])
     """
     with settled(), ctx._streams.scope("client", ctx.round, ctx.client):
+        ctx.receive()
         ctx._plugins.hook.client_update(ctx=ctx)
         return ctx.result(0.0)
 
@@ -219,7 +220,8 @@ def server_context(
     >>> server_context(client_sizes=(9, 1)).num_clients
     2
     """
-    return ServerContext(round, rounds, num_classes, client_sizes, Streams(seed))
+    model = _model(SHAPES["grey"], num_classes)
+    return ServerContext(round, rounds, num_classes, client_sizes, Streams(seed), model)
 
 
 def server_state(

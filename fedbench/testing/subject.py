@@ -130,13 +130,13 @@ class Subject:
         missing = {
             "kit_partition": lacks("partition"),
             "kit_selection": lacks("select_clients"),
-            "kit_training": lacks("client_update"),
+            "kit_training": lacks("train"),
             "kit_mean": lacks("aggregate"),
             # A term that no method names may be an addition to another one, or absent at times.
             "kit_loss": lacks("local_loss") or (self.kind in RUN and self.home is None),
             # For an aggregation rule alone: no plugin sends weights.
             "kit_weights": lacks("broadcast")
-            and not any(_has(cls, "personal_models") for cls in classes),
+            and not any(_has(cls, "personalize") and _base(cls, "aggregate") for cls in classes),
         }
         return {**{name: {} for name in PIECES if missing[name]}, **plugins}
 
@@ -150,7 +150,7 @@ class Subject:
         if setting.partition == "odd":
             for name, given in plugins.items():
                 cls = registry.get("plugin", name).value
-                if _base(cls, "client_update") and "batch_size" in cls.__dataclass_fields__:
+                if _base(cls, "train") and "batch_size" in cls.__dataclass_fields__:
                     given.setdefault("batch_size", 8)
         # A partition's defaults make more clients than the kit's partition.
         many = self.gives("partition")

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from ..context import ClientContext, ServerContext
 from ..hookspecs import hookimpl
 from ..plugins.registry import Entry, Registry
+from ..training import Training
 from ..types import Batch, ClientResult, Dataset, Examples, Output, ServerState, Value, Weights
 
 CLASSES = ("circle", "square", "star")
@@ -143,13 +144,11 @@ class KitTraining:
     batch_size: Annotated[int, Field(ge=1, description="examples per batch")] = 8
 
     @hookimpl
-    def client_update(self, ctx: ClientContext) -> bool:
-        trained = [p for p in ctx.model.parameters() if p.requires_grad]
-        optimizer = torch.optim.SGD(trained, lr=self.lr)
-        for batch in ctx.batches(self.batch_size, self.epochs):
-            optimizer.zero_grad(set_to_none=True)
-            ctx.loss(batch).backward()
-            ctx.after_backward(batch)
+    def train(self, ctx: ClientContext, work: Training) -> bool:
+        work.lr, work.momentum = self.lr, 0.0
+        optimizer = torch.optim.SGD(work.parameters, lr=self.lr)
+        for batch in work.batches(self.batch_size, self.epochs):
+            work.backward(batch)
             optimizer.step()
         return True
 

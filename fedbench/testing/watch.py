@@ -200,7 +200,7 @@ class ClientFailedError(Exception):
 
 
 class Failing(Watch):
-    """Raises an error in the base ``client_update`` of one turn of round 2, once.
+    """Raises an error in the trainer in one turn of round 2, once.
 
     Args:
         number: which turn of that round, from 1.
@@ -214,13 +214,14 @@ class Failing(Watch):
         self, job: ClientJob, run: Callable[[], ClientResult | ClientFailure]
     ) -> ClientResult | ClientFailure:
         """Count the turns of round 2, including those of its repetition, and run the turn."""
-        self._turns += job.round == 2
-        self._job = job if job.round == 2 and self._turns == self._number else None
+        counts = job.round == 2 and job.scored is None
+        self._turns += counts
+        self._job = job if counts and self._turns == self._number else None
         return run()
 
     def call(self, call: Call, run: Callable[[], Any]) -> Any:
         """Raise the error instead of training in that turn."""
-        if self._job and call.hook == "client_update":
+        if self._job and call.hook == "train":
             where = f"round {self._job.round}, client {self._job.client}"
             raise ClientFailedError(f"the kit broke {where}")
         return run()

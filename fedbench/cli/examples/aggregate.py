@@ -1,27 +1,19 @@
-"""Give every client the same weight, however many examples it has."""
+"""Take the coordinate-wise median of the clients' weights."""
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fedbench_baselines.fedavg import weighted_mean
+import torch
 
-from fedbench import ClientContext, ClientResult, ServerState, Value, Weights, hookimpl
+from fedbench import ClientResult, ServerUpdate, hookimpl
 
 
 @dataclass(frozen=True, eq=False)
-class PlainMean:
-    """Broadcast the weights, collect them and take their plain mean; replaces ``fedavg``."""
+class Middle:
+    """Take the lower median of every weight and report how many clients it is of."""
 
     @hookimpl
-    def broadcast(self, state: ServerState) -> Mapping[str, Value]:
-        return {"weights": state.weights}
-
-    @hookimpl(wrapper=True)
-    def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
-        trained = yield
-        ctx.upload("weights", ctx.model.state_dict())
-        return trained
-
-    @hookimpl
-    def aggregate(self, results: Iterator[ClientResult]) -> Weights:
-        return weighted_mean((result.uploads.weights(), 1) for result in results)  # one pass
+    def aggregate(self, results: Iterator[ClientResult]) -> ServerUpdate:
+        found = [result.uploads.weights() for result in results]  # a median needs all at once
+        middle = {name: torch.stack([w[name] for w in found]).median(0).values for name in found[0]}
+        return ServerUpdate(weights=middle, metrics={"middle.clients": len(found)})

@@ -32,7 +32,8 @@ def register_plugins() -> Mapping[str, type]:
         "uniform": sampling.Uniform,
         "sgd": sgd.Sgd,
         "cross_entropy": sgd.CrossEntropy,
-        "fedavg": fedavg.FedAvg,
+        "exchange": fedavg.Exchange,
+        "mean": fedavg.Mean,
         "fedprox": fedprox.FedProx,
         "moon": moon.Moon,
         "fedproto": fedproto.FedProto,
@@ -73,23 +74,23 @@ def register_recipes() -> Mapping[str, Recipe]:
     """Return the bundled methods."""
     return {
         "fedavg": Recipe(
-            plugins={"fedavg": {}, "cross_entropy": {}},
+            plugins={"exchange": {}, "mean": {}, "cross_entropy": {}},
             about="average the clients' weights, weighted by number of examples",
             source="McMahan et al., Communication-Efficient Learning, AISTATS 2017",
         ),
         "fedprox": Recipe(
-            plugins={"fedavg": {}, "cross_entropy": {}, "fedprox": {}},
+            plugins={"exchange": {}, "mean": {}, "cross_entropy": {}, "fedprox": {}},
             about="a proximal term keeps local weights near the received ones",
             source="Li et al., Federated Optimization in Heterogeneous Networks, MLSys 2020",
         ),
         "moon": Recipe(
-            plugins={"fedavg": {}, "cross_entropy": {}, "moon": {}},
+            plugins={"exchange": {}, "mean": {}, "cross_entropy": {}, "moon": {}},
             about="pull features towards the global model's, push them away from the client's "
             "previous model's",
             source="Li et al., Model-Contrastive Federated Learning, CVPR 2021",
         ),
         "fedproto": Recipe(
-            plugins={"fedavg": {}, "cross_entropy": {}, "fedproto": {}},
+            plugins={"exchange": {}, "mean": {}, "cross_entropy": {}, "fedproto": {}},
             about="pull features towards one global prototype per class; weights are averaged too",
             source="Tan et al., FedProto, AAAI 2022, in the form with shared weights",
         ),
@@ -99,7 +100,7 @@ def register_recipes() -> Mapping[str, Recipe]:
             source="Tan et al., FedProto, AAAI 2022",
         ),
         "fpl": Recipe(
-            plugins={"fedavg": {}, "cross_entropy": {}, "fpl": {}},
+            plugins={"exchange": {}, "mean": {}, "cross_entropy": {}, "fpl": {}},
             about="a contrastive loss with clustered prototypes, a consistency loss with their "
             "mean",
             source="Huang et al., Rethinking FL with Domain Shift, CVPR 2023",

@@ -11,8 +11,8 @@ weights (Xie et al., Asynchronous Federated Optimization, 2019).
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fedbench import Batch, ClientContext, PerClass, Value, hookimpl
 from fedbench.failures import ClientFailed
-from fedbench.types import Received
+from fedbench.types import Encoded, Payload
 
 KINDS = ("drop", "crash", "delay", "stale", "nan")
 SCRATCH, STATE = "faults", "faults.received"
@@ -45,6 +45,8 @@ def spoiled(value: Value) -> Value:
         return _spoiled(value)
     if isinstance(value, PerClass):
         return PerClass(value.labels, _spoiled(value.values), value.counts)
+    if isinstance(value, Encoded):
+        return replace(value, parts={n: _spoiled(part) for n, part in value.parts.items()})
     return {name: _spoiled(tensor) for name, tensor in value.items()}
 
 
@@ -98,35 +100,36 @@ class Faults:
     def _rates(self) -> tuple[float, ...]:
         return tuple(getattr(self, kind) for kind in KINDS)
 
-    @hookimpl(wrapper=True)
-    def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
+    @hookimpl
+    def receive_broadcast(self, ctx: ClientContext, payload: Payload) -> Mapping[str, Value]:
         index = draw(self._rates, ctx.rng(f"faults/{ctx.attempt}"))
-        fault = KINDS[index] if index is not None else None
-        ctx.scratch[SCRATCH] = fault
+        fault = ctx.scratch[SCRATCH] = KINDS[index] if index is not None else None
         if fault == "drop":
             raise ClientFailed("dropped", "dropped out")
-        if self.stale:
-            self._keep_or_swap_broadcast(ctx, fault == "stale")
-        trained = yield
-        if fault == "crash":
-            raise ClientFailed("crashed", "crashed in training")
-        if fault == "delay":
-            raise ClientFailed("late", "answered too late")
-        if fault == "nan":
-            for key, value in list(ctx.uploads.items()):
-                ctx.upload(key, spoiled(value), replace=True)
-        return trained
-
-    def _keep_or_swap_broadcast(self, ctx: ClientContext, stale: bool) -> None:
-        """Keep this turn's broadcast for a later stale turn; in a stale turn, use the kept one."""
+        if not self.stale:
+            return payload
         head = f"{STATE}/"
         kept = {k.removeprefix(head): ctx.state[k] for k in ctx.state if k.startswith(head)}
-        ctx.state.update({head + key: ctx.payload[key] for key in ctx.payload})
-        if stale and kept:
-            ctx.payload = Received(kept, ctx.device)
-            if "weights" in kept:
-                ctx.model.load_state_dict(ctx.payload.weights())
-            ctx.fault("stale", "worked on the broadcast of its last turn")
+        ctx.state.update({head + key: payload[key] for key in payload})
+        if fault != "stale" or not kept:
+            return payload
+        ctx.fault("stale", "worked on the broadcast of its last turn")
+        return kept
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
+        trained = yield
+        if ctx.scratch[SCRATCH] == "crash":
+            raise ClientFailed("crashed", "crashed in training")
+        if ctx.scratch[SCRATCH] == "delay":
+            raise ClientFailed("late", "answered too late")
+        return trained
+
+    @hookimpl
+    def send_uploads(self, ctx: ClientContext, uploads: Payload) -> Mapping[str, Value]:
+        if ctx.scratch[SCRATCH] != "nan":
+            return uploads
+        return {key: spoiled(value) for key, value in uploads.items()}
 
     @hookimpl
     def after_backward(self, ctx: ClientContext, batch: Batch) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -22,8 +23,8 @@ def weighted_mean(items: Iterable[tuple[Weights, float]]) -> Weights:
 
 
 @dataclass(frozen=True, eq=False)
-class FedAvg:
-    """Send the global weights, collect the clients' weights, average them by number of examples."""
+class Exchange:
+    """Send the global weights, collect the clients' weights."""
 
     @hookimpl
     def broadcast(self, state: ServerState) -> dict[str, Weights]:
@@ -35,6 +36,14 @@ class FedAvg:
         ctx.upload("weights", ctx.model.state_dict())
         return trained
 
+
+@dataclass(frozen=True, eq=False)
+class Mean:
+    """Average the clients' weights, each by its number of examples or all alike (uniform)."""
+
+    weights: Literal["examples", "uniform"] = "examples"
+
     @hookimpl
     def aggregate(self, results: Iterator[ClientResult]) -> Weights:
-        return weighted_mean((r.uploads.weights(), r.examples) for r in results)
+        by = self.weights == "examples"
+        return weighted_mean((r.uploads.weights(), r.examples if by else 1) for r in results)

@@ -19,7 +19,7 @@ clients count: a class that none of them holds has no prototype in the next roun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -30,7 +30,6 @@ from torch import Tensor
 from fedbench import (
     Batch,
     ClientContext,
-    ClientResult,
     Output,
     PerClass,
     Report,
@@ -133,35 +132,24 @@ class FedProto:
 
 @dataclass(frozen=True, eq=False)
 class Personal:
-    """Give every client a model of its own: no weights travel; a domain's clients test theirs.
+    """Give every client a model of its own, with which it is scored; no weights travel.
 
     A client starts from the run's initial weights or, after its first turn, from the weights at the
-    end of its last turn. Clients that have not had a turn are left out of the test. A domain with
-    no other clients is tested with the initial weights, which also remain the run's global weights.
+    end of its last turn. The initial weights also remain the run's global weights.
     """
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
-        if STATE in ctx.state:
-            ctx.model.load_state_dict(ctx.state[STATE])  # type: ignore[arg-type]
+        self.personalize(ctx)
         trained = yield
         ctx.state[STATE] = ctx.model.state_dict()
         return trained
 
     @hookimpl
-    def aggregate(self, state: ServerState, results: Iterator[ClientResult]) -> Weights:
-        for _ in results:
-            pass
+    def aggregate(self, state: ServerState) -> Weights:
         return state.weights
 
     @hookimpl
-    def personal_models(
-        self, state: ServerState, clients: Iterator[Mapping[str, Value]]
-    ) -> Iterator[Weights]:
-        found = False
-        for kept in clients:  # one at a time: if there are many, they are on disk
-            if STATE in kept:
-                found = True
-                yield kept[STATE]  # type: ignore[misc]
-        if not found:
-            yield state.weights
+    def personalize(self, ctx: ClientContext) -> None:
+        if STATE in ctx.state:
+            ctx.model.load_state_dict(ctx.state[STATE])  # type: ignore[arg-type]

@@ -29,7 +29,9 @@ class Gathered(NamedTuple):
 def gather(ctx: ClientContext, batch: Batch, output: Output, key: str) -> None:
     """Keep a batch of the last epoch in the scratch under ``key``; ignore other batches."""
     if batch.epoch == batch.epochs - 1:
-        ctx.scratch.setdefault(key, []).append(Gathered(output.features.detach(), batch.labels))
+        now = Gathered(output.features.detach(), batch.labels)
+        # A new list, so that a pass that is not recorded leaves the gathered ones as they were.
+        ctx.scratch[key] = [*ctx.scratch.get(key, ()), now]
 
 
 def local_prototypes(ctx: ClientContext, key: str) -> PerClass:

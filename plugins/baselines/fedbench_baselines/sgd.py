@@ -17,6 +17,7 @@ from fedbench.context import ClientContext, ServerContext
 from fedbench.errors import ConfigError
 from fedbench.hookspecs import hookimpl
 from fedbench.pipeline import batch_sizes
+from fedbench.training import Training
 from fedbench.types import Batch, Output, forward
 
 
@@ -70,19 +71,14 @@ class Sgd:
         )
 
     @hookimpl
-    def client_update(self, ctx: ClientContext) -> bool:
-        weights = [p for p in ctx.model.parameters() if p.requires_grad]
-        momenta: list[Tensor | None] = [None] * len(weights)
-        lr = self.learning_rate(ctx.round, ctx.rounds)
-        for batch in ctx.batches(self.batch_size, self.epochs, self.drop_last):
-            for weight in weights:
-                weight.grad = None
-            loss = ctx.loss(batch)
-            with ctx.phase("backward"):
-                loss.backward()
-            ctx.after_backward(batch)
+    def train(self, ctx: ClientContext, work: Training) -> bool:
+        momenta: list[Tensor | None] = [None] * len(work.parameters)
+        lr = work.lr = self.learning_rate(ctx.round, ctx.rounds)
+        work.momentum = self.momentum
+        for batch in work.batches(self.batch_size, self.epochs, self.drop_last):
+            work.backward(batch)
             with ctx.phase("optimiser"):
-                step(weights, momenta, lr, self.momentum, self.weight_decay)
+                step(work.parameters, momenta, lr, self.momentum, self.weight_decay)
         return True
 
     def learning_rate(self, round: int, rounds: int) -> float:

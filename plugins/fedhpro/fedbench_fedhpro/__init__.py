@@ -26,7 +26,8 @@ def register_plugins() -> Mapping[str, type]:
 
 
 def _recipe(about: str, **hpcl: str) -> Recipe:
-    parts = ("fedavg", "class_batches", "recalibration", "hyper_prototypes", "cross_entropy")
+    exchanged = ("exchange", "mean", "class_batches", "recalibration", "hyper_prototypes")
+    parts = (*exchanged, "cross_entropy")
     return Recipe({**{name: {} for name in parts}, "hpcl": hpcl, "hpal": {}}, about, SOURCE)
 
 
