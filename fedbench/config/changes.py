@@ -68,8 +68,7 @@ def describe_changes(registry: Registry, config: RunConfig, but: Collection[str]
             order = flagged(gone)
     moved = ["reordered"] if list(after) != order else []
     for key in (key for key in KEYS if key not in (*but, *NO_CHANGE, "plugins")):
-        if mine[key] != base[key]:
-            sets.append(f"{key}={inline(mine[key])}")
+        sets += _differences(key, base[key], mine[key])
     return [*(f"-{name}" for name in gone), *(f"+{name}" for name in new), *moved, *sets]
 
 
@@ -79,6 +78,14 @@ def _replaced(registry: Registry, gone: list[str], new: list[str]) -> set[str]:
         {name: registry.get("plugin", name).value for name in names} for names in (new, gone)
     )
     return {found.old for found in replacements(named, below) if not found.lost}
+
+
+def _differences(key: str, before: Any, after: Any) -> list[str]:
+    """Return ``key=value`` where a value differs; keys of a mapping with fixed keys one by one."""
+    fixed = isinstance(before, dict) and isinstance(after, dict) and list(before) == list(after)
+    if fixed and "name" not in after and key != "metrics":
+        return [d for k in after for d in _differences(f"{key}.{k}", before[k], after[k])]
+    return [f"{key}={inline(after)}"] if after != before else []
 
 
 def joined(method: str, changes: Iterable[str]) -> str:

@@ -95,7 +95,7 @@ class Odd:
         ("fedavg:+odd:odd.table={a: 1, b: 2}", 'fedavg:+odd:odd.table={"a": 1, "b": 2}'),
         (
             "fedavg:failures.policy=skip",
-            'fedavg:failures={"policy": "skip", "attempts": 3, "min_clients": 1}',
+            "fedavg:failures.policy=skip",
         ),
     ],
 )
