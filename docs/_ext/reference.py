@@ -239,8 +239,8 @@ their values, and a later layer wins over an earlier one: card, recipe, file, fl
   would lose a part that nobody mentioned. This is an error, unless the layer says `without` it.
 - `without: [crop, flip]` leaves out plugins of earlier layers, as `--without crop` does.
 
-`fedbench config METHOD` prints a complete file, `fedbench config --schema` the schema that editors
-use.
+`fedbench config METHOD` prints a complete file, and with `--explain` the layer that set each value.
+`fedbench config --schema` prints the schema that editors use.
 """
 
 
