@@ -81,6 +81,18 @@ class ExecutorFacts:
 
 
 @dataclass(frozen=True)
+class ModelFacts:
+    """What a model's class states about itself.
+
+    Args:
+        packages: distributions that its numbers depend on, besides its own and those that every run
+            depends on. A run keeps their versions.
+    """
+
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class MetricFacts:
     """What a metric's class states about itself; both are required.
 
@@ -103,7 +115,7 @@ def facts(form: type[T], cls: type, who: str = "") -> T:
     """Return what ``cls`` states about itself, as an instance of ``form``.
 
     Args:
-        form: `DatasetFacts`, `ExecutorFacts`, `MetricFacts` or `PluginFacts`.
+        form: `DatasetFacts`, `ExecutorFacts`, `MetricFacts`, `ModelFacts` or `PluginFacts`.
         cls: a registered class; an attribute that is one of its options is not a fact.
         who: what to call the class in an error; default its name.
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import PluginError, did_you_mean
 from ..hookspecs import HOOK_API, SINGLE, RunHooks
 from ..text import summary
-from .facts import DatasetFacts, ExecutorFacts, MetricFacts, PluginFacts, facts
+from .facts import DatasetFacts, ExecutorFacts, MetricFacts, ModelFacts, PluginFacts, facts
 
 RUN_HOOKS = tuple(n for n in vars(RunHooks) if not n.startswith("_"))
 
@@ -35,6 +35,7 @@ FACTS: Mapping[str, type] = {
     "dataset": DatasetFacts,
     "executor": ExecutorFacts,
     "metric": MetricFacts,
+    "model": ModelFacts,
 }
 """What a class of each kind states about itself."""
 
