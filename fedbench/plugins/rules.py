@@ -216,7 +216,14 @@ def check_plugin_class(name: str, cls: object) -> None:
         _check_hook(who, hook, function)
     if not methods:
         raise PluginError(f"{who} implements no hook; mark methods with @hookimpl")
-    _check_addresses(who, facts(PluginFacts, cls, who).addresses, cls)
+    stated = facts(PluginFacts, cls, who)
+    _check_addresses(who, stated.addresses, cls)
+    for what, why in stated.conflicts.items():
+        if not what.strip() or not why.strip():
+            raise PluginError(
+                f"{who}: conflicts must map the name or role of other plugins to the reason, got "
+                f"{what!r}: {why!r}"
+            )
 
 
 def _check_addresses(who: str, addresses: tuple[str, ...], cls: object) -> None:
