@@ -21,6 +21,9 @@ Where = Callable[[tuple[str, ...]], str]
 """A function from a key path to the beginning of an error text: ``file:line: key``."""
 
 
+LARGEST = 3.4028234663852886e38
+"""The largest number of float32. Torch overflows at a greater one only in the middle of a run."""
+
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 
@@ -39,7 +42,7 @@ def build(cls: type[T], options: Mapping[str, Any], where: Where) -> T:
 
     Raises:
         ConfigError: for an unknown or missing key, a wrong type, a value out of bounds, or a number
-            that is not finite.
+            that is not finite or too large for float32.
     """
     _refuse_unknown(cls, options, (), where)
     _refuse_not_finite(options, (), where)
@@ -86,12 +89,13 @@ def _refuse_not_finite(value: Any, path: tuple[str, ...], where: Where) -> None:
         for position, inner in enumerate(value):
             _refuse_not_finite(inner, (*path, str(position)), where)
     elif isinstance(value, int | float):
-        try:
-            finite = math.isfinite(value)
-        except OverflowError:  # a whole number beyond what a float holds
-            raise ConfigError(f"{where(path)}: the number is too large") from None
-        if not finite:
+        if value != value or abs(value) == math.inf:
             raise ConfigError(f"{where(path)}: {value} is not a finite number")
+        if abs(value) > LARGEST:
+            raise ConfigError(
+                f"{where(path)}: the number is too large; runs compute in float32, which ends at "
+                f"{LARGEST:.3g}"
+            )
 
 
 def _path(loc: Sequence[str | int], options: Mapping[str, Any], missing: bool) -> tuple[str, ...]:

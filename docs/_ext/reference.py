@@ -20,6 +20,7 @@ from fedbench.config import yamlfile
 from fedbench.config.cards import load_card
 from fedbench.config.model import RunConfig
 from fedbench.hookspecs import DiscoveryHooks, RunHooks
+from fedbench.plugins.facts import PluginFacts, facts
 from fedbench.plugins.registry import Entry, Registry
 
 DOCS = Path(__file__).parents[1]
@@ -189,8 +190,14 @@ def plugins_page(registry: Registry, group: str) -> str:
     for e in registry.all("plugin"):
         if group_of(e) == group:
             text += f"(plugin-{e.name})=\n## `{e.name}`\n\n{doc(e.value)}\n"
-            if needs := getattr(e.value, "requires", ()):
-                text += f"Must be listed after: {linked(needs, 'plugin')}.\n\n"
+            stated = facts(PluginFacts, e.value)
+            if stated.requires:
+                text += f"Must be listed after: {linked(stated.requires, 'plugin')}.\n\n"
+            if stated.roles:
+                text += f"Roles: {', '.join(stated.roles)}.\n\n"
+            if stated.conflicts:
+                rows = [(what, why) for what, why in stated.conflicts.items()]
+                text += table(("not in one run with", "why"), rows) + "\n"
             text += f"Hooks: {linked(e.hooks, 'hook')}.\n\n{option_table(e.value, e.name + '.')}\n"
     return text
 
@@ -239,8 +246,8 @@ their values, and a later layer wins over an earlier one: card, recipe, file, fl
   would lose a part that nobody mentioned. This is an error, unless the layer says `without` it.
 - `without: [crop, flip]` leaves out plugins of earlier layers, as `--without crop` does.
 
-`fedbench config METHOD` prints a complete file, `fedbench config --schema` the schema that editors
-use.
+`fedbench config METHOD` prints a complete file, and with `--explain` the layer that set each value.
+`fedbench config --schema` prints the schema that editors use.
 """
 
 

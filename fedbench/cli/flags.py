@@ -14,6 +14,7 @@ from . import signals
 from .kinds import PATH, Finite
 
 if TYPE_CHECKING:
+    from ..config.merging import Merged
     from ..plugins.registry import Registry
 
 
@@ -91,11 +92,13 @@ def resolve_config(
     without: tuple[str, ...],
     plus: tuple[str, ...],
     any_method: bool = False,
+    seen: Callable[[Merged], object] = lambda merged: None,
     **flags: Any,
 ) -> tuple[Any, Any]:
     """Return (registry, config) for a method's name or a YAML file, and the flags.
 
     With ``any_method``, neither has to name a method, for commands that need only the card.
+    ``seen`` is as in `resolve`.
     """
     from ..config import yamlfile
     from ..config.resolve import resolve
@@ -121,6 +124,7 @@ def resolve_config(
         without=without,
         plus=plus,
         flags=flags,
+        seen=seen,
     )
     return registry, config
 

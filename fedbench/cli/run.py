@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import temporary
 from ..text import echo
 from . import signals
 from .base import Command
@@ -78,7 +79,12 @@ def run(
     job, resumed = _open(config, out, more)
     if resumed and not (quiet or as_json):
         echo(f"Resuming {job.directory.path} after round {len(job.history)}")
-    _execute(job, show, quiet, as_json)
+    try:
+        _execute(job, show, quiet, as_json)
+    except Exception as error:
+        if not (job.history or resumed or temporary(error) or signals.follows):
+            job.directory.discard()  # there is nothing in it to resume
+        raise
 
 
 def _open(config: RunConfig, out: Path | None, more: Mapping[str, Any]) -> tuple[Any, bool]:

@@ -16,6 +16,9 @@ PARENT = "FEDBENCH_PARENT"
 """Environment variable, set by `fedbench.study`: the process that this one must not outlive."""
 
 
+follows = False
+"""Whether this process belongs to a comparison, which notes how it ends."""
+
 _working = False
 """Whether the command has begun its work; from then on it ends its work itself."""
 
@@ -53,13 +56,13 @@ def orderly() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
-    owner, follows = os.getpid(), PARENT in os.environ
+    owner, following = os.getpid(), PARENT in os.environ
     _working = False
 
     def handle(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a worker that has just been forked
             os._exit(128 + number)
-        if caught and follows and number == signal.SIGTERM:
+        if caught and following and number == signal.SIGTERM:
             return
         if caught:
             write("Stopped immediately; the last checkpoint is kept.")
@@ -87,7 +90,9 @@ def follow_parent() -> None:
     Raises:
         Terminated: when that process has already ended.
     """
+    global follows
     parent = os.environ.pop(PARENT, None)
+    follows = parent is not None
     if parent and sys.platform.startswith("linux"):
         import ctypes
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_type_hints
 
@@ -55,6 +56,9 @@ class PluginFacts:
 
     Args:
         requires: plugins that must come before it in a run.
+        roles: what it is in a run, in free words such as ``"server step"``, for ``conflicts``.
+        conflicts: plugin or role -> why no other plugin of that name or role can be in the same
+            run. It is enough that one of the two states it.
         outermost: whether it comes before all others, so that its wrappers are the outermost.
         expects: the inputs that its ``transform`` is for; ``None`` for either.
         produces: the inputs that its ``transform`` returns, where that changes what they are.
@@ -62,6 +66,8 @@ class PluginFacts:
     """
 
     requires: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    conflicts: Mapping[str, str] = field(default_factory=dict)
     outermost: bool = False
     expects: Inputs | None = None
     produces: Inputs | None = None
@@ -78,6 +84,18 @@ class ExecutorFacts:
     """
 
     addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model's class states about itself.
+
+    Args:
+        packages: distributions that its numbers depend on, besides its own and those that every run
+            depends on. A run keeps their versions.
+    """
+
+    packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,7 +121,7 @@ def facts(form: type[T], cls: type, who: str = "") -> T:
     """Return what ``cls`` states about itself, as an instance of ``form``.
 
     Args:
-        form: `DatasetFacts`, `ExecutorFacts`, `MetricFacts` or `PluginFacts`.
+        form: `DatasetFacts`, `ExecutorFacts`, `MetricFacts`, `ModelFacts` or `PluginFacts`.
         cls: a registered class; an attribute that is one of its options is not a fact.
         who: what to call the class in an error; default its name.
 
@@ -120,7 +138,11 @@ def facts(form: type[T], cls: type, who: str = "") -> T:
 def _read(form: type, cls: type, who: str) -> object:
     own = {f.name for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
     hints = get_type_hints(form)
-    required = {f.name for f in dataclasses.fields(form) if f.default is dataclasses.MISSING}
+    required = {
+        f.name
+        for f in dataclasses.fields(form)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
     found: dict[str, Any] = {}
     for fact in options.describe(form):
         if fact.name in own or not hasattr(cls, fact.name):

@@ -45,8 +45,8 @@ class RunPlugins:
     Raises:
         PluginError: for an implementation that cannot be called.
         ConfigError: when a single hook has no base implementation or several, no plugin returns a
-            loss, or a plugin that another one requires is missing, or `misplaced` finds one in the
-            wrong place.
+            loss, or a plugin that another one requires is missing, two plugins conflict, or
+            `misplaced` finds one in the wrong place.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class RunPlugins:
             if not getattr(self.hook, hook).get_hookimpls():
                 raise ConfigError(f"no plugin implements {hook!r}; {self._add_one(hook)}")
         self._check_required()
+        self._check_conflicts()
 
     def _check_single(self, hook: str) -> None:
         """Check that a single hook has one base implementation, and that its code would run."""
@@ -135,6 +136,15 @@ class RunPlugins:
         if wrong := misplaced([(name, type(instance)) for name, instance in self.plugins]):
             raise ConfigError(wrong)
 
+    def _check_conflicts(self) -> None:
+        for name, instance in self.plugins:
+            for other, also in self.plugins:
+                if other != name and (why := conflict(type(instance), other, type(also))):
+                    raise ConfigError(
+                        f"plugins {name!r} and {other!r} cannot be in the same run: {why}; "
+                        f"{_leave_out([name, other])}"
+                    )
+
     def calls(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
         """Return (plugin's name, function that calls it) in YAML order, for a hook of many plugins.
 
@@ -174,6 +184,13 @@ class RunPlugins:
                     )
                 joined[key] = (name, value)
         return joined
+
+
+def conflict(cls: type, name: str, other: type) -> str | None:
+    """Return why ``cls`` cannot be in one run with the plugin ``name`` of class ``other``."""
+    known = (name, *facts(PluginFacts, other).roles)
+    reasons = facts(PluginFacts, cls).conflicts
+    return next((why for what, why in reasons.items() if what in known), None)
 
 
 def _leave_out(names: Sequence[str]) -> str:

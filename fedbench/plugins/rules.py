@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import PluginError, did_you_mean
 from ..hookspecs import HOOK_API, SINGLE, RunHooks
 from ..text import summary
-from .facts import DatasetFacts, ExecutorFacts, MetricFacts, PluginFacts, facts
+from .facts import DatasetFacts, ExecutorFacts, MetricFacts, ModelFacts, PluginFacts, facts
 
 RUN_HOOKS = tuple(n for n in vars(RunHooks) if not n.startswith("_"))
 
@@ -35,6 +35,7 @@ FACTS: Mapping[str, type] = {
     "dataset": DatasetFacts,
     "executor": ExecutorFacts,
     "metric": MetricFacts,
+    "model": ModelFacts,
 }
 """What a class of each kind states about itself."""
 
@@ -215,7 +216,14 @@ def check_plugin_class(name: str, cls: object) -> None:
         _check_hook(who, hook, function)
     if not methods:
         raise PluginError(f"{who} implements no hook; mark methods with @hookimpl")
-    _check_addresses(who, facts(PluginFacts, cls, who).addresses, cls)
+    stated = facts(PluginFacts, cls, who)
+    _check_addresses(who, stated.addresses, cls)
+    for what, why in stated.conflicts.items():
+        if not what.strip() or not why.strip():
+            raise PluginError(
+                f"{who}: conflicts must map the name or role of other plugins to the reason, got "
+                f"{what!r}: {why!r}"
+            )
 
 
 def _check_addresses(who: str, addresses: tuple[str, ...], cls: object) -> None:

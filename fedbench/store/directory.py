@@ -245,6 +245,20 @@ class RunDirectory:
             elif entry != self.lock_file:
                 entry.unlink()
 
+    def discard(self) -> None:
+        """Remove a run that ended before its first round, with its folder.
+
+        What holds anything else, such as a tracker's record, or is another process's, stays.
+        """
+        own = (self.config_file, self.environment_file, self.partition_file, self.clients_folder)
+        with suppress(OSError, ConfigError):
+            claim = self.lock()
+            try:
+                if set(self.path.iterdir()) <= {*own, self.lock_file}:
+                    shutil.rmtree(self.path)
+            finally:
+                claim.release()
+
     def tidy(self) -> None:
         """Remove what only an unfinished run needs."""
         for folder in (self.checkpoint_folder, self.clients_folder):

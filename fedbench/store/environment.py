@@ -14,13 +14,15 @@ from .git import commit
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a result depends on."""
     names = ("fedbench-toolkit", "torch", "torchvision", "numpy")
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def version(distribution: str) -> str:
+    """Return the version of an installed distribution, or ``not installed``."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def environment(device: str) -> Environment:

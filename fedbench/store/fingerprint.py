@@ -22,9 +22,10 @@ from xxhash import xxh3_64
 from ..ambient import SWITCHES
 from ..config.layers import CHOICES
 from ..config.model import RunConfig
+from ..plugins.facts import ModelFacts, facts
 from ..plugins.registry import Entry, Registry
 from ..values import checksum
-from .environment import versions
+from .environment import version, versions
 
 if TYPE_CHECKING:
     from ..types import Dataset
@@ -103,6 +104,8 @@ def _code(registry: Registry, config: RunConfig) -> dict[str, str]:
         entry = registry.get(kind, name)
         source = _source(entry.value.__module__, frozenset(tops))
         found[f"{kind} {name}"] = f"{entry.package} {entry.version}".strip() + source
+        if kind == "model":
+            found |= {name: version(name) for name in facts(ModelFacts, entry.value).packages}
     return found
 
 

@@ -11,6 +11,8 @@ from pydantic import Field
 from fedbench import options
 from fedbench.errors import ConfigError
 
+TOO_LARGE = "the number is too large; runs compute in float32, which ends at 3.4e+38"
+
 
 @dataclass(frozen=True, eq=False)
 class Inner:
@@ -58,7 +60,9 @@ def test_what_is_given_is_set_and_the_rest_is_default():
         ({"inner": {"dept": 1}}, "AT inner.dept: unknown option (did you mean 'depth'?)"),
         ({"lr": float("nan")}, "AT lr: nan is not a finite number"),
         ({"cap": float("inf")}, "AT cap: inf is not a finite number"),
-        ({"lr": 10**400}, "AT lr: the number is too large"),
+        ({"lr": 10**400}, f"AT lr: {TOO_LARGE}"),
+        ({"lr": 1e300}, f"AT lr: {TOO_LARGE}"),
+        ({"cap": -3.5e38}, f"AT cap: {TOO_LARGE}"),
         ({"steps": float("-inf")}, "AT steps: -inf is not a finite number"),
         ({"sizes": [1, float("nan")]}, "AT sizes.1: nan is not a finite number"),
         ({"inner": {"depth": float("nan")}}, "AT inner.depth: nan is not a finite number"),

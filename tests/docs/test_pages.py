@@ -45,7 +45,11 @@ def test_methods_plugins_and_options_in_command_lines_exist(page, site, tmp_path
             if "my-" in " ".join(words) or ctx.params.get("file"):
                 continue  # the reader's own; the pages that make them are executed below
             if command.name in SHAPING and not str(given["target"]).endswith((".yaml", "None")):
-                shaping = {p.name for p in main.commands["config"].params} - {"schema", "debug"}
+                shaping = {p.name for p in main.commands["config"].params} - {
+                    "schema",
+                    "explain",
+                    "debug",
+                }
                 resolve_config(**{k: v for k, v in given.items() if k in shaping})
             elif command.name == "compare":
                 names = {"methods": given["methods"], "set": given["sets"], "data": given["data"]}

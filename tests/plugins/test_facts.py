@@ -13,7 +13,7 @@ from fedbench import Dataset, hookimpl, resolve
 from fedbench.errors import PluginError
 from fedbench.plugins.facts import DatasetFacts, facts
 from fedbench.plugins.registry import Registry
-from fedbench.testing import TinyData
+from fedbench.testing import TinyData, TinyModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,3 +78,13 @@ def test_addresses_must_name_options(kind: str, registry: Registry) -> None:
     expected = rf"^{kind} 'x': addresses names 'adress', which is not an option .did you mean"
     with pytest.raises(PluginError, match=expected):
         registry.add(SimpleNamespace(**hooks), "tests")
+
+
+def test_a_models_packages_are_names(registry: Registry) -> None:
+    class OneName(TinyModel):
+        """A model that states a name where names belong."""
+
+        packages: ClassVar[Any] = "timm"
+
+    with pytest.raises(PluginError, match=r"^model 'x': class attribute packages must be tuple"):
+        registry.add(SimpleNamespace(register_models=hookimpl(lambda: {"x": OneName})), "tests")

@@ -17,6 +17,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "long_tail": {"rho": 4.0},
     "resnet18": {"filters": 4},
     "char_lstm": {"vocabulary": 256, "feature_size": 8},
+    "torchvision": {"architecture": "squeezenet1_1"},
+    "timm": {"architecture": "test_convnext"},
 }
 """Options that the tiny data needs, or that have no default."""
 

@@ -56,6 +56,8 @@ def register_models() -> Mapping[str, type[ModelSource]]:
         "resnet10": models.ResNet10,
         "resnet18": models.ResNet18,
         "char_lstm": models.CharLstm,
+        "torchvision": models.Torchvision,
+        "timm": models.Timm,
     }
 
 

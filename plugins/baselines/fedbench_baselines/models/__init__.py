@@ -6,6 +6,7 @@ from .convolutional import Cnn, LeNet5
 from .dense import Logistic, Mlp
 from .resnet import ResNet10, ResNet18
 from .text import CharLstm
+from .zoo import Timm, Torchvision
 
 __all__ = [
     "CharLstm",
@@ -15,4 +16,6 @@ __all__ = [
     "Mlp",
     "ResNet10",
     "ResNet18",
+    "Timm",
+    "Torchvision",
 ]
