@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import pytest
 import torch
 from fedbench_baselines.models import ResNet10
-from fedbench_baselines.sgd import CrossEntropy, Sgd, step, training_error
+from fedbench_baselines.sgd import CrossEntropy, Sgd, step
+from fedbench_baselines.trainers import training_error
 from torch import nn
 
 from fedbench.errors import ConfigError
 from fedbench.hookspecs import hookimpl
+from fedbench.training import Training
 from fedbench.types import Batch, Output
 
 
@@ -27,12 +29,17 @@ class Client:
         self.model = nn.Linear(1, 1, bias=False)
         nn.init.constant_(self.model.weight, w)
         self._inputs = inputs
-        self.asked: tuple[int, int, bool] | None = None
+        self.asked: tuple[int, int, bool, int | None] | None = None
         self.acted = 0
         self.phases: list[str] = []
 
-    def batches(self, batch_size, epochs, drop_last):
-        self.asked = (batch_size, epochs, drop_last)
+    def train(self, rule) -> Training:
+        work = Training(self, self.loss)
+        assert rule.train(ctx=self, work=work) is True
+        return work
+
+    def batches(self, batch_size, epochs, drop_last, stream, *, steps, stretch):
+        self.asked = (batch_size, epochs, drop_last, steps)
         for epoch in range(epochs):
             for x in self._inputs:
                 yield Batch(torch.tensor([[x]]), torch.zeros(1).long(), epoch, epochs)
@@ -52,9 +59,16 @@ class Client:
         return float(self.model.weight.detach())
 
 
+def test_what_others_read_of_a_pass():
+    work = Client([2.0, -1.0], w=1.0, round=3, rounds=4).train(
+        Sgd(lr=0.4, momentum=0.5, epochs=3, schedule="cosine")
+    )
+    assert (work.lr, work.momentum, work.steps) == (pytest.approx(0.2), 0.5, 6)
+
+
 def test_plain_steps_by_hand():
     client = Client([2.0, -1.0], w=1.0)
-    assert Sgd(lr=0.1, momentum=0, weight_decay=0, epochs=1).client_update(ctx=client) is True
+    client.train(Sgd(lr=0.1, momentum=0, weight_decay=0, epochs=1))
     # 1 - 0.1 x 2 + 0.1 x 1
     assert client.w == pytest.approx(0.9)
     assert client.acted == 2
@@ -62,7 +76,7 @@ def test_plain_steps_by_hand():
 
 def test_momentum_and_weight_decay_by_hand():
     client = Client([2.0, -1.0], w=1.0)
-    Sgd(lr=0.1, momentum=0.5, weight_decay=0.2, epochs=1).client_update(ctx=client)
+    client.train(Sgd(lr=0.1, momentum=0.5, weight_decay=0.2, epochs=1))
     # step 1: g = 2 + 0.2 x 1 = 2.2,          v = 2.2,                    w = 1 - 0.22 = 0.78
     # step 2: g = -1 + 0.2 x 0.78 = -0.844,   v = 1.1 - 0.844 = 0.256,    w = 0.78 - 0.0256
     assert client.w == pytest.approx(0.7544)
@@ -71,8 +85,8 @@ def test_momentum_and_weight_decay_by_hand():
 def test_momentum_starts_from_nothing_in_every_turn():
     rule = Sgd(lr=0.1, momentum=0.9, weight_decay=0, epochs=1)
     client = Client([1.0], w=0.0)
-    rule.client_update(ctx=client)
-    rule.client_update(ctx=client)
+    client.train(rule)
+    client.train(rule)
     assert client.w == pytest.approx(-0.2)
 
 
@@ -109,14 +123,14 @@ print("torch._dynamo" in sys.modules)
 
 def test_batch_options_are_passed_on():
     client = Client([1.0], w=0.0)
-    Sgd(epochs=3, batch_size=17, drop_last=True).client_update(ctx=client)
-    assert client.asked == (17, 3, True)
+    client.train(Sgd(epochs=3, batch_size=17, drop_last=True, max_steps=40))
+    assert client.asked == (17, 3, True, 40)
     assert client.acted == 3
 
 
 def test_a_step_names_its_phases():
     client = Client([1.0, 2.0], w=0.0)
-    Sgd(epochs=1).client_update(ctx=client)
+    client.train(Sgd(epochs=1))
     assert client.phases == ["backward", "optimiser"] * 2
 
 
@@ -126,7 +140,7 @@ def test_parameters_that_are_frozen_stay():
     extra = nn.Parameter(torch.ones(1))
     client.model.register_parameter("extra", extra)
     client.loss = lambda batch: (batch.inputs * client.model.extra).sum()
-    Sgd(lr=0.1, momentum=0, weight_decay=0, epochs=1).client_update(ctx=client)
+    client.train(Sgd(lr=0.1, momentum=0, weight_decay=0, epochs=1))
     assert client.w == 1.0
     assert float(extra.detach()) == pytest.approx(0.9)
 
@@ -143,7 +157,7 @@ def test_the_learning_rate_is_constant_or_falls_as_half_a_cosine():
 def test_the_schedule_acts_in_the_rounds_step():
     client = Client([1.0], w=0.0, round=3, rounds=4)
     rule = Sgd(lr=0.4, momentum=0, weight_decay=0, epochs=1, schedule="cosine")
-    rule.client_update(ctx=client)
+    client.train(rule)
     assert client.w == pytest.approx(-0.2)
 
 

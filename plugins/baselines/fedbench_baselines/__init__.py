@@ -9,6 +9,7 @@ from fedbench.hookspecs import hookimpl
 from fedbench.types import Recipe
 
 from . import (
+    adam,
     faults,
     fedavg,
     fedproto,
@@ -31,6 +32,8 @@ def register_plugins() -> Mapping[str, type]:
     return {
         "uniform": sampling.Uniform,
         "sgd": sgd.Sgd,
+        "adam": adam.Adam,
+        "adamw": adam.AdamW,
         "cross_entropy": sgd.CrossEntropy,
         "exchange": fedavg.Exchange,
         "mean": fedavg.Mean,
