@@ -15,14 +15,29 @@ square. When clients take part rarely, ``h`` may drift far; this is a property o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from fedbench import Weights
+from fedbench import (
+    ClientContext,
+    Report,
+    ServerContext,
+    ServerState,
+    ServerUpdate,
+    Value,
+    Weights,
+    hookimpl,
+)
 
-from .vectors import combined
+from .server_steps import PLAIN_MEAN, ROLE, parameters, zeros
+from .vectors import combined, squared_norm
+
+KEY, STATE = "feddyn.h", "feddyn.gradient"
 
 
 def dynamic_term(
@@ -81,3 +96,53 @@ def server_step(
     share = participants / num_clients
     new = combined(lambda s, m, w: s - alpha * share * (m - w), h, mean, received)
     return combined(lambda m, s: m - s / alpha, mean, new), new
+
+
+@dataclass(frozen=True, eq=False)
+class FedDyn:
+    """Regularise each client by its past gradients; correct the mean by their sum."""
+
+    outermost: ClassVar[bool] = True
+    roles: ClassVar[tuple[str, ...]] = (ROLE,)
+    conflicts: ClassVar[Mapping[str, str]] = PLAIN_MEAN
+
+    alpha: Annotated[
+        float, Field(gt=0, description="strength of the regulariser; 0.001, 0.01 or 0.1")
+    ] = 0.01
+
+    @hookimpl
+    def init_server(self, ctx: ServerContext, weights: Weights) -> Mapping[str, Value]:
+        return {KEY: zeros(ctx.model, weights)}
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
+        received = {name: p.detach().clone() for name, p in ctx.model.named_parameters()}
+        kept = ctx.state.get(STATE)
+        zero = {name: torch.zeros_like(w) for name, w in received.items()}
+        own = {n: g.to(ctx.device) for n, g in kept.items()} if isinstance(kept, Mapping) else zero
+        ctx.scratch[STATE] = received, own
+        trained = yield
+        now = {name: p.detach() for name, p in ctx.model.named_parameters()}
+        ctx.state[STATE] = client_gradient(own, now, received, self.alpha)
+        return trained
+
+    @hookimpl
+    def local_loss(self, ctx: ClientContext) -> Mapping[str, Tensor]:
+        received, gradient = ctx.scratch[STATE]
+        params = ctx.model.parameters()
+        term = dynamic_term(params, received.values(), gradient.values(), self.alpha)
+        return {"feddyn": term}
+
+    @hookimpl
+    def server_update(
+        self,
+        ctx: ServerContext,
+        state: ServerState,
+        before: Weights,
+        reports: Sequence[Report],
+    ) -> ServerUpdate:
+        mean, old = parameters(ctx.model, state.weights), parameters(ctx.model, before)
+        clients = len(reports), ctx.num_clients
+        weights, h = server_step(state.entries.weights(KEY), mean, old, *clients, self.alpha)
+        norm = squared_norm(h) ** 0.5
+        return ServerUpdate(entries={KEY: h}, weights=weights, metrics={"feddyn.h_norm": norm})

@@ -10,11 +10,28 @@ re-read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
-from fedbench import Weights
+import torch
+from pydantic import Field
 
-from .vectors import squared_norm, weighted_sum
+from fedbench import (
+    ClientResult,
+    Payload,
+    ServerContext,
+    ServerState,
+    ServerUpdate,
+    Value,
+    Weights,
+    hookimpl,
+)
+
+from .server_steps import PLAIN_MEAN, ROLE, parameters, zeros
+from .vectors import combined, difference, squared_norm, weighted_sum
+
+KEY = "fedexp.ahead"
 
 
 def step_size(deltas: Iterable[tuple[Weights, float]], epsilon: float) -> float:
@@ -36,4 +53,68 @@ def step_size(deltas: Iterable[tuple[Weights, float]], epsilon: float) -> float:
             yield delta, share
 
     mean = weighted_sum(measured())
-    return max(1.0, squares / (2 * (squared_norm(mean) + epsilon)))
+    return extrapolation(squares, squared_norm(mean), epsilon)
+
+
+def extrapolation(mean_square: float, square_of_mean: float, epsilon: float) -> float:
+    """Return the step from ``sum_k p_k ||D_k||^2`` and ``||D||^2``; see `step_size`."""
+    return max(1.0, mean_square / (2 * (square_of_mean + epsilon)))
+
+
+@dataclass(frozen=True, eq=False)
+class FedExP:
+    """Extrapolate the mean update, the more the clients' updates disagree.
+
+    With ``average_iterates`` the global weights, which are scored, are the mean of the last two
+    iterates, and clients are sent the last one; the difference of the two is the server's state.
+    """
+
+    outermost: ClassVar[bool] = True
+    roles: ClassVar[tuple[str, ...]] = (ROLE,)
+    conflicts: ClassVar[Mapping[str, str]] = PLAIN_MEAN
+
+    epsilon: Annotated[
+        float, Field(gt=0, description="keeps the step finite when updates cancel")
+    ] = 1e-3
+    average_iterates: Annotated[
+        bool, Field(description="score the mean of the last two iterates, as the released code does")
+    ] = True
+
+    @hookimpl
+    def init_server(self, ctx: ServerContext, weights: Weights) -> Mapping[str, Value]:
+        return {KEY: zeros(ctx.model, weights)}
+
+    @hookimpl
+    def send_broadcast(
+        self, ctx: ServerContext, state: ServerState, payload: Payload
+    ) -> Mapping[str, Value]:
+        ahead = state.entries.weights(KEY)
+        sent = payload.weights()
+        last = combined(torch.add, parameters(ctx.model, sent), ahead)
+        return {**payload, "weights": {**sent, **last}}
+
+    @hookimpl
+    def receive_uploads(
+        self, ctx: ServerContext, results: Iterator[ClientResult]
+    ) -> Iterator[ClientResult]:
+        square = examples = 0.0
+        for result in results:
+            trained = parameters(ctx.model, result.uploads.weights())
+            square += result.examples * squared_norm(difference(trained, result.sent.weights()))
+            examples += result.examples
+            yield result
+        ctx.scratch[KEY] = square / examples
+
+    @hookimpl
+    def server_update(
+        self, ctx: ServerContext, state: ServerState, before: Weights
+    ) -> ServerUpdate:
+        start = combined(
+            torch.add, parameters(ctx.model, before), state.entries.weights(KEY)
+        )
+        update = difference(parameters(ctx.model, state.weights), start)
+        step = extrapolation(ctx.scratch[KEY], squared_norm(update), self.epsilon)
+        share = 0.5 if self.average_iterates else 1.0
+        weights = combined(lambda w, d: w + share * step * d, start, update)
+        ahead = combined(lambda w, d: (1 - share) * step * d, start, update)
+        return ServerUpdate(entries={KEY: ahead}, weights=weights, metrics={"fedexp.step": step})

@@ -16,13 +16,29 @@ global momentum is `.fedavgm`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
+import torch
+from pydantic import Field
 from torch import Tensor
 
-from fedbench import Weights
+from fedbench import (
+    ClientContext,
+    ClientResult,
+    ConfigError,
+    ServerContext,
+    ServerState,
+    Weights,
+    hookimpl,
+)
 
+from .fedavg import weighted_mean
+from .server_steps import PLAIN_MEAN, ROLE, parameters
 from .vectors import combined, difference, weighted_sum
+
+KEY = "fednova.steps"
 
 
 def normalizer(steps: int, momentum: float = 0.0, proximal: float = 0.0) -> float:
@@ -72,3 +88,48 @@ def normalized_mean(
         return w + steps / examples * (direction / examples)
 
     return combined(formula, received, total)
+
+
+@dataclass(frozen=True, eq=False)
+class FedNova:
+    """Aggregate updates divided by the clients' effective numbers of steps; replaces ``mean``."""
+
+    roles: ClassVar[tuple[str, ...]] = (ROLE,)
+    conflicts: ClassVar[Mapping[str, str]] = {
+        **PLAIN_MEAN,
+        "adaptive trainer": "its normaliser is that of SGD with momentum",
+    }
+
+    mu: Annotated[
+        float, Field(ge=0, description="the run's `fedprox.mu`, 0 without the plugin fedprox")
+    ] = 0.0
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
+        trained = yield
+        work = ctx.training
+        if work.lr is None or work.momentum is None:
+            raise ConfigError(
+                "fednova needs the trainer's learning rate and momentum, and the trainer of this "
+                "run states none; use sgd"
+            )
+        a = normalizer(work.steps, work.momentum, work.lr * self.mu)
+        ctx.upload(KEY, torch.tensor([a, work.steps if self.mu else a], dtype=torch.float64))
+        return trained
+
+    @hookimpl
+    def aggregate(
+        self, ctx: ServerContext, state: ServerState, results: Iterator[ClientResult]
+    ) -> Weights:
+        buffers: list[tuple[Weights, float]] = []  # statistics: few numbers for each client
+
+        def items() -> Iterator[tuple[Weights, float, float, float]]:
+            for result in results:
+                weights = result.uploads.weights()
+                own = parameters(ctx.model, weights)
+                buffers.append(({n: w for n, w in weights.items() if n not in own}, result.examples))
+                yield own, result.examples, *result.uploads.tensor(KEY).tolist()
+
+        moved = normalized_mean(parameters(ctx.model, state.weights), items())
+        rest = weighted_mean(buffers) if buffers[0][0] else {}
+        return {**moved, **rest}

@@ -11,14 +11,20 @@ steps would make running variances negative.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from fedbench import Weights
+from fedbench import ServerContext, ServerState, ServerUpdate, Value, Weights, hookimpl
 
+from .server_steps import ONE_STEP, ROLE, parameters, zeros
 from .vectors import combined
+
+M, V = "fedopt.m", "fedopt.v"
 
 
 def adaptive_step(
@@ -63,3 +69,58 @@ def adaptive_step(
     new_v = combined(second, v, weights, mean)
     moved = combined(lambda w, m, v: w + lr * m / (v.sqrt() + tau), weights, new_m, new_v)
     return moved, new_m, new_v
+
+
+@dataclass(frozen=True, eq=False)
+class _Adaptive:
+    """A server step with first and second moments; see `adaptive_step`."""
+
+    outermost: ClassVar[bool] = True
+    roles: ClassVar[tuple[str, ...]] = (ROLE,)
+    conflicts: ClassVar[Mapping[str, str]] = ONE_STEP
+    rule: ClassVar[Literal["adagrad", "adam", "yogi"]]
+
+    lr: Annotated[
+        float, Field(gt=0, description="the server's learning rate, to be tuned per data set")
+    ] = 0.1
+    beta1: Annotated[float, Field(ge=0, lt=1, description="decay of the first moment")] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1, description="decay of the second moment")] = 0.99
+    tau: Annotated[float, Field(gt=0, description="adaptivity: added to the root")] = 1e-3
+
+    @hookimpl
+    def init_server(self, ctx: ServerContext, weights: Weights) -> Mapping[str, Value]:
+        zero = zeros(ctx.model, weights)
+        return {M: zero, V: {name: z + self.tau**2 for name, z in zero.items()}}
+
+    @hookimpl
+    def server_update(
+        self, ctx: ServerContext, state: ServerState, before: Weights
+    ) -> ServerUpdate:
+        old, mean = parameters(ctx.model, before), parameters(ctx.model, state.weights)
+        moments = state.entries.weights(M), state.entries.weights(V)
+        decay = self.beta1, self.beta2, self.tau
+        weights, m, v = adaptive_step(old, mean, *moments, self.rule, self.lr, *decay)
+        return ServerUpdate(entries={M: m, V: v}, weights=weights)
+
+
+@dataclass(frozen=True, eq=False)
+class FedAdam(_Adaptive):
+    """Move the global weights by Adam's rule, without bias correction."""
+
+    rule = "adam"
+
+
+@dataclass(frozen=True, eq=False)
+class FedYogi(_Adaptive):
+    """Move the global weights by Yogi's rule, whose second moment grows in small steps."""
+
+    rule = "yogi"
+
+
+@dataclass(frozen=True, eq=False)
+class FedAdagrad(_Adaptive):
+    """Move the global weights by Adagrad's rule; ``beta2`` has no effect."""
+
+    rule = "adagrad"
+
+    beta1: Annotated[float, Field(ge=0, lt=1, description="decay of the first moment")] = 0.0

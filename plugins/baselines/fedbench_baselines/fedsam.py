@@ -13,9 +13,14 @@ not re-read.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
+
+from fedbench import Batch, ClientContext, hookimpl
 
 
 def perturbation(params: Sequence[Tensor], gradients: Sequence[Tensor], rho: float) -> list[Tensor]:
@@ -53,3 +58,65 @@ def adaptive_perturbation(
         # Not a branch on the norm, because a GPU would wait for the host.
         factor = torch.where(norm > 0, rho / norm, 0.0)
         return [factor * t * a for t, a in zip(scales, ascent, strict=True)]
+
+
+def sharpen(
+    ctx: ClientContext, batch: Batch, rho: float, eta: float | None, freeze_statistics: bool
+) -> None:
+    """Replace the gradients of ``ctx.model`` by those at the perturbed weights, on the same batch.
+
+    Args:
+        ctx: the client's turn, with gradients of ``batch``.
+        batch: the batch.
+        rho: length of the perturbation.
+        eta: of the adaptive form, `None` for SAM's own.
+        freeze_statistics: whether the second pass leaves batch-norm statistics as they are.
+    """
+    named = [(n, p) for n, p in ctx.model.named_parameters() if p.grad is not None]
+    params = [p for _, p in named]
+    gradients = [p.grad for p in params if p.grad is not None]
+    scaled = [eta is not None and "weight" in name for name, _ in named]
+    ascent = adaptive_perturbation(params, gradients, scaled, rho, eta or 0.0)
+    before = [p.detach().clone() for p in params]
+    buffers = [(b, b.clone()) for b in ctx.model.buffers()] if freeze_statistics else []
+    with torch.no_grad():
+        for parameter, e in zip(params, ascent, strict=True):
+            parameter.add_(e)
+            parameter.grad = None
+    loss = ctx.loss(batch, record=False)
+    with ctx.phase("backward"):
+        loss.backward()
+    with torch.no_grad():
+        for parameter, w in zip(params, before, strict=True):
+            parameter.copy_(w)
+        for buffer, value in buffers:
+            buffer.copy_(value)
+
+
+@dataclass(frozen=True, eq=False)
+class FedSam:
+    """Take every local step with the gradient at the worst nearby weights."""
+
+    rho: Annotated[float, Field(gt=0, description="length of the perturbation")] = 0.1
+    freeze_statistics: Annotated[
+        bool, Field(description="whether the second pass leaves batch-norm statistics alone")
+    ] = False
+
+    @hookimpl
+    def after_backward(self, ctx: ClientContext, batch: Batch) -> None:
+        sharpen(ctx, batch, self.rho, None, self.freeze_statistics)
+
+
+@dataclass(frozen=True, eq=False)
+class FedAsam:
+    """FedSAM with perturbations in proportion to the weights."""
+
+    rho: Annotated[float, Field(gt=0, description="length of the scaled perturbation")] = 0.7
+    eta: Annotated[float, Field(gt=0, description="added to the weights' sizes")] = 0.2
+    freeze_statistics: Annotated[
+        bool, Field(description="whether the second pass leaves batch-norm statistics alone")
+    ] = False
+
+    @hookimpl
+    def after_backward(self, ctx: ClientContext, batch: Batch) -> None:
+        sharpen(ctx, batch, self.rho, self.eta, self.freeze_statistics)
