@@ -10,6 +10,7 @@ from fedbench.types import Recipe
 
 from . import (
     adam,
+    drift,
     faults,
     fedavg,
     fedproto,
@@ -45,6 +46,7 @@ def register_plugins() -> Mapping[str, type]:
         "faults": faults.Faults,
         "tensorboard": trackers.TensorBoard,
         "mlflow": trackers.Mlflow,
+        **drift.PLUGINS,
     }
 
 
@@ -110,4 +112,5 @@ def register_recipes() -> Mapping[str, Recipe]:
             "mean",
             source="Huang et al., Rethinking FL with Domain Shift, CVPR 2023",
         ),
+        **drift.RECIPES,
     }

@@ -77,7 +77,8 @@ class FedExP:
         float, Field(gt=0, description="keeps the step finite when updates cancel")
     ] = 1e-3
     average_iterates: Annotated[
-        bool, Field(description="score the mean of the last two iterates, as the released code does")
+        bool,
+        Field(description="score the mean of the last two iterates, as the released code does"),
     ] = True
 
     @hookimpl
@@ -109,9 +110,7 @@ class FedExP:
     def server_update(
         self, ctx: ServerContext, state: ServerState, before: Weights
     ) -> ServerUpdate:
-        start = combined(
-            torch.add, parameters(ctx.model, before), state.entries.weights(KEY)
-        )
+        start = combined(torch.add, parameters(ctx.model, before), state.entries.weights(KEY))
         update = difference(parameters(ctx.model, state.weights), start)
         step = extrapolation(ctx.scratch[KEY], squared_norm(update), self.epsilon)
         share = 0.5 if self.average_iterates else 1.0

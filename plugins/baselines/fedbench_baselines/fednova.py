@@ -127,9 +127,10 @@ class FedNova:
             for result in results:
                 weights = result.uploads.weights()
                 own = parameters(ctx.model, weights)
-                buffers.append(({n: w for n, w in weights.items() if n not in own}, result.examples))
+                buffers.append(
+                    ({n: w for n, w in weights.items() if n not in own}, result.examples)
+                )
                 yield own, result.examples, *result.uploads.tensor(KEY).tolist()
 
         moved = normalized_mean(parameters(ctx.model, state.weights), items())
-        rest = weighted_mean(buffers) if buffers[0][0] else {}
-        return {**moved, **rest}
+        return {**moved, **(weighted_mean(buffers) if buffers[0][0] else {})}
