@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import sys
 from collections import Counter
@@ -28,7 +29,9 @@ PIXELS = np.random.default_rng(3).integers(0, 256, (6, 28, 28), dtype=np.uint8)
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    found = pytest.importorskip("datasets", reason="no datasets: pip install -e '.[hf]'")
+    # Without the library, the repository's own folder datasets/ can be imported under its name.
+    pytest.importorskip("datasets.load", reason="no datasets: pip install -e '.[hf]'")
+    found = importlib.import_module("datasets")
     monkeypatch.setattr(found.config, "HF_HUB_OFFLINE", True)
     found.disable_progress_bars()
     return found
