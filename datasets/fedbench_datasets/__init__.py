@@ -12,6 +12,7 @@ from fedbench.hookspecs import hookimpl
 from . import (
     dirichlet,
     embedded,
+    hub,
     image_folder,
     modifiers,
     natural,
@@ -37,7 +38,7 @@ def register_datasets() -> Mapping[str, type[DataSource]]:
         *(public_mnist.MnistRotated, public_mnist.Emnist),
         *(public_domains.DigitsFull, public_domains.OfficeCaltech, public_domains.Pacs),
         *(public_folders.TinyImagenet, public_folders.Ham10000, public_folders.Sun397),
-        *(public_text.AgNews, image_folder.ImageFolder),
+        *(public_text.AgNews, image_folder.ImageFolder, hub.Hub),
     )
     return {cls.name: cls for cls in classes}
 

@@ -15,6 +15,7 @@ Pillow resizes with integer arithmetic, so every machine gives the same bytes, a
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -80,7 +81,9 @@ class Picture:
     peak: int | None = None
 
 
-def image(path: str, resolution: int, fit: Fit = "stretch") -> Picture:
+def image(
+    path: str, resolution: int, fit: Fit = "stretch", content: bytes | None = None
+) -> Picture:
     """Read an image file as RGB, resized with Pillow's bilinear filter.
 
     Args:
@@ -88,12 +91,16 @@ def image(path: str, resolution: int, fit: Fit = "stretch") -> Picture:
         resolution: pixels of each side.
         fit: ``stretch`` changes the aspect ratio, as torchvision's ``Resize((r, r))`` does;
             ``crop`` takes the largest central square.
+        content: what the file holds, if it is not to be read; ``path`` then only names it.
 
     Raises:
         ReadError: when it cannot be read or converted; the text names the file.
     """
     try:
-        with open(path, "rb") as file, Image.open(file, formats=_formats()) as picture:
+        with (
+            open(path, "rb") if content is None else io.BytesIO(content) as file,
+            Image.open(file, formats=_formats()) as picture,
+        ):
             if picture.width * picture.height > PIXELS:
                 raise Image.DecompressionBombError
             several = picture.format != "MPO" and getattr(picture, "is_animated", False)
@@ -222,17 +229,36 @@ def add_images(
     fit: Fit = "stretch",
     domain: int = 0,
 ) -> None:
-    """Read image files in up to eight threads and add them in order.
+    """Read image files and add them in order; see `decoded` for the errors."""
+    found = list(items)
+    labels = iter([label for _, label in found])
+    for images in decoded(out, ((path, None) for path, _ in found), resolution, fit):
+        out.add(split, images, list(islice(labels, len(images))), domain)
+
+
+def decoded(
+    out: Writer,
+    files: Iterable[tuple[str, bytes | None]],
+    resolution: int,
+    fit: Fit = "stretch",
+) -> Iterator[U8]:
+    """Read image files in up to eight threads; yield chunks (n, 3, resolution, resolution).
+
+    Args:
+        out: told what the user should know about a file.
+        files: path and, if it is not to be read from there, content of each; see `image`.
+        resolution: pixels of each side.
+        fit: see `image`.
 
     Raises:
         ReadError: when a file cannot be read, or all 16-bit files are almost black.
     """
-    stream = iter(items)
+    stream = iter(files)
     peaks: list[tuple[int, str]] = []
     with _strict_pillow(), ThreadPoolExecutor(min(8, cores())) as pool:
         while chunk := list(islice(stream, CHUNK)):
-            pictures = list(pool.map(lambda item: image(item[0], resolution, fit), chunk))
-            out.add(split, np.stack([p.pixels for p in pictures]), [n for _, n in chunk], domain)
+            pictures = list(pool.map(lambda one: image(one[0], resolution, fit, one[1]), chunk))
+            yield np.stack([p.pixels for p in pictures])
             for picture, (path, _) in zip(pictures, chunk, strict=True):
                 if picture.several:
                     out.remark("of several pictures in one file, only the first is used", path)

@@ -49,7 +49,7 @@ def examples(
 
 @dataclass(frozen=True, eq=False)
 class Synthetic:
-    """Synthetic(alpha, beta) of FedProx: generated, 60 features, 10 classes, with its own clients.
+    """FedProx's Synthetic(alpha, beta): generated, 60 features, 10 classes, with its own clients.
 
     Client k labels its inputs by a linear model of its own, ``y = argmax(x W_k + b_k)``. Entries of
     ``W_k`` and ``b_k`` are drawn from N(u_k, 1), ``u_k`` from N(0, alpha); inputs are drawn from

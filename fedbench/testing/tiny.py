@@ -25,6 +25,7 @@ from ..types import Batch, ClientResult, Dataset, Examples, Output, ServerState,
 
 CLASSES = ("circle", "square", "star")
 DOMAINS = ("ink", "chalk")
+CLIENTS = ("ann", "bob", "cleo", "dan")
 SHAPES = {"grey": (1, 8, 8), "rgb": (3, 32, 32), "ids": (12,), "numbers": (20,)}
 Form = Literal["grey", "rgb", "ids", "numbers"]
 
@@ -33,8 +34,9 @@ Form = Literal["grey", "rgb", "ids", "numbers"]
 class TinyData:
     """Noisy patterns of up to three classes in two domains, ``ink`` and ``chalk``, without files.
 
-    ``grey`` is uint8 (1, 8, 8), ``rgb`` uint8 (3, 32, 32), ``ids`` int64 (12,), ``numbers`` float
-    (20,). The domains differ in contrast.
+    Two clients of its own drew with ``ink`` and two with ``chalk``, in turns. ``grey`` is uint8
+    (1, 8, 8), ``rgb`` uint8 (3, 32, 32), ``ids`` int64 (12,), ``numbers`` float (20,). The domains
+    differ in contrast.
     """
 
     examples: Annotated[int, Field(ge=3, description="training examples per domain")] = 36
@@ -53,10 +55,13 @@ class TinyData:
                 labels = torch.arange(size) % self.classes
                 noise = torch.randint(0, 100, (size, *shape), generator=generator)
                 values = patterns[labels] // (number + 1) + noise
-                parts.append((self._inputs(values), labels, torch.full((size,), number)))
+                domains = torch.full((size,), number)
+                clients = 2 * domains + torch.arange(size) % 2
+                parts.append((self._inputs(values), labels, domains, clients))
             return Examples(*(torch.cat(p) for p in zip(*parts, strict=True)))
 
-        return Dataset(CLASSES[: self.classes], DOMAINS, split(self.examples), split(12))
+        train, test = split(self.examples), split(12)
+        return Dataset(CLASSES[: self.classes], DOMAINS, train, test, CLIENTS)
 
     def _inputs(self, values: Tensor) -> Tensor:
         if self.form == "ids":

@@ -169,7 +169,7 @@ class TestData:
         assert done.exit_code == 0
         *table, where, _ = done.stdout.splitlines()
         assert max(map(len, table)) <= width
-        places = {"mnist": "on disk", "image-folder": "-"}
+        places = {"mnist": "on disk", "image-folder": "-", "hf": "-"}
         places |= dict.fromkeys(("digits", "synthetic"), "embedded")
         assert cells(table, ("name", "size", "where", "about")) == [
             (e.name, e.value.size, places.get(e.name, "to fetch"), e.about)

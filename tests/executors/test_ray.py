@@ -532,9 +532,9 @@ def test_packed_tensors_come_back_as_they_were() -> None:
 @pytest.mark.parametrize("clients", [("ann", "bob"), ()])
 def test_packed_data_come_back_as_they_were(clients: tuple[str, ...]) -> None:
     data = tiny_dataset()
-    if clients:
-        own = torch.arange(len(data.train)) % 2
-        data = replace(data, train=replace(data.train, clients=own), clients=clients)
+    own = torch.arange(len(data.train)) % 2 if clients else None
+    train, test = replace(data.train, clients=own), replace(data.test, clients=None)
+    data = replace(data, train=train, test=test, clients=clients)
     parts = [torch.tensor([4, 0]), torch.tensor([1])]
     found, again = unpack_data(pack_data(data, parts))
     assert of_data(found) == of_data(data)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from xxhash import xxh3_64
 
 from fedbench import ConfigError, Run, discover, resolve
 from fedbench.engine.verify import Kept
@@ -17,6 +18,7 @@ from fedbench.plugins.registry import Registry
 from fedbench.store import fingerprint
 from fedbench.store.directory import RunDirectory
 from fedbench.testing import tiny_dataset
+from fedbench.values import checksum
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -122,13 +124,24 @@ def test_every_byte_and_name_of_the_data_counts() -> None:
 
 def test_whom_an_example_comes_from_counts() -> None:
     data = tiny_dataset()
-    before = fingerprint.of_data(data)
-    own = torch.arange(len(data.train)) % 2
-    named = replace(data, train=replace(data.train, clients=own), clients=("ann", "bob"))
-    other = replace(named, train=replace(data.train, clients=1 - own))
-    renamed = replace(named, clients=("ann", "cleo"))
-    tested = replace(named, test=replace(data.test, clients=torch.zeros(len(data.test)).long()))
-    assert len({before, *map(fingerprint.of_data, (named, other, renamed, tested))}) == 5
+    others = (
+        replace(data, train=replace(data.train, clients=3 - data.train.clients)),
+        replace(data, test=replace(data.test, clients=3 - data.test.clients)),
+        replace(data, test=replace(data.test, clients=None)),
+        replace(data, clients=data.clients[::-1]),
+    )
+    assert len(set(map(fingerprint.of_data, (data, *others)))) == 5
+
+
+def test_data_without_clients_keep_the_fingerprint_that_they_had_before_clients_existed() -> None:
+    data = replace(tiny_dataset(), clients=())
+    plain = [replace(split, clients=None) for split in (data.train, data.test)]
+    found = fingerprint.of_data(replace(data, train=plain[0], test=plain[1]))
+    digest = xxh3_64(repr((data.classes, data.domains)).encode())
+    for split in plain:
+        for tensor in (split.inputs, split.labels, split.domains):
+            digest.update(checksum(tensor).encode())
+    assert found == f"xxh3:{digest.hexdigest()}"
 
 
 def test_which_examples_a_client_has_counts() -> None:

@@ -553,15 +553,15 @@ def dataset(change: Callable[[Dataset], Dataset], doc: str = "Tiny data.") -> ty
 
 def train(data: Dataset, **changes: Any) -> Dataset:
     part = {**vars(data.train), **changes}
-    return Dataset(data.classes, data.domains, Examples(**part), data.test)
+    return replace(data, train=Examples(**part))
 
 
 def nameless(data: Dataset) -> Dataset:
-    return train(data, clients=data.train.labels)
+    return replace(data, clients=())
 
 
 def from_two(data: Dataset) -> Dataset:
-    return replace(nameless(data), clients=("ann", "bob"))
+    return replace(data, clients=("ann", "bob"))
 
 
 def missing(data: Dataset) -> Dataset:
