@@ -6,6 +6,7 @@
 - A prototype method's local term, forward and backward, next to a ResNet-10 step (W1).
 - 30 steps of FedHPro's matching (10 classes, 5 hyper-prototypes each, d = 256).
 - A client's turn in the pool without any training: job, seal, stream, aggregate; two model sizes.
+- A client's weights encoded and decoded again by each codec (ResNet-10, 4.9 MB).
 
 Measurements of part and whole alternate, so a busy machine slows both.
 """
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,11 +47,14 @@ from fedbench.context import ClientContext
 from fedbench.plugins.discovery import discover
 from fedbench.plugins.registry import Registry
 from fedbench.runtime import Runtime
-from fedbench.types import ClientJob, PerClass, Received, forward, nbytes
+from fedbench.types import ClientJob, ClientResult, Payload, PerClass, Received, forward, nbytes
 from fedbench.values import checksum
 
 ROWS = 10
 """Prototypes per class in FPL's term: as many as W1 has clients."""
+
+CODECS = ("topk", "qsgd", "signsgd")
+"""Codecs that are measured with their default options."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +110,21 @@ SGD = {
 }
 
 
+def turn(runtime: Runtime, job: ClientJob, values: dict[str, Any]) -> ClientContext:
+    """Return a client's turn that received ``values``."""
+    return ClientContext(
+        job=job,
+        rounds=1,
+        num_classes=W1.classes,
+        device=runtime.device,
+        model=runtime.model,
+        payload=Received(values, runtime.device),
+        data=runtime.client_data(job.client),
+        plugins=runtime.plugins,
+        streams=runtime.streams,
+    )
+
+
 def class_gradients(found: Registry, runs: int) -> dict[str, float]:
     runtime = Runtime(config(found, "fedhpro", SGD), found, Path())
     plain = Runtime(config(found, "fedavg", SGD), found, Path())
@@ -121,17 +141,7 @@ def class_gradients(found: Registry, runs: int) -> dict[str, float]:
 
     def gradients() -> None:
         runtime.model.load_state_dict(runtime.initial)
-        ctx = ClientContext(
-            job=job,
-            rounds=1,
-            num_classes=W1.classes,
-            device=runtime.device,
-            model=runtime.model,
-            payload=Received(values, runtime.device),
-            data=runtime.client_data(0),
-            plugins=runtime.plugins,
-            streams=runtime.streams,
-        )
+        ctx = turn(runtime, job, values)
         for plugin in wrappers:
             next(plugin.client_update(ctx=ctx))  # type: ignore[attr-defined]
 
@@ -185,6 +195,26 @@ def matching(runs: int) -> dict[str, float]:
     )
 
 
+def codecs(found: Registry, runs: int) -> dict[str, float]:
+    """Return the time to encode one client's weights and to decode them on the server."""
+    runtime = Runtime(config(found, "fedavg", SGD), found, Path())
+    sent = {"weights": runtime.initial}
+    trained = {
+        name: w + torch.randn_like(w) / 100 if w.is_floating_point() else w
+        for name, w in runtime.initial.items()
+    }
+    ctx = turn(runtime, ClientJob(1, 0, {}), sent)
+
+    def there_and_back(codec: Any) -> None:
+        travels = codec.send_uploads(ctx=ctx, uploads=Payload({"weights": trained}, "uploads"))
+        payload = Payload(sent, "the broadcast")
+        result = ClientResult(0, 1, Payload(travels, "uploads"), {}, {}, 0.0, sent=payload)
+        next(codec.receive_uploads(results=iter([result])))
+
+    made = {name: found.get("plugin", name).value() for name in CODECS}
+    return milliseconds({n: partial(there_and_back, codec) for n, codec in made.items()}, runs)
+
+
 def checksums(runs: int) -> dict[str, float]:
     sent = torch.randn(5_000_000)  # 20 MB, more than a core's caches hold
     return milliseconds({"checksum": lambda: checksum(sent), "copy": lambda: sent.clone()}, runs)
@@ -220,6 +250,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         local = terms(found, given.runs)
         steps = matching(given.runs)
         sums = checksums(given.runs)
+        coded = codecs(found, given.runs)
         small, first = overhead(found, given.runs, 32)
         large, second = overhead(found, given.runs, 96)
     whole, step = gradients["local epoch"], local["ResNet-10 step"]
@@ -231,6 +262,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     rows += [("30 matching steps, ms", steps["30 matching steps"], 20.0)]
     rows += [("checksum / copy, 20 MB", sums["checksum"] / sums["copy"], 1.0)]
+    rows += [
+        (f"{name} there and back, {small:.1f} MB, ms", ms, 200.0) for name, ms in coded.items()
+    ]
     for megabytes, ms in ((small, first), (large, second)):
         (value,) = ms.values()
         rows.append((f"overhead per client, {megabytes:.1f} MB, ms", value, 3 + megabytes / 10))
@@ -244,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "commit": commit(),
             "machine": machine(),
             "load_at_start": load,
-            "milliseconds": {**gradients, **local, **steps, **sums, **first, **second},
+            "milliseconds": {**gradients, **local, **steps, **sums, **coded, **first, **second},
             "rows": [{"name": n, "value": v, "target": t} for n, v, t in rows],
         }
         given.json.write_text(json.dumps(result, indent=2) + "\n")

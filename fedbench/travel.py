@@ -140,11 +140,14 @@ def uploaded(
     for plugin, call in calls:
         found = call(uploads=Payload(travels, "the uploads"), **arguments)
         found = changed(found, "send_uploads", plugin)
-        travels = {
-            key: value if value is travels.get(key) else seal(value, f"upload {key!r}", empty)
+        new = {
+            key: seal(value, f"upload {key!r}", empty)
             for key, value in found.items()
+            if value is not travels.get(key)
         }
-    _check_finite({k: v for k, v in travels.items() if v is not uploads.get(k)}, where)
+        # After each plugin, because the form in which a value travels can hide that it is NaN.
+        _check_finite(new, where)
+        travels = {key: new.get(key, value) for key, value in found.items()}
     return travels
 
 

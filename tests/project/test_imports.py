@@ -26,7 +26,7 @@ LAYERS = (
     ("runtime",),
     ("store",),
     ("config",),
-    ("plugins",),
+    ("plugins", "codec"),
     ("hookspecs",),
     ("context",),
     ("contracts",),

@@ -19,8 +19,11 @@ from . import (
     metrics,
     models,
     moon,
+    qsgd,
     sampling,
     sgd,
+    signsgd,
+    topk,
     trackers,
 )
 
@@ -43,6 +46,10 @@ def register_plugins() -> Mapping[str, type]:
         "fedproto": fedproto.FedProto,
         "personal": fedproto.Personal,
         "fpl": fpl.Fpl,
+        "sign_majority": signsgd.SignMajority,
+        "topk": topk.TopK,
+        "qsgd": qsgd.Qsgd,
+        "signsgd": signsgd.SignSgd,
         "faults": faults.Faults,
         "tensorboard": trackers.TensorBoard,
         "mlflow": trackers.Mlflow,

@@ -10,12 +10,16 @@ practice, is the better scale.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from fedbench import ConfigError
+from fedbench import ClientContext, ConfigError
+from fedbench.codec import Codec, Slot
 
 
 def quantize(
@@ -58,3 +62,29 @@ def dequantize(codes: Tensor, scale: Tensor, levels: int) -> Tensor:
         levels: s, as given to `quantize`.
     """
     return (codes.double() * scale.double() / levels).to(scale.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Qsgd(Codec):
+    """Round each entry of an update at random to one of a few levels, which takes one byte.
+
+    A tensor of n entries takes n + 4 bytes.
+    """
+
+    levels: Annotated[
+        int, Field(ge=1, le=127, description="levels between 0 and the scale; 127 fill a byte")
+    ] = 127
+    norm: Annotated[
+        Literal["max", "l2"],
+        Field(description="a tensor's scale: its largest magnitude, or its 2-norm as in the paper"),
+    ] = "max"
+
+    def encode(self, ctx: ClientContext, values: Tensor, slot: Slot) -> Mapping[str, Tensor]:
+        """Return the codes and the scale."""
+        draws = torch.rand(len(values), generator=ctx.rng(f"qsgd/{slot.label}"))
+        codes, scale = quantize(values, self.levels, draws, self.norm)
+        return {"codes": codes, "scale": scale}
+
+    def decode(self, parts: Mapping[str, Tensor], slot: Slot) -> Tensor:
+        """Return the vector of the codes."""
+        return dequantize(parts["codes"], parts["scale"], self.levels)
