@@ -65,6 +65,9 @@ def read_layout(place: Path) -> Layout:
     for domain, folders in found.items():
         _check_splits(places[domain], folders, tested)
     used = {"train", tested}
+    between = ""
+    if len(found) == 1:
+        found, between = _with_domain_below(found, used)
     names = {
         folder: class_folders(folder)
         for folders in found.values()
@@ -80,7 +83,7 @@ def read_layout(place: Path) -> Layout:
                 entries += _images(folder, split, domain, left_out)
     classes = sorted({name for inside in names.values() for name in inside})
     _check_classes(classes, names, {entry.label for entry in entries if entry.split in used})
-    return Layout(entries, classes, sorted(places), left_out, _doubt(names))
+    return Layout(entries, classes, sorted(found), left_out, between or _doubt(names, classes))
 
 
 def _split_folders(place: Path) -> dict[str, list[Path]]:
@@ -104,6 +107,48 @@ def _check_splits(place: Path, folders: dict[str, list[Path]], tested: str) -> N
             )
 
 
+def _with_domain_below(
+    found: dict[str, dict[str, list[Path]]], used: set[str]
+) -> tuple[dict[str, dict[str, list[Path]]], str]:
+    """Read the only folder in each split as the domain if it holds only folders with images.
+
+    As a class, it would be the only one.
+
+    Args:
+        found: the only domain -> split -> folders.
+        used: the splits that count.
+
+    Returns:
+        ``found`` by the domain below the splits, and what to say about it; or unchanged, and "".
+    """
+    ((_, folders),) = found.items()
+    counted = [folder for split in used for folder in folders[split]]
+    names = {name for folder in counted for name in subfolders(folder)}
+    if len(names) != 1:
+        return found, ""
+    (name,) = names
+    inside = [folder / name for folder in counted]
+    if not all(map(_holds_classes, inside)):
+        return found, ""
+    classes = sorted({inner for folder in inside for inner in subfolders(folder)})
+    if len(classes) == 1:
+        return found, ""
+    below = {split: [folder / name for folder in several] for split, several in folders.items()}
+    said = (
+        f"{below['train'][0]} holds only folders with images, so {name} is read as the domain and "
+        f"the folders ({some(classes)}) as the classes"
+    )
+    return {name: {s: [f for f in several if f.is_dir()] for s, several in below.items()}}, said
+
+
+def _holds_classes(folder: Path) -> bool:
+    """Return whether a folder holds folders with images, and no images next to them."""
+    if not folder.is_dir() or any(is_image(n, MORE_EXTENSIONS) for n in os.listdir(folder)):
+        return False
+    inner = [files_below(folder / name) for name in subfolders(folder)]
+    return bool(inner) and all(any(is_image(f, MORE_EXTENSIONS) for f in files) for files in inner)
+
+
 def _images(folder: Path, split: str, domain: str, left_out: list[str]) -> list[Entry]:
     entries: list[Entry] = []
     for name in sorted(os.listdir(folder)):
@@ -121,16 +166,30 @@ def _images(folder: Path, split: str, domain: str, left_out: list[str]) -> list[
     return entries
 
 
-def _doubt(names: Mapping[Path, Sequence[str]]) -> str:
-    """Return a doubt if class folders look like domains: all hold the same two or more folders."""
+def _doubt(names: Mapping[Path, Sequence[str]], everywhere: Sequence[str]) -> str:
+    """Return a doubt if class folders look like domains.
+
+    That is, all hold the same two or more folders, or there is a single class, which only holds
+    folders with images.
+
+    Args:
+        names: folder of a split -> the class folders in it.
+        everywhere: the classes of all together.
+    """
     for folder, classes in names.items():
         inside = {tuple(subfolders(folder / name)) for name in classes}
         shared = inside.pop()
-        if len(classes) > 1 and not inside and len(shared) > 1:
-            return (
-                f"the classes are the folders in {folder} ({some(classes)}), although each holds "
-                f"the same folders ({some(shared)}); domains belong above train and test"
-            )
+        if inside or len(shared) < 2:
+            continue
+        what = "each holds the same folders"
+        if len(everywhere) == 1 and _holds_classes(folder / classes[0]):
+            what = "it holds only folders"
+        elif len(classes) == 1:
+            continue
+        return (
+            f"the classes are the folders in {folder} ({some(classes)}), although {what} "
+            f"({some(shared)}); domains belong above train and test"
+        )
     return ""
 
 
