@@ -19,6 +19,7 @@ from ..store.contents import Partition, Result
 from ..store.directory import RunDirectory
 from ..text import Unit, duration, echo, score, size
 from ..types import Dataset
+from .counts import print_counts
 from .progress import console, grid, title, unit_of
 
 MANY = 100
@@ -216,13 +217,13 @@ def show_partition(config: RunConfig, table: Partition, out: Path | None) -> Non
         ConfigError: when the picture cannot be written.
         NotDrawn: when it cannot be drawn.
     """
-    classes, counts = table.classes, table.counts
-    shown = grid("client", "domain", "examples", *classes)
-    shown.columns[1].justify = "left"
-    for client, domains in list(counts.items())[:MANY]:
-        for domain, row in domains.items():
-            shown.add_row(str(client), domain, str(sum(row)), *(str(n) if n else "." for n in row))
-    console().print(shown)
+    counts = table.counts
+    rows = [
+        ((str(client), domain), row)
+        for client, domains in list(counts.items())[:MANY]
+        for domain, row in domains.items()
+    ]
+    print_counts(("client", "domain"), table.classes, rows, zero=".")
     sizes = [sum(map(sum, domains.values())) for domains in counts.values()]
     more = f" (the first {MANY} shown)" if len(sizes) > MANY else ""
     echo(
@@ -259,13 +260,13 @@ def show_dataset(registry: Registry, name: str, root: Path, folder: Path) -> Non
     echo(f"{name}: {entry.about}")
     shape = " x ".join(str(n) for n in data.train.inputs.shape[1:])
     echo(f"inputs {shape} {str(data.train.inputs.dtype).removeprefix('torch.')}")
-    table = grid("domain", "split", "examples", *data.classes)
-    for number, domain in enumerate(data.domains):
-        for split, examples in (("train", data.train), ("test", data.test)):
-            labels = examples.labels[examples.domains == number]
-            counts = labels.bincount(minlength=len(data.classes)).tolist()
-            table.add_row(domain, split, str(len(labels)), *map(str, counts))
-    console().print(table)
+    rows = [
+        ((domain, split), labels.bincount(minlength=len(data.classes)).tolist())
+        for number, domain in enumerate(data.domains)
+        for split, examples in (("train", data.train), ("test", data.test))
+        for labels in [examples.labels[examples.domains == number]]
+    ]
+    print_counts(("domain", "split"), data.classes, rows)
     if data.train.clients is not None:
         sizes = data.train.clients.bincount(minlength=len(data.clients)).tolist()
         span = f"{min(sizes):,} to {max(sizes):,} training examples each"
@@ -275,16 +276,18 @@ def show_dataset(registry: Registry, name: str, root: Path, folder: Path) -> Non
     from PIL import Image
     from torchvision.utils import make_grid
 
+    drawn = min(len(data.classes), MANY)
+    each = "per class" if drawn == len(data.classes) else f"for each of the first {MANY} classes"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for number, domain in enumerate(data.domains):
             here = data.train[data.train.domains == number]
-            rows = [here.inputs[here.labels == c][:20] for c in range(len(data.classes))]
-            filled = [torch.cat([r, r.new_zeros(20 - len(r), *r.shape[1:])]) for r in rows]
+            of_class = [here.inputs[here.labels == c][:20] for c in range(drawn)]
+            filled = [torch.cat([r, r.new_zeros(20 - len(r), *r.shape[1:])]) for r in of_class]
             slug = re.sub(r"[^\w.=+-]", "_", domain)
             path = folder / f"{name}-{slug if slug == domain else f'{number}-{slug}'}.png"
             sheet = make_grid(torch.cat(filled), nrow=20, padding=2, pad_value=128)
             Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(path)
-            echo(f"wrote {path} (one row per class, 20 training images each)")
+            echo(f"wrote {path} (one row {each}, 20 training images each)")
     except (OSError, RuntimeError) as error:
         raise ConfigError(f"{folder} cannot be written: {error}") from error
