@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import ConfigError, FedbenchError, PluginError, temporary
-from .text import summary
+from .text import cause, summary
 from .types import Failure
 
 LONGEST = 300
@@ -78,13 +78,19 @@ def ends_the_run(error: Exception) -> bool:
 def failure(client: int, attempt: int, error: Exception, lost: bool) -> Failure:
     """Return the record of a failed attempt; ``lost`` says whether it was the last."""
     kind = getattr(error, "kind", None) or type(error).__name__
-    text = str(error) if isinstance(error, FedbenchError) else f"{type(error).__name__}: {error}"
+    meant = isinstance(error, FedbenchError)
+    text = str(error) if meant else f"{type(error).__name__}: {error} {cause(error)}"
     return Failure(client, attempt, str(kind), summary(text, LONGEST), lost)
 
 
 def _portable(error: Exception) -> tuple[bytes | None, str, list[str]]:
-    """Return an exception's bytes, ``None`` if it cannot be rebuilt, its text and its notes."""
+    """Return an exception's bytes, ``None`` if it cannot be rebuilt, its text and its notes.
+
+    Pickling loses what it was raised from, so that is its first note.
+    """
     notes = list(getattr(error, "__notes__", []))
+    if not isinstance(error, FedbenchError) and (came_from := cause(error)):
+        notes.insert(0, came_from)
     try:
         data = pickle.dumps(error)
         pickle.loads(data)
@@ -101,7 +107,6 @@ def _rebuild(
 ) -> ClientFailure:
     raw, text, notes = portable
     error: Exception = pickle.loads(raw) if raw is not None else RuntimeError(text)
-    for note in notes:
-        if note not in getattr(error, "__notes__", []):
-            error.add_note(note)
+    if notes:
+        error.__notes__ = notes
     return ClientFailure(client, failures, error, seconds)

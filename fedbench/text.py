@@ -114,6 +114,16 @@ def summary(message: BaseException | str, longest: int = LONGEST) -> str:
     return f"{line[:head]} ... {line[head + 5 - longest :]}"
 
 
+def cause(error: BaseException) -> str:
+    """Return what an exception was raised from: ``(from KeyError: 'key')``; "" if from none."""
+    names: list[str] = []
+    found = error.__cause__
+    while found is not None and len(names) < 5:
+        names.append(f"{type(found).__name__}: {summary(found, LONGEST // 2)}")
+        found = found.__cause__
+    return f"(from {', from '.join(names)})" if names else ""
+
+
 def last_words(log: str) -> str:
     """Return why a process ended, in one line, from what it printed; ``""`` if it printed nothing.
 

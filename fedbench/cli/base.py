@@ -9,7 +9,7 @@ import click
 
 from ..errors import NO_MEMORY, FedbenchError, temporary
 from ..study import TEMPORARY
-from ..text import echo, printable, summary
+from ..text import cause, echo, printable, summary
 from . import signals
 from .streams import Streams
 
@@ -69,7 +69,7 @@ def _interrupted(status: int) -> NoReturn:
 
 def one_line(error: Exception) -> str:
     """Return an error as one printable line that says what is wrong and where."""
-    text = str(error)
+    text, more = str(error), ""
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     elif isinstance(error, FedbenchError):
@@ -77,8 +77,9 @@ def one_line(error: Exception) -> str:
     elif isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
         text = f"not enough memory: {text}"
     else:
-        text = f"{type(error).__name__}: {summary(error)} (--debug shows the traceback)"
-    text += "".join(f" {n}" for n in getattr(error, "__notes__", []) if n not in text)
+        text = f"{type(error).__name__}: {summary(error)} {cause(error)}"
+        more = " (--debug shows the traceback)"
+    text += "".join(f" {n}" for n in getattr(error, "__notes__", []) if n not in text) + more
     return printable(" ".join(text.split()))
 
 

@@ -274,6 +274,37 @@ def test_an_error_in_a_clients_turn_names_round_and_client(fedbench, few):
     )
 
 
+@pytest.mark.parametrize("executor", ["inline", "pool"])
+def test_an_error_says_what_it_was_raised_from(fedbench, few, install, executor):
+    install("lost-cause", LOST_CAUSE)
+    done = fedbench("run", "fedavg", *few, "--with", "lost", "--executor", executor, "--quiet")
+    assert done.stderr == (
+        "Error: RuntimeError: nothing was sent (from KeyError: 'mine.key') in round 1, client 0 "
+        "(--debug shows the traceback)\n"
+    )
+
+
+LOST_CAUSE = """
+from dataclasses import dataclass
+from fedbench import hookimpl
+fedbench_api = 1
+
+@dataclass(frozen=True, eq=False)
+class Lost:
+    'Hide the error behind another one.'
+    @hookimpl
+    def send_uploads(self, ctx, uploads):
+        try:
+            return {"mine.key": ctx.scratch["mine.key"]}
+        except KeyError as error:
+            raise RuntimeError("nothing was sent") from error
+
+@hookimpl
+def register_plugins():
+    return {"lost": Lost}
+"""
+
+
 def test_an_unexpected_error_is_one_line_too(fedbench, few, monkeypatch):
     from fedbench_baselines.sgd import Sgd
 
@@ -285,8 +316,8 @@ def test_an_unexpected_error_is_one_line_too(fedbench, few, monkeypatch):
     assert done.exit_code == 1
     assert done.stderr == (
         "Error: RuntimeError: Error(s) in loading state_dict for Linear: Missing key(s) in "
-        'state_dict: "bias". Unexpected key(s) in state_dict: "scale". (--debug shows the '
-        "traceback) in round 1, client 0\n"
+        'state_dict: "bias". Unexpected key(s) in state_dict: "scale". in round 1, client 0 '
+        "(--debug shows the traceback)\n"
     )
     # --debug lets it through, notes and all
     raised = fedbench("run", "fedavg", *few, "--quiet", "--debug").exception
