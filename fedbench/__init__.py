@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .engine.run import Run
     from .errors import ConfigError, FedbenchError, PluginError
     from .hookspecs import hookimpl
+    from .options import Search
     from .plugins.discovery import discover
     from .text import Unit
     from .training import Training
@@ -50,6 +51,7 @@ _HOME = {
     "errors": ("ConfigError", "FedbenchError", "PluginError"),
     "hookspecs": ("hookimpl",),
     "engine.run": ("Run",),
+    "options": ("Search",),
     "plugins.discovery": ("discover",),
     "text": ("Unit",),
     "training": ("Training",),
@@ -79,6 +81,7 @@ __all__ = [
     "Run",
     "RunConfig",
     "RunStatus",
+    "Search",
     "ServerContext",
     "ServerState",
     "ServerUpdate",

@@ -9,7 +9,7 @@ import types
 import typing
 from collections import abc, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -128,6 +128,87 @@ def schema(cls: type) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
+class Search:
+    """The values of an option that its author recommends to search, as ``Annotated`` metadata.
+
+    ``Annotated[float, Field(gt=0), Search(low=1e-4, high=1e-1, scale="log")]`` names a range,
+    ``Annotated[float, Field(ge=0), Search(choices=(0.01, 0.1, 1.0))]`` single values. Both are
+    checked against the option's type and bounds when its class is registered.
+
+    Args:
+        low, high: the ends of a range of numbers, both included.
+        scale: how values are spread over the range: evenly, or evenly by logarithm.
+        choices: two or more values, instead of a range.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    scale: Literal["linear", "log"] = "linear"
+    choices: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        if self.choices:
+            return ", ".join(json.dumps(c) if isinstance(c, bool) else str(c) for c in self.choices)
+        return f"{self.low:g} to {self.high:g}" + (", log" if self.scale == "log" else "")
+
+    @property
+    def wrong(self) -> str:
+        """What is wrong with it by itself; "" if nothing is."""
+        ends = (self.low, self.high)
+        if self.choices:
+            if not isinstance(self.choices, tuple) or len(set(map(repr, self.choices))) < 2:
+                return "choices must be a tuple of two or more different values"
+            return "give either choices or low and high" if ends != (None, None) else ""
+        numbers = all(isinstance(e, int | float) and not isinstance(e, bool) for e in ends)
+        if self.low is None or self.high is None or not numbers:
+            return "give numbers for low and high, or choices"
+        if not self.low < self.high:
+            return f"low {self.low} must be less than high {self.high}"
+        if self.scale not in ("linear", "log"):
+            return f"scale must be linear or log, got {self.scale!r}"
+        return "a log scale needs low > 0" if self.scale == "log" and self.low <= 0 else ""
+
+
+def searches(cls: type) -> dict[str, Search]:
+    """Return option -> the search space that its author recommends, where there is one.
+
+    Raises:
+        ValueError: naming the option, for a space that is not valid, of another type than the
+            option, or outside its bounds.
+    """
+    hints = typing.get_type_hints(cls, include_extras=True)
+    found = {}
+    for f in dataclasses.fields(cls):
+        spaces = [part for part in _parts(hints[f.name]) if isinstance(part, Search)]
+        if f.init and spaces:
+            if wrong := _search_error(hints[f.name], spaces):
+                raise ValueError(f"the search space of option {f.name!r}: {wrong}")
+            found[f.name] = spaces[0]
+    return found
+
+
+def _search_error(hint: Any, spaces: Sequence[Search]) -> str:
+    if len(spaces) > 1:
+        return "there are two"
+    space = spaces[0]
+    if space.wrong:
+        return space.wrong
+    checked = TypeAdapter(hint)
+    for value in space.choices or (space.low, space.high):
+        try:
+            _refuse_not_finite(value, (), str)
+            checked.validate_json(json.dumps(value), strict=True)
+        except ConfigError:
+            return f"{value} is not a number that a run can use"
+        except ValidationError as error:
+            message = error.errors()[0]["msg"]
+            return f"{value!r} is not valid for it: {message[0].lower()}{message[1:]}"
+        except TypeError as error:
+            return f"{value!r} is not valid for it: {error}"
+    return ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Option:
     """One option as the command line and the documentation show it."""
 
@@ -136,12 +217,13 @@ class Option:
     default: str
     bounds: str
     about: str
+    search: str = ""
 
 
 def describe(cls: type) -> list[Option]:
-    """Return the options of a dataclass with types, defaults, bounds and descriptions."""
+    """Return the options of a dataclass: types, defaults, bounds, descriptions, search spaces."""
     properties = schema(cls).get("properties", {})
-    hints = typing.get_type_hints(cls)
+    hints, spaces = typing.get_type_hints(cls), searches(cls)
     return [
         Option(
             name=f.name,
@@ -149,6 +231,7 @@ def describe(cls: type) -> list[Option]:
             default=_default(f),
             bounds=_bounds(properties.get(f.name, {})),
             about=str(properties.get(f.name, {}).get("description", "")),
+            search=str(spaces.get(f.name, "")),
         )
         for f in dataclasses.fields(cls)
         if f.init

@@ -130,17 +130,21 @@ def doc(thing: object) -> str:
 def option_table(cls: type, prefix: str = "") -> str:
     """Return the table of a class's options."""
     nested = {n for n, hint in get_type_hints(cls).items() if is_dataclass(hint)}
+    found = options.describe(cls)
+    searched = any(o.search for o in found)
     rows = [
         (
             f"`{prefix}{o.name}`",
             f"`{o.type}`",
             "see below" if o.name in nested else f"`{o.default}`",
             o.bounds,
+            *((o.search,) if searched else ()),
             o.about,
         )
-        for o in options.describe(cls)
+        for o in found
     ]
-    head = ("option", "type", "default", "bounds", "meaning")
+    search = ("search",) if searched else ()
+    head = ("option", "type", "default", "bounds", *search, "meaning")
     return table(head, rows) if rows else "It has no options.\n"
 
 

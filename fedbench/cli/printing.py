@@ -171,11 +171,13 @@ def filled(text: str, width: int, indent: str = "") -> str:
 def print_options(cls: type) -> None:
     """Print a table of the options of a registered class, if it has any."""
     if found := options.describe(cls):
-        table = grid("option", "type", "default", "bounds", "about", title="options")
+        searched = ("search",) if any(o.search for o in found) else ()
+        table = grid("option", "type", "default", "bounds", *searched, "about", title="options")
         for column in table.columns:
             column.justify = "left"
         for o in found:
-            table.add_row(o.name, o.type, o.default, o.bounds, o.about)
+            search = (o.search,) if searched else ()
+            table.add_row(o.name, o.type, o.default, o.bounds, *search, o.about)
         console().print(table)
 
 

@@ -152,6 +152,8 @@ def check_options_class(name: str, cls: object) -> None:
 def check_schema(name: str, cls: type) -> None:
     """Check that the options' types can be validated and shown to editors, and never change.
 
+    The search spaces that an author recommends must fit their options.
+
     Raises:
         PluginError: naming the class and what is wrong.
     """
@@ -169,6 +171,10 @@ def check_schema(name: str, cls: type) -> None:
             f"option {option!r} of {name!r} ({cls.__name__}) is typed {given}; options never "
             f"change and keep their order: use {wanted}"
         )
+    try:
+        options.searches(cls)
+    except ValueError as error:
+        raise PluginError(f"{name!r} ({cls.__name__}): {error}") from error
 
 
 def marked(cls: type) -> dict[str, Any]:

@@ -166,51 +166,6 @@ def test_domains_below_the_split_are_read_as_classes_but_doubted(
     )
 
 
-@pytest.mark.parametrize("test", ["test", "val"])
-def test_the_only_folder_below_the_splits_is_the_domain(
-    tmp_path: Path, test: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    base = tree(tmp_path / "mine", "train/ink/cat", "train/ink/dog/deep", f"{test}/ink/dog")
-    data = load(base)
-    assert data.domains == ("ink",)
-    assert data.classes == ("cat", "dog")
-    assert counts(data, data.train) == {"ink": {"cat": 2, "dog": 2}}
-    assert counts(data, data.test) == {"ink": {"dog": 2}}
-    said = capsys.readouterr().err.splitlines()
-    assert said[0] == (
-        f"image-folder: {base}/train/ink holds only folders with images, so ink is read as the "
-        "domain and the folders (cat, dog) as the classes"
-    )
-
-
-@pytest.mark.parametrize(
-    "folders",
-    [
-        ("train/cat/2020", "train/cat/2021", "train/cat", "test/cat"),  # images next to folders
-        ("train/cat/deep", "test/cat/deep"),  # still a single class
-        ("train/cat/2020", "train/cat/2021", "train/dog", "test/cat/2020"),
-    ],
-)
-def test_a_class_that_is_more_than_a_folder_of_folders_is_a_class(
-    tmp_path: Path, folders: tuple[str, ...]
-) -> None:
-    data = load(tree(tmp_path / "mine", *folders))
-    assert data.domains == ("mine",)
-    assert "cat" in data.classes
-
-
-def test_a_single_class_of_folders_in_every_domain_is_doubted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    places = [f"{d}/{s}/all/{c}" for d in ("ink", "oil") for s in ("train", "test") for c in "ab"]
-    base = tree(tmp_path / "mine", *places)
-    assert load(base).classes == ("all",)
-    assert capsys.readouterr().err == (
-        f"image-folder: the classes are the folders in {base}/ink/train (all), although it holds "
-        "only folders (a, b); domains belong above train and test\n"
-    )
-
-
 # hidden files, and those of systems and tools
 
 
