@@ -2,8 +2,9 @@
 
 Any package may change torch's switches when it is imported, and a caller may have autocast on. A
 run always computes under the same switches, whatever they are outside: one thread, gradients on, no
-autocast, float32 by default, in matrix products and in convolutions, oneDNN on, cuDNN on and
-deterministic, other deterministic algorithms not enforced.
+hooks on saved tensors, no autocast, the CPU as the default device, float32 by default, in matrix
+products and in convolutions, oneDNN on, cuDNN on and deterministic, other deterministic algorithms
+not enforced.
 """
 
 from __future__ import annotations
@@ -156,6 +157,25 @@ SWITCHES = (
 
 
 @contextmanager
+def _without_hooks_on_saved_tensors() -> Iterator[None]:
+    """Set aside the hooks that change what autograd saves for the backward pass, and put them back.
+
+    A caller that compresses or moves saved tensors is inside ``saved_tensors_hooks`` or
+    ``save_on_cpu``. Those that are used inside are not affected.
+    """
+    autograd = torch._C._autograd
+    taken = []
+    while hooks := autograd._top_saved_tensors_default_hooks(True):
+        autograd._pop_saved_tensors_default_hooks()
+        taken.append(hooks)
+    try:
+        yield
+    finally:
+        for pack, unpack in reversed(taken):
+            autograd._push_saved_tensors_default_hooks(pack, unpack)
+
+
+@contextmanager
 def settled() -> Iterator[None]:
     """Compute under the switches that a run needs, and restore the previous ones afterwards."""
     before: list[tuple[Switch, Any]] = []
@@ -164,6 +184,7 @@ def settled() -> Iterator[None]:
             stack.enter_context(torch.inference_mode(False))
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
+        stack.enter_context(_without_hooks_on_saved_tensors())
         try:
             for switch in SWITCHES:  # each is read when those that it falls back to are set
                 value = switch.get()

@@ -51,6 +51,12 @@ AMBIENT: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "inference mode": torch.inference_mode,
     "float64 by default": lambda: switched(torch.set_default_dtype, torch.float64, torch.float32),
     "meta device by default": lambda: torch.device("meta"),
+    "meta device set by default": lambda: switched(torch.set_default_device, "meta", None),
+    "hooks on saved tensors": lambda: torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: tensor.bfloat16() if tensor.is_floating_point() else tensor,
+        lambda tensor: tensor.float() if tensor.is_floating_point() else tensor,
+    ),
+    "saved tensors on the CPU": torch.autograd.graph.save_on_cpu,
     "medium matmul precision": lambda: switched(
         torch.set_float32_matmul_precision, "medium", "highest"
     ),
@@ -151,3 +157,27 @@ def test_a_switch_that_is_changed_inside_is_put_back(switch: Switch) -> None:
         switch.set(other)
         assert switch.get() == other
     assert switch.get() == before
+
+
+def test_hooks_on_saved_tensors_are_put_back_in_their_order() -> None:
+    seen: list[str] = []
+
+    def noting(name: str) -> AbstractContextManager[None]:
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            seen.append(name)
+            return tensor
+
+        return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+
+    weight = torch.ones(1, requires_grad=True)
+    with noting("outer"):
+        with noting("inner"):
+            with settled(), noting("own"):
+                _ = weight * weight
+            assert set(seen) == {"own"}
+            seen.clear()
+            _ = weight * weight
+            assert set(seen) == {"inner"}
+            seen.clear()
+        _ = weight * weight
+        assert set(seen) == {"outer"}
