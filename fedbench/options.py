@@ -127,7 +127,9 @@ def schema(cls: type) -> dict[str, Any]:
     return found
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(
+    frozen=True, eq=False
+)  # typing would confuse equal ones: 0, 1 and False, True
 class Search:
     """The values of an option that its author recommends to search, as ``Annotated`` metadata.
 

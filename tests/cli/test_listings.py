@@ -61,6 +61,12 @@ class TestPlugins:
     def test_what_looks_like_markup_is_printed_as_it_is(self, fedbench):
         assert "int | dict[str, int]" in flat(fedbench("plugins", "show", "domains").stdout)
 
+    def test_show_prints_the_search_space_that_an_author_recommends(self, fedbench):
+        text = flat(fedbench("plugins", "show", "fedprox").stdout)
+        assert "option type default bounds search about" in text
+        assert "mu float 0.01 >= 0 0.001, 0.01, 0.1, 1.0" in text
+        assert "search" not in fedbench("plugins", "show", "domains").stdout
+
     def test_show_a_recipe_says_which_paper(self, fedbench):
         done = fedbench("plugins", "show", "fedhpro")
         assert "ICML 2026" in done.stdout

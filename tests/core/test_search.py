@@ -37,7 +37,9 @@ def test_an_option_may_carry_the_space_that_its_author_recommends() -> None:
         "sizes": "(1,), (2, 3)",
         "other": "",
     }
-    assert options.searches(Spaces)["lr"] == Search(low=1e-4, high=1e-1, scale="log")
+    found = options.searches(Spaces)
+    assert (found["lr"].low, found["lr"].high, found["lr"].scale) == (1e-4, 1e-1, "log")
+    assert found["mu"].choices == (0.01, 0.1, 1.0)
     assert options.dump(options.build(Spaces, {"lr": 0.02}, str))["lr"] == 0.02
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.optim import adam as functional
 from torch.optim import adamw as functional_w
 
+from fedbench.options import Search
 from fedbench.training import Training
 
 from .trainers import Step, Trainer
@@ -86,7 +87,11 @@ class Adam(Trainer):
 
     roles: ClassVar[tuple[str, ...]] = ("adaptive trainer",)
 
-    lr: Annotated[float, Field(gt=0, description="learning rate")] = 0.001
+    lr: Annotated[
+        float,
+        Field(gt=0, description="learning rate"),
+        Search(low=1e-4, high=1e-2, scale="log"),
+    ] = 0.001
     beta1: Annotated[float, Field(ge=0, lt=1, description="decay of the mean gradient")] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1, description="decay of the mean squared gradient")] = (
         0.999

@@ -2,8 +2,9 @@
 
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from fedbench import ClientContext, ClientResult, ServerState, Weights, hookimpl
@@ -41,7 +42,10 @@ class Exchange:
 class Mean:
     """Average the clients' weights, each by its number of examples or all alike (uniform)."""
 
-    weights: Literal["examples", "uniform"] = "examples"
+    weights: Annotated[
+        Literal["examples", "uniform"],
+        Field(description="each client counts by its examples, or all clients count alike"),
+    ] = "examples"
 
     @hookimpl
     def aggregate(self, results: Iterator[ClientResult]) -> Weights:

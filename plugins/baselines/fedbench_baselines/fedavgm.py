@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from fedbench import ServerContext, ServerState, ServerUpdate, Value, Weights, hookimpl
+from fedbench import Search, ServerContext, ServerState, ServerUpdate, Value, Weights, hookimpl
 
 from .server_steps import ONE_STEP, ROLE, parameters, zeros
 from .vectors import combined
@@ -57,8 +57,16 @@ class FedAvgM:
     roles: ClassVar[tuple[str, ...]] = (ROLE,)
     conflicts: ClassVar[Mapping[str, str]] = ONE_STEP
 
-    lr: Annotated[float, Field(gt=0, description="the server's learning rate")] = 1.0
-    momentum: Annotated[float, Field(ge=0, lt=1, description="the server's momentum")] = 0.9
+    lr: Annotated[
+        float,
+        Field(gt=0, description="the server's learning rate"),
+        Search(low=10**-2.5, high=10**0.5, scale="log"),
+    ] = 1.0
+    momentum: Annotated[
+        float,
+        Field(ge=0, lt=1, description="the server's momentum"),
+        Search(choices=(0.7, 0.9, 0.97, 0.99)),
+    ] = 0.9
 
     @hookimpl
     def init_server(self, ctx: ServerContext, weights: Weights) -> Mapping[str, Value]:

@@ -26,6 +26,7 @@ from torch import Tensor
 from fedbench import (
     ClientContext,
     Report,
+    Search,
     ServerContext,
     ServerState,
     ServerUpdate,
@@ -107,7 +108,9 @@ class FedDyn:
     conflicts: ClassVar[Mapping[str, str]] = PLAIN_MEAN
 
     alpha: Annotated[
-        float, Field(gt=0, description="strength of the regulariser; 0.001, 0.01 or 0.1")
+        float,
+        Field(gt=0, description="strength of the regulariser"),
+        Search(choices=(0.001, 0.01, 0.1)),
     ] = 0.01
 
     @hookimpl

@@ -20,6 +20,7 @@ from pydantic import Field
 from fedbench import (
     ClientResult,
     Payload,
+    Search,
     ServerContext,
     ServerState,
     ServerUpdate,
@@ -74,7 +75,9 @@ class FedExP:
     conflicts: ClassVar[Mapping[str, str]] = PLAIN_MEAN
 
     epsilon: Annotated[
-        float, Field(gt=0, description="keeps the step finite when updates cancel")
+        float,
+        Field(gt=0, description="keeps the step finite when updates cancel"),
+        Search(low=1e-3, high=1e-1, scale="log"),
     ] = 1e-3
     average_iterates: Annotated[
         bool,

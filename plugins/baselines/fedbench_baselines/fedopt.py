@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedbench import ServerContext, ServerState, ServerUpdate, Value, Weights, hookimpl
+from fedbench import Search, ServerContext, ServerState, ServerUpdate, Value, Weights, hookimpl
 
 from .server_steps import ONE_STEP, ROLE, parameters, zeros
 from .vectors import combined
@@ -81,11 +81,17 @@ class _Adaptive:
     rule: ClassVar[Literal["adagrad", "adam", "yogi"]]
 
     lr: Annotated[
-        float, Field(gt=0, description="the server's learning rate, to be tuned per data set")
+        float,
+        Field(gt=0, description="the server's learning rate, to be tuned per data set"),
+        Search(low=10**-2.5, high=10**0.5, scale="log"),
     ] = 0.1
     beta1: Annotated[float, Field(ge=0, lt=1, description="decay of the first moment")] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1, description="decay of the second moment")] = 0.99
-    tau: Annotated[float, Field(gt=0, description="adaptivity: added to the root")] = 1e-3
+    tau: Annotated[
+        float,
+        Field(gt=0, description="adaptivity: added to the root"),
+        Search(low=1e-5, high=1e-1, scale="log"),
+    ] = 1e-3
 
     @hookimpl
     def init_server(self, ctx: ServerContext, weights: Weights) -> Mapping[str, Value]:

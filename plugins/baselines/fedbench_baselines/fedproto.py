@@ -33,6 +33,7 @@ from fedbench import (
     Output,
     PerClass,
     Report,
+    Search,
     ServerContext,
     ServerState,
     ServerUpdate,
@@ -93,7 +94,11 @@ def nearest(prototypes: PerClass, num_classes: int) -> Callable[[Output], Tensor
 class FedProto:
     """Add ``mu * MSE(z, P_y)``; upload the last epoch's class means; average them per class."""
 
-    mu: Annotated[float, Field(ge=0, description="weight of the term; 1 in the paper")] = 1.0
+    mu: Annotated[
+        float,
+        Field(ge=0, description="weight of the term; 1 in the paper"),
+        Search(low=0.1, high=10, scale="log"),
+    ] = 1.0
     average: Annotated[
         Literal["plain", "by_count"], Field(description="how the clients' prototypes are averaged")
     ] = "plain"

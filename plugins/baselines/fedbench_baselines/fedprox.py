@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedbench import ClientContext, hookimpl
+from fedbench import ClientContext, Search, hookimpl
 
 SCRATCH = "fedprox.anchor"
 
@@ -43,6 +43,7 @@ class FedProx:
         Field(
             ge=0, description="weight of the term; choose it for the data, from 0.001, 0.01, 0.1, 1"
         ),
+        Search(choices=(0.001, 0.01, 0.1, 1.0)),
     ] = 0.01
 
     @hookimpl(wrapper=True)

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedbench import Batch, ClientContext, hookimpl
+from fedbench import Batch, ClientContext, Search, hookimpl
 
 
 def perturbation(params: Sequence[Tensor], gradients: Sequence[Tensor], rho: float) -> list[Tensor]:
@@ -97,7 +97,11 @@ def sharpen(
 class FedSam:
     """Take every local step with the gradient at the worst nearby weights."""
 
-    rho: Annotated[float, Field(gt=0, description="length of the perturbation")] = 0.1
+    rho: Annotated[
+        float,
+        Field(gt=0, description="length of the perturbation"),
+        Search(low=0.01, high=0.5, scale="log"),
+    ] = 0.1
     freeze_statistics: Annotated[
         bool, Field(description="whether the second pass leaves batch-norm statistics alone")
     ] = False
@@ -111,7 +115,11 @@ class FedSam:
 class FedAsam:
     """FedSAM with perturbations in proportion to the weights."""
 
-    rho: Annotated[float, Field(gt=0, description="length of the scaled perturbation")] = 0.7
+    rho: Annotated[
+        float,
+        Field(gt=0, description="length of the scaled perturbation"),
+        Search(low=0.05, high=2, scale="log"),
+    ] = 0.7
     eta: Annotated[float, Field(gt=0, description="added to the weights' sizes")] = 0.2
     freeze_statistics: Annotated[
         bool, Field(description="whether the second pass leaves batch-norm statistics alone")

@@ -29,6 +29,7 @@ from fedbench import (
     Output,
     PerClass,
     Report,
+    Search,
     ServerState,
     ServerUpdate,
     Value,
@@ -119,7 +120,9 @@ class Fpl:
     """Add FPL's term; upload the class means of the last epoch; cluster them on the server."""
 
     temperature: Annotated[
-        float, Field(gt=0, description="temperature T; the released code's default is 0.1")
+        float,
+        Field(gt=0, description="temperature T; the released code's default is 0.1"),
+        Search(low=0.01, high=0.5, scale="log"),
     ] = 0.02
     weight: Annotated[float, Field(ge=0, description="weight of the term")] = 1.0
 

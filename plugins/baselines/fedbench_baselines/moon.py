@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedbench import Batch, ClientContext, Output, hookimpl
+from fedbench import Batch, ClientContext, Output, Search, hookimpl
 from fedbench.types import forward
 
 STATE = "moon.previous"
@@ -74,8 +74,11 @@ class Moon:
             description="weight of the term; 1 is the authors' default, 5 is their choice for "
             "CIFAR-10 and that of FPL's authors for Digits and Office-Caltech",
         ),
+        Search(choices=(0.1, 1.0, 5.0, 10.0)),
     ] = 1.0
-    temperature: Annotated[float, Field(gt=0, description="temperature T")] = 0.5
+    temperature: Annotated[
+        float, Field(gt=0, description="temperature T"), Search(choices=(0.1, 0.5, 1.0))
+    ] = 0.5
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:

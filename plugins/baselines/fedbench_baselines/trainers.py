@@ -18,6 +18,7 @@ from torch import nn
 from fedbench.context import ClientContext, ServerContext
 from fedbench.errors import ConfigError
 from fedbench.hookspecs import hookimpl
+from fedbench.options import Search
 from fedbench.pipeline import batch_sizes
 from fedbench.training import Training
 from fedbench.types import forward
@@ -69,7 +70,11 @@ def scheduled(
 class Trainer:
     """The loop of a trainer, with the options of all trainers; an optimiser adds its step."""
 
-    lr: Annotated[float, Field(gt=0, description="learning rate")] = 0.01
+    lr: Annotated[
+        float,
+        Field(gt=0, description="learning rate"),
+        Search(low=1e-3, high=1e-1, scale="log"),
+    ] = 0.01
     epochs: Annotated[int, Field(ge=1, description="local epochs per round")] = 5
     batch_size: Annotated[int, Field(ge=1, description="examples per batch")] = 64
     drop_last: Annotated[bool, Field(description="leave out a last batch that is smaller")] = False
