@@ -62,7 +62,7 @@ class Idle:
     """Train nothing."""
 
     @hookimpl
-    def client_update(self) -> bool:
+    def train(self) -> bool:
         return True
 
 

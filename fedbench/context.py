@@ -110,8 +110,7 @@ class ClientContext:
         empty: Empty | None = None,
         watch: Watch = UNWATCHED,
     ) -> None:
-        self.attempt, self._watch = attempt, watch
-        self._empty = empty
+        self.attempt, self._watch, self._empty = attempt, watch, empty
         self.round, self.client, self.rounds = job.round, job.client, rounds
         self.num_classes, self.device, self.model = num_classes, device, model
         self._received = payload
@@ -124,8 +123,7 @@ class ClientContext:
         self._pipeline = Pipeline(plugins, device, self.rng)
         self._training: Training | None = None
         self._recording = job.scored is None
-        self._losses = plugins.calls("local_loss")
-        self._after = plugins.calls("after_backward")
+        self._losses, self._after = map(plugins.calls, ("local_loss", "after_backward"))
         self._uploads: dict[str, Value] = {}
         self._metrics: dict[str, float] = {}
         self._terms = LossTerms(self.where, lazy=device.type != "cpu")
@@ -238,14 +236,9 @@ class ClientContext:
         outer, own, recording = self._training, self.model, self._recording
         self.model = own if model is None else model
         self.model.train()
+        total = loss or self.loss
         work = Training(
-            self,
-            loss or self.loss,
-            only=only,
-            epochs=epochs,
-            steps=steps,
-            stream=stream,
-            record=record,
+            self, total, only=only, epochs=epochs, steps=steps, stream=stream, record=record
         )
         self._training, self._recording = work, record
         place = f"train/{stream}", self.round, self.client

@@ -69,7 +69,7 @@ class Idle:
     state: Annotated[int, Field(ge=0, description="numbers that a client keeps")] = 0
 
     @hookimpl
-    def client_update(self, ctx: ClientContext) -> bool:
+    def train(self, ctx: ClientContext) -> bool:
         if self.state:
             ctx.state["kept"] = torch.full((self.state,), float(ctx.round))
         return True

@@ -6,19 +6,21 @@ import inspect
 import json
 import re
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 from .. import options
 from ..config import yamlfile
 from ..config.cards import load_card
 from ..config.construct import build
-from ..config.model import RunConfig
+from ..config.model import Clients, RunConfig
 from ..errors import ConfigError, did_you_mean
 from ..plugins.registry import LIMIT, Registry
-from ..store.contents import Partition, Result
+from ..splits import SPLITS, HeldOut
+from ..store.contents import Partition, Reported, Result
 from ..store.directory import RunDirectory
 from ..text import Unit, duration, echo, score, size
-from ..types import Dataset
+from ..types import Dataset, RoundResult, Score, SplitScores
 from .counts import print_counts
 from .progress import console, grid, title, unit_of
 
@@ -34,21 +36,17 @@ def print_result(result: Result, unit: Unit) -> None:
         unit: the unit of the metric that it reports.
     """
     out = console()
-    accuracy = result.accuracy
     head = title(result.method, result.changes, result.data, result.seed)
-    rows = [
-        ("mean over domains", score(accuracy.mean, unit)),
-        ("worst domain", score(accuracy.worst, unit)),
-        ("std over domains", score(accuracy.std, unit)),
-        *((f"  {name}", score(value, unit)) for name, value in accuracy.domains.items()),
-    ]
-    if len(accuracy.domains) == 1:
-        rows = [("test data", score(accuracy.mean, unit))]
     out.print(head, style="bold", soft_wrap=True)
-    table = grid(f"{accuracy.metric}, {accuracy.rule}", "%" if unit == "percent" else "")
-    for row in rows:
-        table.add_row(*row)
-    out.print(table)
+    found = [result.accuracy, *result.others]
+    plain = len(found) == 1 and (found[0].split, found[0].model) == ("test", "global")
+    for accuracy in found:
+        if not plain or accuracy.population == "clients":
+            out.print(_scored(accuracy), style="bold")
+        table = grid(f"{accuracy.metric}, {accuracy.rule}", "%" if unit == "percent" else "")
+        for label, value in _accuracy_rows(accuracy):
+            table.add_row(label, score(value, unit))
+        out.print(table)
     table = grid("bytes per round, all clients", "up", "down")
     up, down = result.bytes.up, result.bytes.down
     for key in dict.fromkeys((*down, *up)):
@@ -59,7 +57,49 @@ def print_result(result: Result, unit: Unit) -> None:
         counts = ", ".join(f"{kind} {number}" for kind, number in failures.items())
         out.print(f"{lost} clients lost in {result.rounds} rounds; failures: {counts}")
     out.print(f"{result.rounds} rounds in {duration(result.seconds)}")
+    if own := result.personal:
+        sent = ", ".join(f"{key} {size(number)}" for key, number in own.bytes.items())
+        bytes_too = f" and, per round, {sent}" if sent else ""
+        out.print(f"besides, for clients' scores: {duration(own.seconds)}{bytes_too}")
     out.print(f"weights {result.weights_sha256[:16]}  metrics {result.metrics_sha256[:16]}")
+
+
+def _scored(accuracy: Reported) -> str:
+    """Return in words which models were scored on whose data."""
+    model = "the global model" if accuracy.model == "global" else "the clients' own models"
+    whose = "held out by each client" if accuracy.population == "clients" else "by domain"
+    return f"{model}, {accuracy.split} data {whose}"
+
+
+def _accuracy_rows(accuracy: Reported) -> list[tuple[str, float | None]]:
+    """Return the numbers of a table, each with its label."""
+    if accuracy.population == "clients":
+        return [
+            ("mean over clients, by examples", accuracy.mean),
+            ("plain mean over clients", accuracy.plain),
+            ("std over clients", accuracy.std),
+            ("worst tenth of clients", accuracy.worst),
+        ]
+    if len(accuracy.domains) == 1:
+        return [(f"{accuracy.split} data", accuracy.mean)]
+    return [
+        ("mean over domains", accuracy.mean),
+        ("worst domain", accuracy.worst),
+        ("std over domains", accuracy.std),
+        *((f"  {name}", value) for name, value in accuracy.domains.items()),
+    ]
+
+
+def print_too_small(held: HeldOut, rule: Clients) -> None:
+    """Print one line per share for which some clients are too small."""
+    for split in SPLITS:
+        if clients := held.too_small(split):
+            names = ", ".join(map(str, clients[:10]))
+            more = f" and {len(clients) - 10} more" if len(clients) > 10 else ""
+            echo(
+                f"clients.{split}={getattr(rule, split):g} is no example for {len(clients)} of "
+                f"{len(held.train)} clients, which have no {split} score: {names}{more}"
+            )
 
 
 def print_run(registry: Registry, directory: Path) -> None:
@@ -70,26 +110,41 @@ def print_run(registry: Registry, directory: Path) -> None:
             metrics is not installed.
     """
     rounds, result = RunDirectory.open(directory).read_progress()
-    shown = [
-        (r.round, rule, metric, scores)
-        for r in rounds
-        for rule, metrics in r.scores.items()
-        for metric, scores in metrics.items()
-        if scores.mean is not None
-    ]
-    for rule, metric in dict.fromkeys((s[1], s[2]) for s in shown):
-        chosen = [s for s in shown if s[1:3] == (rule, metric)]
-        domains = list(chosen[0][3].domains)
-        table = grid("round", "mean", *domains, title=f"{metric}, {rule} inference")
-        unit = unit_of(registry, metric)
-        for number, _, _, scores in chosen:
-            cells = (scores.mean, *(scores.domains[d] for d in domains))
-            table.add_row(str(number), *(score(cell, unit) for cell in cells))
+    shown: dict[str, list[tuple[int, str, dict[str, Score]]]] = {}
+    for one in rounds:
+        for name, metric, cells in _scores(one):
+            shown.setdefault(name, []).append((one.round, metric, cells))
+    for name, rows in shown.items():
+        console().print(name, style="bold")
+        table = grid("round", *rows[0][2])
+        for number, metric, cells in rows:
+            unit = unit_of(registry, metric)
+            table.add_row(str(number), *(score(cell, unit) for cell in cells.values()))
         console().print(table)
     if result:
         print_result(result, unit_of(registry, result.accuracy.metric))
     else:
         echo(f"{len(rounds)} rounds; the run is not finished")
+
+
+def _scores(one: RoundResult) -> Iterator[tuple[str, str, dict[str, Score]]]:
+    """Yield the name of a table, its metric and a round's cells in it, by column."""
+    test = SplitScores(one.scores, one.client_scores)
+    for found, split in ((test, ""), (one.validation, ", validation data")):
+        for rule, metrics in found.domains.items():
+            for metric, scores in metrics.items():
+                if scores.mean is not None:
+                    cells = {"mean": scores.mean, **scores.domains}
+                    yield f"{metric}, {rule} inference{split}", metric, cells
+        for rule, by_metric in found.clients.items():
+            for metric, over in by_metric.items():
+                cells = {
+                    "by examples": over.mean,
+                    "plain mean": over.plain,
+                    "std": over.std,
+                    "worst tenth": over.worst_tenth,
+                }
+                yield f"{metric}, {rule} inference{split}, over clients", metric, cells
 
 
 def print_plugins(registry: Registry) -> None:

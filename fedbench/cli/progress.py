@@ -64,6 +64,7 @@ class Progress:
         self.config, self.changes, self.unit = config, changes, unit
         self.started = time.monotonic()
         self.done = 0
+        self.domains: list[str] = []
 
     def __enter__(self) -> Progress:
         self.started = time.monotonic()
@@ -87,9 +88,11 @@ class Progress:
         return duration(spent / done * (self.config.rounds - done))
 
     def row(self, result: RoundResult) -> dict[str, str]:
-        """Return the cells of a round, by column."""
+        """Return the cells of a round, by column; ``-`` for the scores of one not scored."""
         scores = view(result, self.config.accuracy) or Scores({})
-        domains = {} if len(scores.domains) == 1 else scores.domains
+        if len(scores.domains) > 1:
+            self.domains = list(scores.domains)
+        domains = {name: scores.domains.get(name) for name in self.domains}
         losses = [v for k, v in result.metrics.items() if k.startswith("loss.")]
         return {
             "round": f"{result.round}/{self.config.rounds}",
@@ -141,7 +144,7 @@ class Screen(Progress):
         head = title(config.method, self.changes, config.data_name, config.seed)
         table = grid(*names, title=head)
         for row in self.rows[-self.ROWS :]:
-            table.add_row(*row.values())
+            table.add_row(*(row.get(name, "-") for name in names))
         table.caption = self.status
         table.caption_justify = "left"
         return table

@@ -168,7 +168,10 @@ def _execute(job: Any, show: Any, quiet: bool, as_json: bool) -> None:
     out, config = job.directory.path, job.config
     try:
         with show:
+            first = len(job.history)
             for result in job.rounds():
+                if len(job.history) == first + 1 and not (quiet or as_json):
+                    terminal.print_too_small(job.runtime.held, config.clients)
                 show.round(result)
     except KeyboardInterrupt as error:
         done = len(job.history)

@@ -134,14 +134,17 @@ def view(one: RoundResult, rule: Accuracy, metric: str | None = None) -> Scores 
 
     Over clients, the mean is by examples, and the worst is the worst tenth.
     """
-    held = rule.split == "validation"
-    name = metric or rule.metric
     if rule.population == "domains":
-        domains = one.validation.domains if held else one.scores
-        return domains.get(rule.inference, {}).get(name)
-    clients = one.validation.clients if held else one.client_scores
-    found = clients.get(rule.inference, {}).get(name)
+        domains = one.validation.domains if rule.split == "validation" else one.scores
+        return domains.get(rule.inference, {}).get(metric or rule.metric)
+    found = client_view(one, rule, metric)
     return Scores({}, found.mean, found.worst_tenth, found.std) if found else None
+
+
+def client_view(one: RoundResult, rule: Accuracy, metric: str | None = None) -> ClientScores | None:
+    """Return a round's scores over clients by a rule's split, inference and metric, if any."""
+    clients = one.validation.clients if rule.split == "validation" else one.client_scores
+    return clients.get(rule.inference, {}).get(metric or rule.metric)
 
 
 def whose(rule: Accuracy, population: str, makes_models: bool) -> str:

@@ -24,6 +24,9 @@ from .run import Run
 CLIENT = "profile: "
 """Prefix of the names under which a client's times travel among its metrics, until they arrive."""
 
+TURNS = f"{CLIENT}turns"
+"""The name under which a turn, unlike the making of a client's own model, counts itself."""
+
 TITLES = {
     "prepare_data": "data",
     "client_data": "data",
@@ -131,6 +134,7 @@ class Stopwatch(Watch):
             with self.phase("rest"):
                 answer = run()
             times = {CLIENT + name: seconds for name, seconds in self.timer.seconds.items()}
+            times[TURNS] = float(job.scored is None)
         finally:
             self.timer = outer
         if isinstance(answer, ClientFailure):
@@ -141,8 +145,8 @@ class Stopwatch(Watch):
         """Add up a client's times and return its answer with its own metrics only."""
         if isinstance(answer, ClientFailure):
             return answer
-        self.turns += 1
         metrics = dict(answer.metrics)
+        self.turns += int(metrics.pop(TURNS, 0))
         for name in [name for name in metrics if name.startswith(CLIENT)]:
             self.clients[name.removeprefix(CLIENT)] += metrics.pop(name)
         return replace(answer, metrics=metrics)
@@ -170,7 +174,8 @@ def profile(config: RunConfig, registry: Registry, **more: Any) -> Iterator[Prof
             return
         # What happens before the first round (imports, data, workers) does not belong to it.
         server = dict(watch.timer.seconds)
-        server["rest"] = max(0.0, server["rest"] - (sum(server.values()) - result.seconds))
+        seconds = result.seconds + result.personal_seconds
+        server["rest"] = max(0.0, server["rest"] - (sum(server.values()) - seconds))
         yield _profile(result, server, watch)
 
 

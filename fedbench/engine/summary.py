@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from ..config.changes import describe_changes
 from ..config.model import Accuracy, RunConfig
@@ -12,7 +13,7 @@ from ..splits import SPLITS
 from ..store.contents import Personal, Reported, Result, Sent
 from ..store.environment import versions
 from ..types import RoundResult, Weights, sha256
-from .evaluation import accuracy_text, reported, views, whose
+from .evaluation import accuracy_text, client_view, counted, reported, views, whose
 from .totals import count_failures, metrics_sha256, per_round
 
 
@@ -78,8 +79,17 @@ def _reports(
                 population=population,
                 split=split,
                 model=whose(rule, population, makes_models),
+                plain=_plain(one, rounds, higher_is_better),
                 **vars(reported(one, found, higher_is_better)),
             )
+
+
+def _plain(rule: Accuracy, rounds: Sequence[RoundResult], higher_is_better: bool) -> float | None:
+    """Return the rule's mean over clients, each counting once; ``None`` over domains."""
+    if rule.population == "domains":
+        return None
+    means = [found.plain for one in rounds if (found := client_view(one, rule))]
+    return fmean(means[n] for n in counted(rule, views(rounds, rule), higher_is_better))
 
 
 def _personal(rounds: Sequence[RoundResult]) -> Personal | None:

@@ -17,7 +17,7 @@ from ..study.analysis import Analysis
 from .terminal import print_analysis
 
 if TYPE_CHECKING:
-    from .figures import Figure
+    from .figure import Figure
 
 __all__ = ["Written", "print_analysis", "write"]
 

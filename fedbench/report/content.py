@@ -207,14 +207,31 @@ def _notes(analysis: Analysis, group: Group, compared: bool) -> list[str]:
         notes.append(
             f"difference to {group.reference} in the mean: {TESTS[analysis.test]}, p corrected by "
             "Holm over the variants; d_z is the mean difference over the standard deviation of the "
-            "differences; wins, ties and losses count seeds x domains"
+            f"differences; wins, ties and losses count {_units_of_wins(group)}"
         )
+    notes += _whose(group)
     notes += [*_pair_notes(group), *group.published]
     broken = unpaired_seeds(group)
     if broken:
         notes.append(f"WARNING: not paired in {'; '.join(broken)}")
     notes += [f"WARNING: the runs differ in {what}" for what in group.differences]
     return notes
+
+
+def _units_of_wins(group: Group) -> str:
+    return "seeds" if group.setting["accuracy"]["population"] == "clients" else "seeds x domains"
+
+
+def _whose(group: Group) -> list[str]:
+    """Return a note on whose models were scored, if some were the clients' own."""
+    found: dict[str, list[str]] = {"personal": [], "global": []}
+    for record in group.records:
+        if record.result and record.variant not in found[record.result.accuracy.model]:
+            found[record.result.accuracy.model].append(record.variant)
+    if not found["personal"]:
+        return []
+    rest = f", the global model of {listed(found['global'])}" if found["global"] else ""
+    return [f"scored are the clients' own models of {listed(found['personal'])}{rest}"]
 
 
 def _pair_notes(group: Group) -> list[str]:

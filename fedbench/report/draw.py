@@ -23,7 +23,7 @@ from typing import Any
 from ..errors import FedbenchError
 from ..text import all_printable, last_words, summary
 from . import specs
-from .figures import Figure, Panel
+from .figure import Figure, Panel
 from .specs import Spec
 
 PAPER = {

@@ -14,7 +14,7 @@ from ..store.files import json_ready, to_json
 from ..study.analysis import MEAN, Analysis, Group
 from ..study.records import Record
 from ..text import printable
-from ..types import RoundResult
+from ..types import RoundResult, SplitScores
 from .content import PAIRED, unpaired_seeds
 from .series import class_names, rounds_used
 
@@ -25,13 +25,15 @@ COLUMNS = (
     "round",
     "inference",
     "metric",
+    "split",
     "domain",
+    "client",
     "class",
     "value",
 )
 
-CLASS_VALUES = 1_000_000
-"""Values of classes in the CSV, about 70 MB."""
+MANY_VALUES = 1_000_000
+"""Values of classes and clients in the CSV, about 70 MB."""
 
 FORMULAS = {"=", "+", "-", "@"}
 """What a formula of a spreadsheet begins with."""
@@ -40,13 +42,16 @@ FORMULAS = {"=", "+", "-", "@"}
 def rounds_csv(analysis: Analysis) -> str:
     """Return every number of every round, one per line, failed and unfinished runs too.
 
-    With more than `CLASS_VALUES` values of classes, those of the rounds that the accuracy rule
-    counts, see `left_out`.
+    With more than `MANY_VALUES` values of classes and clients, those of the rounds that the
+    accuracy rule counts, see `left_out`.
 
-    ``domain`` is ``mean`` for the mean over domains. Rows without ``inference`` are of the round:
-    the plugins' metrics by their names, ``bytes_up.KEY``, ``bytes_down.KEY`` and ``seconds``. The
-    ``value`` of a class without one is empty. Names are `printable`, so that a row is a line, and
-    have an apostrophe before them where a spreadsheet would run them as a formula.
+    ``domain`` is ``mean`` for the mean over domains; ``client`` is a client's id, or ``mean`` (by
+    examples), ``plain_mean``, ``std`` or ``worst_tenth``; ``split`` is the data scored. Rows
+    without ``inference`` are of the round: the plugins' metrics by their names, ``bytes_up.KEY``,
+    ``bytes_down.KEY``, ``seconds``, and apart from these ``personal_bytes.KEY`` and
+    ``personal_seconds``. The ``value`` of a class without one is empty. Names are `printable`, so
+    that a row is a line, and have an apostrophe before them where a spreadsheet would run them as a
+    formula.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -57,30 +62,43 @@ def rounds_csv(analysis: Analysis) -> str:
         for record in group.records:
             head = (group.label, record.variant, record.seed)
             used = rounds_used(group, record) if few and record.rounds else record.rounds
-            with_classes = {one.round for one in used}
+            in_full = {one.round for one in used}
             for one in record.rounds:
-                for row in _round(one, classes, one.round in with_classes):
+                for row in _round(one, classes, one.round in in_full):
                     writer.writerow(map(_cell, (*head, one.round, *row)))
     return text.getvalue()
 
 
 def left_out(analysis: Analysis) -> str:
     """Return a line on what `rounds_csv` leaves out, empty when that is nothing."""
-    values = sum(
+    rounds = [o for group in analysis.groups for record in group.records for o in record.rounds]
+    classes, clients = sum(map(_class_values, rounds)), sum(map(_client_values, rounds))
+    if classes + clients <= MANY_VALUES:
+        return ""
+    what = " and ".join(["classes"] * bool(classes) + ["clients"] * bool(clients))
+    return (
+        f"rounds.csv has values of {what} for the rounds that the accuracy rule counts; all "
+        f"{classes + clients:,} are in the run directories"
+    )
+
+
+def _class_values(one: RoundResult) -> int:
+    return sum(
         len(value)
-        for group in analysis.groups
-        for record in group.records
-        for one in record.rounds
-        for metrics in one.scores.values()
+        for rules in (one.scores, one.validation.domains)
+        for metrics in rules.values()
         for scores in metrics.values()
         for value in scores.domains.values()
         if isinstance(value, list)
     )
-    if values <= CLASS_VALUES:
-        return ""
-    return (
-        f"rounds.csv has values of classes for the rounds that the accuracy rule counts; all "
-        f"{values:,} are in the run directories"
+
+
+def _client_values(one: RoundResult) -> int:
+    return sum(
+        len(over.clients)
+        for rules in (one.client_scores, one.validation.clients)
+        for metrics in rules.values()
+        for over in metrics.values()
     )
 
 
@@ -108,24 +126,56 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _round(one: RoundResult, classes: list[str], with_classes: bool) -> Iterator[tuple[Any, ...]]:
-    for inference, metrics in one.scores.items():
+def _round(one: RoundResult, classes: list[str], in_full: bool) -> Iterator[tuple[Any, ...]]:
+    test = SplitScores(one.scores, one.client_scores)
+    for split, found in (("test", test), ("validation", one.validation)):
+        yield from _over_domains(found, split, classes if in_full else None)
+        yield from _over_clients(found, split, in_full)
+    for name, value in one.metrics.items():
+        yield _of_round(name, value)
+    ways = {"bytes_up": one.bytes_up, "bytes_down": one.bytes_down}
+    for way, sent in {**ways, "personal_bytes": one.personal_bytes}.items():
+        for key, number_of_bytes in sent.items():
+            yield _of_round(f"{way}.{key}", number_of_bytes)
+    yield _of_round("seconds", one.seconds)
+    if one.personal_seconds:
+        yield _of_round("personal_seconds", one.personal_seconds)
+
+
+def _of_round(name: str, value: float) -> tuple[Any, ...]:
+    return "", name, "", "", "", "", value
+
+
+def _over_domains(
+    found: SplitScores, split: str, classes: list[str] | None
+) -> Iterator[tuple[Any, ...]]:
+    """Yield rows of scores over domains; those of classes only where their names are given."""
+    for inference, metrics in found.domains.items():
         for metric, scores in metrics.items():
             if scores.mean is not None:
-                yield inference, metric, MEAN, "", scores.mean
+                yield inference, metric, split, MEAN, "", "", scores.mean
             for domain, value in scores.domains.items():
                 if not isinstance(value, list):
-                    yield inference, metric, domain, "", value
-                    continue
-                for number, part in enumerate(value if with_classes else ()):
-                    name = classes[number] if number < len(classes) else number
-                    yield inference, metric, domain, name, part
-    for metric, value in one.metrics.items():
-        yield "", metric, "", "", value
-    for way, sent in (("bytes_up", one.bytes_up), ("bytes_down", one.bytes_down)):
-        for key, number_of_bytes in sent.items():
-            yield "", f"{way}.{key}", "", "", number_of_bytes
-    yield "", "seconds", "", "", one.seconds
+                    yield inference, metric, split, domain, "", "", value
+                elif classes is not None:
+                    for number, part in enumerate(value):
+                        name = classes[number] if number < len(classes) else number
+                        yield inference, metric, split, domain, "", name, part
+
+
+def _over_clients(found: SplitScores, split: str, in_full: bool) -> Iterator[tuple[Any, ...]]:
+    for inference, metrics in found.clients.items():
+        for metric, over in metrics.items():
+            numbers: dict[str | int, float] = {
+                MEAN: over.mean,
+                "plain_mean": over.plain,
+                "std": over.std,
+                "worst_tenth": over.worst_tenth,
+            }
+            for client in over.clients if in_full else ():
+                numbers[client] = over.clients[client]
+            for name, value in numbers.items():
+                yield inference, metric, split, "", name, "", value
 
 
 def summary_json(analysis: Analysis) -> bytes:

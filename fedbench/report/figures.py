@@ -3,65 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
 
+from ..config.model import Accuracy
+from ..engine.evaluation import accuracy_text
 from ..store.contents import Partition
 from ..study.analysis import MEAN, Group
-from ..text import Unit
 from ..types import RoundResult
-from . import narrow, series, specs
-from .content import p_value, plural, sentence
+from . import client_figures, narrow, series, specs
+from .content import p_value, sentence
+from .figure import (
+    Figure,
+    Panel,
+    Pick,
+    long_names,
+    look,
+    mean_of,
+    metric_name,
+    noted,
+    panel_title,
+    seeds_text,
+    small_charts,
+    with_rows,
+)
 from .series import Rows
-from .specs import Look, Spec, tip
-
-Pick = tuple[Callable[[RoundResult], float | None], Unit]
-"""What picks a number from a round, and its unit."""
-
-LONG = 18
-"""Letters of a variant that fit beside a small chart."""
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One chart of a figure.
-
-    Args:
-        title: what sets it apart in its figure; empty for the only one.
-        spec: the Vega-Lite spec without width; its data has a name of `Figure.data`.
-        wide: whether it takes the whole width.
-    """
-
-    title: str
-    spec: Spec
-    wide: bool = False
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Panels over shared data.
-
-    Args:
-        name: for file names.
-        section: ``results``, ``classes`` or ``diagnostics``.
-        title: the heading.
-        caption: one sentence.
-        panels: in order.
-        data: name -> rows; figures of one setting that share a name share the rows.
-        legend: the series shown; empty where colours don't tell series apart.
-        labelled: whether an axis names the series, so that a file needs no legend.
-        notes: what it leaves out because there is too much of it, a sentence each.
-    """
-
-    name: str
-    section: str
-    title: str
-    caption: str
-    panels: Sequence[Panel]
-    data: Mapping[str, Rows]
-    legend: Sequence[str] = ()
-    labelled: bool = False
-    notes: Sequence[str] = ()
+from .specs import tip
 
 
 def figures(group: Group) -> list[Figure]:
@@ -77,64 +43,21 @@ def figures(group: Group) -> list[Figure]:
     if drawn:
         curves = series.curves(group)
         costs = (_cost(group, curves[MEAN], key) for key in "bs")
-        found += _noted([_rounds(group, curves)], variants, domains, rounds)
-        found += _noted(costs, variants, rounds)
-        found += _noted([_domains(group), _differences(group), *_classes(group)], variants, domains)
-    found += _noted([_partition(group)])
+        found += noted([_rounds(group, curves)], variants, domains, rounds)
+        found += noted(costs, variants, rounds)
+        found += noted([_domains(group), _differences(group), *_classes(group)], variants, domains)
+        found += noted(client_figures.clients(group), variants)
+    found += noted([_partition(group)])
     if drawn:
         losses, diagnostics = series.metric_names(group)
         small = (
             _metrics(group, "diagnostics", "Diagnostics over rounds", diagnostics),
             _metrics(group, "losses", "Loss terms over rounds", losses),
             _other_scores(group),
+            client_figures.populations(group),
         )
-        found += _noted(small, variants, rounds)
+        found += noted(small, variants, rounds)
     return found
-
-
-def _noted(found: Iterable[Figure | None], *notes: str) -> list[Figure]:
-    """Return the figures that there are, with more notes; empty ones are none."""
-    return [
-        replace(figure, notes=tuple(filter(None, (*figure.notes, *notes))))
-        for figure in found
-        if figure
-    ]
-
-
-def look(group: Group) -> Look:
-    """Return how the group's series look."""
-    return Look(list(group.variants), specs.FORMS[group.unit])
-
-
-def _name(group: Group) -> str:
-    return sentence(group.metric)
-
-
-def _seeds(group: Group) -> str:
-    counts = sorted({len(runs) for runs in series.finished(group).values()})
-    return plural(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
-
-
-def _mean_of(group: Group) -> str:
-    band = ", band: one standard deviation over seeds"
-    several = any(len(runs) > 1 for runs in series.finished(group).values())
-    return f"mean of {_seeds(group)}{band if several else ''}"
-
-
-def _wide(group: Group) -> bool:
-    """Whether names are too long to stand beside a small chart."""
-    return max(map(len, group.variants)) > LONG
-
-
-def _title(group: Group, column: str) -> str:
-    if len(group.columns) == 1:
-        return ""
-    return "mean over domains" if column == MEAN else column
-
-
-def _shown(group: Group, rows: Rows) -> list[str]:
-    present = {row["v"] for row in rows}
-    return [variant for variant in group.variants if variant in present]
 
 
 def _rounds(group: Group, curves: Mapping[str, Rows]) -> Figure:
@@ -152,10 +75,10 @@ def _rounds(group: Group, curves: Mapping[str, Rows]) -> Figure:
             form=how.form,
             height=300 if wide else 170,
         )
-        panels.append(Panel(_title(group, column), spec, wide))
-    title = f"{_name(group)} over rounds"
-    caption = f"Test data after each round: {_mean_of(group)}."
-    legend = _shown(group, curves[MEAN])
+        panels.append(Panel(panel_title(group, column), spec, wide))
+    title = f"{metric_name(group)} over rounds"
+    caption = f"{sentence(group.scored)} after each round: {mean_of(group)}."
+    legend = with_rows(group, curves[MEAN])
     return Figure("rounds", "results", title, caption, panels, data, legend)
 
 
@@ -187,11 +110,11 @@ def _cost(group: Group, rows: Rows, key: str) -> Figure:
     return Figure(
         name,
         "results",
-        f"{_name(group)} over {name}",
-        f"{caption}: {_mean_of(group)}.",
+        f"{metric_name(group)} over {name}",
+        f"{caption}: {mean_of(group)}.",
         [Panel("", spec, True)],
         {"curves-0": rows},
-        _shown(group, rows),
+        with_rows(group, rows),
     )
 
 
@@ -226,12 +149,14 @@ def _domains(group: Group) -> Figure:
     return Figure(
         "domains",
         "results",
-        f"{_name(group)} by domain" if len(group.columns) > 1 else f"{_name(group)} by variant",
+        f"{metric_name(group)} by domain"
+        if len(group.columns) > 1
+        else f"{metric_name(group)} by variant",
         f"Bars: mean over seeds, {group.rule}; lines: 95 % interval of the mean, cut at the "
         f"axis; {seeds}.",
         [Panel("", spec, True)],
         {"bars": bars, "dots": dots},
-        _shown(group, bars),
+        with_rows(group, bars),
     )
 
 
@@ -265,7 +190,9 @@ def _differences(group: Group) -> Figure | None:
             name = f"differences-{place}"
             data[name] = rows
             spec = specs.forest(look(group), rows, name, f"difference, {unit}")
-            panels.append(Panel(_title(group, column), spec, column == MEAN or _wide(group)))
+            panels.append(
+                Panel(panel_title(group, column), spec, column == MEAN or long_names(group))
+            )
     if not panels:
         return None
     side = "left" if group.higher_is_better else "right"
@@ -275,12 +202,14 @@ def _differences(group: Group) -> Figure | None:
         "after Holm's correction."
     )
     title = f"Paired difference to {group.reference}"
-    shown = _shown(group, [row for rows in data.values() for row in rows])
+    shown = with_rows(group, [row for rows in data.values() for row in rows])
     return Figure("differences", "results", title, caption, panels, data, shown, labelled=True)
 
 
 def _classes(group: Group) -> list[Figure]:
     found = []
+    accuracy = Accuracy(**{**group.setting["accuracy"], "population": "domains", "split": "test"})
+    over_domains = accuracy_text(accuracy, int(group.setting["rounds"]))
     for number, ((inference, name), domains) in enumerate(series.class_scores(group).items()):
         values = [row["m"] for rows in domains.values() for row in rows]
         unit = group.units[name]
@@ -300,14 +229,16 @@ def _classes(group: Group) -> list[Figure]:
             y = {"field": "v", "sort": list(group.variants), "title": None}
             high = specs.height_of(len({row["v"] for row in rows}))
             spec = specs.heat(key, rows, y, classes, tips, domain=ends, text=text, height=high)
-            panels.append(Panel(domain if len(domains) > 1 else "", spec, _wide(group)))
+            panels.append(Panel(domain if len(domains) > 1 else "", spec, long_names(group)))
         rule = "" if inference == "classifier" else f", {inference} inference"
         title = f"{name.replace('_', ' ').capitalize()}{rule}"
         percent = "percent, " if unit == "percent" else ""
-        caption = f"{percent}{group.rule}, mean of {_seeds(group)}; darker is lower, empty is none."
+        caption = (
+            f"{percent}{over_domains}, mean of {seeds_text(group)}; darker is lower, empty is none."
+        )
         suffix = "" if number == 0 else f"-{number + 1}"
         figure = Figure(f"classes{suffix}", "classes", title, sentence(caption), panels, data)
-        found += _noted([figure], about)
+        found += noted([figure], about)
     return found
 
 
@@ -348,15 +279,15 @@ def partition_figure(table: Partition, caption: str) -> Figure | None:
         )
         panels.append(Panel(domain if len(domains) > 1 else "", spec))
     figure = Figure("partition", "classes", "Partition", caption, panels, data)
-    return _noted([figure], *about)[0]
+    return noted([figure], *about)[0]
 
 
 def _metrics(group: Group, name: str, title: str, names: Sequence[str]) -> Figure | None:
     def pick(key: str) -> Callable[[RoundResult], float | None]:
         return lambda one: one.metrics.get(key)
 
-    caption = f"As the plugins report them, loss terms with their weights: {_mean_of(group)}."
-    return _small(group, name, title, caption, {key: (pick(key), "plain") for key in names})
+    caption = f"As the plugins report them, loss terms with their weights: {mean_of(group)}."
+    return small_charts(group, name, title, caption, {key: (pick(key), "plain") for key in names})
 
 
 def _other_scores(group: Group) -> Figure | None:
@@ -371,28 +302,5 @@ def _other_scores(group: Group) -> Figure | None:
     for inference, key in series.other_scores(group):
         label = key if inference == "classifier" else f"{key}, {inference} inference"
         picks[label] = pick(inference, key), group.units[key]
-    caption = f"Mean over domains: {_mean_of(group)}."
-    return _small(group, "scores", "Other test metrics over rounds", caption, picks)
-
-
-def _small(
-    group: Group, name: str, title: str, caption: str, picks: Mapping[str, Pick]
-) -> Figure | None:
-    """Return a small chart of each number over rounds; ``None`` when there is none."""
-    panels, data, legend = [], {}, set()
-    for place, (label, (pick, unit)) in enumerate(list(picks.items())[: narrow.PANELS]):
-        rows = series.over_rounds(group, pick)
-        if not rows:
-            continue
-        key = f"{name}-{place}"
-        data[key] = rows
-        legend |= {row["v"] for row in rows}
-        form = specs.FORMS[unit]
-        spec = specs.lines(look(group), rows, key, y_title="", form=form, height=170)
-        panels.append(Panel(label, spec))
-    if not panels:
-        return None
-    shown = [variant for variant in group.variants if variant in legend]
-    about = f"The first {narrow.PANELS} of {len(picks)}." if len(picks) > narrow.PANELS else ""
-    figure = Figure(name, "diagnostics", title, caption, panels, data, shown)
-    return _noted([figure], about)[0]
+    caption = f"Mean over domains: {mean_of(group)}."
+    return small_charts(group, "scores", "Other test metrics over rounds", caption, picks)

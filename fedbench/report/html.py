@@ -24,12 +24,13 @@ from ..study.analysis import Analysis, Group
 from ..study.records import Record
 from ..text import all_printable, duration, printable, size
 from . import content, series, specs
-from .figures import Figure, look
+from .figure import Figure, look
 from .narrow import narrowed
 
 HERE = Path(__file__).parent
 SECTIONS = {
     "results": "Charts",
+    "clients": "Clients",
     "classes": "Classes and partition",
     "diagnostics": "Diagnostics",
 }

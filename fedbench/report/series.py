@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 from typing import Any, TypeGuard
 
 from ..config.model import Accuracy
-from ..engine.evaluation import counted, view, views
+from ..engine.evaluation import client_view, counted, view, views
 from ..store.contents import Partition
 from ..study.analysis import MEAN, Group
 from ..study.records import Record
@@ -110,6 +110,22 @@ def rounds_used(group: Group, run: Record) -> Sequence[RoundResult]:
     scored = [one for one in run.rounds if view(one, rule) is not None]
     chosen = counted(rule, views(scored, rule), group.higher_is_better)
     return [scored[n] for n in chosen]
+
+
+ClientValues = Mapping[str, Mapping[int, Mapping[int, float]]]
+"""Variant -> seed -> client -> value."""
+
+
+def client_scores(group: Group) -> ClientValues:
+    """Return each client's value of the reported metric in the last round that counts."""
+    found: dict[str, dict[int, Mapping[int, float]]] = {}
+    for variant, runs in finished(group).items():
+        for run in runs:
+            last = client_view(rounds_used(group, run)[-1], run.config.accuracy)
+            values = {c: v for c, v in last.clients.items() if shows(v)} if last else {}
+            if values:
+                found.setdefault(variant, {})[run.seed] = values
+    return found
 
 
 def class_scores(group: Group) -> dict[tuple[str, str], dict[str, Rows]]:

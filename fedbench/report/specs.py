@@ -315,26 +315,19 @@ def heat(
     domain: tuple[float, float],
     text: str,
     height: float,
+    x_title: str = "class",
 ) -> Spec:
     """A cell for each class (``c``) and place of ``y``, darker for less; numbers while they fit.
 
-    ``text`` is the expression of a cell's number.
+    ``text`` is the expression of a cell's number, ``x_title`` what ``c`` is.
     """
     step = height / len({row[y["field"]] for row in rows})
     line = 1 if step > 8 and len(classes) <= 40 else 0
     plain = {"grid": False, "ticks": False, "domain": False, "labelOverlap": "greedy"}
     classes_axis = {**plain, "labelAngle": 0, "labelBound": True, "labelSeparation": 8}
-    where: Spec = {
-        "x": {
-            "field": "c",
-            "type": "nominal",
-            "sort": list(classes),
-            "title": "class",
-            "axis": classes_axis,
-            "scale": {"domain": list(classes)},
-        },
-        "y": {"type": "nominal", **y, "axis": plain},
-    }
+    x: Spec = {"field": "c", "type": "nominal", "sort": list(classes), "title": x_title}
+    x |= {"axis": classes_axis, "scale": {"domain": list(classes)}}
+    where: Spec = {"x": x, "y": {"type": "nominal", **y, "axis": plain}}
     colour: Spec = {
         "field": "m",
         "type": "quantitative",

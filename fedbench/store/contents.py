@@ -31,6 +31,7 @@ class Reported:
             mean over the worst tenth of the clients.
         split: ``test`` or ``validation``.
         model: whose models were scored, ``global`` or ``personal``.
+        plain: over clients, the mean in which each client counts once; else ``None``.
     """
 
     rule: str
@@ -43,6 +44,7 @@ class Reported:
     population: str = "domains"
     split: str = "test"
     model: str = "global"
+    plain: float | None = None
 
 
 @dataclass(frozen=True)

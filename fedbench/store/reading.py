@@ -83,24 +83,36 @@ def rounds(path: Path, upto: int | None = None) -> list[RoundResult]:
     """
     whole = text(path).split("\n")[:-1][:upto] if path.is_file() else []
     found: list[RoundResult] = []
+    first: dict[tuple[str, ...], tuple[set[Any], bool]] = {}
     for number, line in enumerate(whole, 1):
         at = f"{path}:{number}"
         one = check(_ROUND, _parse(line, at), at)
         if one.round != number:
             raise ConfigError(f"{at}: damaged: holds round {one.round}, expected {number}")
         found.append(one)
-        if _names(one) != _names(found[0]):
-            raise ConfigError(f"{at}: damaged: it has other scores than the first round")
+        if (names := _names(one)) and names != (first := first or names):
+            raise ConfigError(f"{at}: damaged: it has other scores than the first scored round")
     return found
 
 
-def _names(one: RoundResult) -> dict[str, dict[str, tuple[set[str], bool]]]:
-    """Return the domains of each score of a round, and whether it has a mean over them."""
+def _names(one: RoundResult) -> dict[tuple[str, ...], tuple[set[Any], bool]]:
+    """Return the domains or clients of each score of a round, and whether it has a mean.
+
+    Empty for a round that is not scored.
+    """
+    held = one.validation
+    domains = {"domains": one.scores, "validation, domains": held.domains}
+    clients = {"clients": one.client_scores, "validation, clients": held.clients}
     return {
-        rule: {
-            name: (set(scores.domains), scores.mean is not None) for name, scores in metrics.items()
-        }
-        for rule, metrics in one.scores.items()
+        (where, rule, name): (set(scores.domains), scores.mean is not None)
+        for where, rules in domains.items()
+        for rule, metrics in rules.items()
+        for name, scores in metrics.items()
+    } | {
+        (where, rule, name): (set(over.clients), True)
+        for where, by_rule in clients.items()
+        for rule, by_metric in by_rule.items()
+        for name, over in by_metric.items()
     }
 
 

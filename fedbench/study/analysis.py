@@ -65,7 +65,8 @@ class Group:
         columns: `MEAN` first, then the domains; `MEAN` alone for a single domain.
         reference: the variant that the others are compared with; ``None`` if it has no run here.
         cells: variant -> column -> `Cell`.
-        wins: variant -> (wins, ties, losses) against the reference over seeds x domains.
+        wins: variant -> (wins, ties, losses) against the reference over seeds x domains, or over
+            seeds without domains.
         records: every run, including unfinished and failed ones.
         published: the published values of the setting's card next to the measured ones, one per
             line, with their source and what differs from the card.
@@ -94,6 +95,13 @@ class Group:
     def unit(self) -> Unit:
         """The unit of the reported metric."""
         return self.units[self.metric]
+
+    @property
+    def scored(self) -> str:
+        """What the reported metric is measured on: ``test data``, ``test data of clients``."""
+        rule = self.setting["accuracy"]
+        over = " of clients" if rule["population"] == "clients" else ""
+        return f"{rule['split']} data{over}"
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -323,10 +331,11 @@ def _values(records: Sequence[Record]) -> dict[str, dict[int, float]]:
 def _by_seed_and_domain(
     values: Mapping[str, Mapping[int, float]], sign: int
 ) -> dict[tuple[int, str], float]:
+    alone = set(values) == {MEAN}  # over clients there are no domains
     return {
         (seed, domain): sign * value
         for domain, found in values.items()
-        if domain != MEAN
+        if alone or domain != MEAN
         for seed, value in found.items()
     }
 

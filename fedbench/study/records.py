@@ -28,7 +28,7 @@ from ..types import RoundResult
 SETTING_HOOKS = ("prepare_data", "partition", "client_data", "select_clients")
 """Plugins that implement one of these belong to the setting, not to the method."""
 
-SETTING_KEYS = ("data", "model", "rounds", "accuracy", "metrics")
+SETTING_KEYS = ("data", "model", "rounds", "clients", "evaluate_every", "accuracy", "metrics")
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from fedbench.cli.hooks import EXAMPLES
-from fedbench.hookspecs import AT_MOST_ONE, OBSERVERS, SINGLE, DiscoveryHooks, RunHooks
+from fedbench.hookspecs import OBSERVERS, SINGLE, DiscoveryHooks, RunHooks
 
 RUN = [name for name in vars(RunHooks) if not name.startswith("_")]
 PACKAGE = [name for name in vars(DiscoveryHooks) if not name.startswith("_")]
@@ -20,7 +20,6 @@ def test_the_list_has_a_line_for_each_hook_in_the_order_of_a_round(fedbench):
     assert [words[0] for words in lines] == [*RUN, *PACKAGE]
     kinds = {words[0]: words[1] for words in lines}
     assert {n for n, kind in kinds.items() if kind == "single"} == SINGLE
-    assert {n for n, kind in kinds.items() if kind == "at"} == AT_MOST_ONE
     assert {n for n, kind in kinds.items() if kind == "observer"} == OBSERVERS
     assert {n for n, kind in kinds.items() if kind == "package"} == set(PACKAGE)
     assert {kinds[name] for name in ("broadcast", "local_loss", "after_backward")} == {"list"}

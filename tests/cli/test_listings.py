@@ -36,7 +36,7 @@ class TestPlugins:
                 if entry.package != "tests":
                     assert f"{entry.name} fedbench-toolkit" in rows[entry.name]
         assert rows["fedavg"]
-        assert "broadcast, client_update, aggregate" in flat(done.stdout)
+        assert flat(rows["exchange"]).endswith("broadcast, client_update")
 
     @pytest.mark.parametrize("name", ["hpcl", "sgd", "domains", "hyper_prototypes", "normalize"])
     def test_show_prints_every_option_with_type_default_bounds_and_text(
@@ -73,9 +73,9 @@ class TestPlugins:
         assert "hpcl: reduction=mean, margin=round" in done.stdout
 
     def test_a_name_of_several_kinds_shows_all_of_them(self, fedbench):
-        done = fedbench("plugins", "show", "fedavg")
-        assert "fedavg: plugin of" in done.stdout
-        assert "fedavg: recipe of" in done.stdout
+        done = fedbench("plugins", "show", "moon")
+        assert "moon: plugin of" in done.stdout
+        assert "moon: recipe of" in done.stdout
 
     def test_two_packages_with_one_card_are_both_listed(self, fedbench, install):
         install("other", OTHER)

@@ -83,13 +83,13 @@ def test_values_that_a_hook_yields_are_timed_without_their_use(clock: Clock) -> 
             closed.append(True)
 
     watch = profiling.Stopwatch()
-    steps = watch.generate(Call("personal_models", "mine", {}), models())
+    steps = watch.generate(Call("receive_uploads", "mine", {}), models())
     for number in steps:
         clock.spend(10)
         if number == 1:
             break
     steps.close()
-    assert dict(watch.timer.seconds) == {"evaluation: mine": 2.0}
+    assert dict(watch.timer.seconds) == {"aggregation: mine": 2.0}
     assert closed == [True]
 
 
@@ -104,8 +104,8 @@ def test_every_second_of_a_round_has_a_name(
     for one in found:
         assert sum(one.server.values()) == pytest.approx(one.seconds)
         assert all(seconds >= 0 for seconds in (*one.server.values(), *one.clients.values()))
-        assert {"waiting for clients", "evaluation", "aggregation: fedavg"} <= set(one.server)
-        steps = {"data", "forward", "backward", "optimiser", "client_update: sgd", "uploads"}
+        assert {"waiting for clients", "evaluation", "aggregation: mean"} <= set(one.server)
+        steps = {"data", "forward", "backward", "optimiser", "train: sgd", "uploads"}
         assert steps <= set(one.clients)
         assert any(name.startswith("loss terms: ") for name in one.clients)
         assert one.turns == 4
@@ -120,12 +120,14 @@ def test_a_method_s_own_work_stands_under_its_plugins(
     assert "client_update: class_batches" in last.clients
 
 
-def test_personal_models_are_timed_one_by_one(
+def test_clients_own_models_are_timed_and_are_no_turns(
     registry: Registry, tiny_config: Callable[..., Any]
 ) -> None:
     *_, last = profiling.profile(tiny_config(registry, "fedproto-aaai"), registry)
-    assert "evaluation: personal" in last.server
+    assert "evaluation: personal" in last.clients
     assert "client states" in last.server
+    assert last.turns == 4
+    assert sum(last.server.values()) == pytest.approx(last.seconds)
 
 
 @pytest.mark.parametrize("executor", ["inline", {"name": "pool", "workers": 2}], ids=str)

@@ -181,12 +181,12 @@ MISTAKES = [
     (["run", "fedavg", "--rounds", "0"], "command line: rounds: input should be greater than or "),
     (["run", "fedavg", "--set", "sgd.lrr=1"], "--set sgd.lrr=1: plugins.sgd.lrr: unknown option "),
     (["run", "fedavg", "--set", "sgd.lr=-1"], "--set sgd.lr=-1: plugins.sgd.lr: input should be "),
-    (["run", "fedavg", "--without", "sgd"], "no plugin implements 'client_update'; a run needs "),
+    (["run", "fedavg", "--without", "sgd"], "no plugin implements 'train'; a run needs "),
     (["run", "fedavg", "--without", "hpal"], "--without hpal: it is not a plugin of this run"),
     (["run", "fedhpro", "--without", "hpall"], "--without hpall: it is not a plugin of this run "),
     (["run", "missing.yaml"], "missing.yaml: no such file"),
     (["run", "bad.yaml"], "bad.yaml:4: plugins.sgd.epochs: input should be a valid integer, got"),
-    (["run", "two.yaml"], "two.yaml:4: plugins.second: implements 'aggregate', and so does 'fed"),
+    (["run", "two.yaml"], "two.yaml:4: plugins.second: implements 'aggregate', and so does 'mea"),
     (["run", "bad.yaml", "--config", "bad.yaml"], "bad.yaml and --config bad.yaml: give one file"),
     (["config", "fedhproo"], "no method 'fedhproo' (did you mean 'fedhpro'?)"),
     (["plugins", "show", "hpcll"], "nothing installed is called 'hpcll' (did you mean 'hpcl'?)"),
@@ -199,7 +199,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("words", "text"), MISTAKES, ids=[" ".join(w) for w, _ in MISTAKES])
 def test_a_mistake_is_one_line_without_a_traceback(fedbench, words, text, install):
     Path("bad.yaml").write_text("recipe: fedavg\nplugins:\n  sgd:\n    epochs: many\n")
-    Path("two.yaml").write_text("recipe: fedavg\nplugins:\n  fedavg: {}\n  second: {}\n")
+    Path("two.yaml").write_text("recipe: fedavg\nplugins:\n  mean: {}\n  second: {}\n")
     Path("file").write_text("")
     install("other", SECOND)
     install("broken", "1 / 0")

@@ -37,7 +37,12 @@ def test_each_layer_wins_over_the_one_below(registry):
             )
 
     recipe = Recipe(
-        {"fedavg": {}, "cross_entropy": {}, "sgd": {"lr": 0.2, "momentum": 0.2, "epochs": 2}},
+        {
+            "exchange": {},
+            "mean": {},
+            "cross_entropy": {},
+            "sgd": {"lr": 0.2, "momentum": 0.2, "epochs": 2},
+        },
         "about",
         "source",
     )
@@ -55,7 +60,14 @@ def test_each_layer_wins_over_the_one_below(registry):
     assert sgd["drop_last"] is False, "the plugin's default at the bottom"
     assert config.method == "mine"
     # a plugin stays where the first layer put it; new ones come after
-    assert list(config.plugins) == ["domains", "uniform", "sgd", "fedavg", "cross_entropy"]
+    assert list(config.plugins) == [
+        "domains",
+        "uniform",
+        "sgd",
+        "exchange",
+        "mean",
+        "cross_entropy",
+    ]
     assert config.origin["recipe"] == "mine"
     assert config.origin["card"] == "small"
 
@@ -67,8 +79,13 @@ def put(registry, kind: str, name: str, value: object) -> None:
 
 
 def test_a_recipe_can_replace_the_cards_plugins(registry):
-    put(registry, "recipe", "alone", Recipe({"fedavg": {}}, "a", "s", without=("sgd",)))
-    with pytest.raises(ConfigError, match=r"^no plugin implements 'client_update';"):
+    put(
+        registry,
+        "recipe",
+        "alone",
+        Recipe({"exchange": {}, "mean": {}}, "a", "s", without=("sgd",)),
+    )
+    with pytest.raises(ConfigError, match=r"^no plugin implements 'train';"):
         resolve(registry, "alone")
 
 
@@ -322,10 +339,10 @@ def test_without_a_plugin_that_is_not_there(installed):
 
 def test_without_the_only_aggregator(installed):
     text = (
-        "^no plugin implements 'aggregate'; a run needs exactly one: add one of fedavg, personal "
+        "^no plugin implements 'aggregate'; a run needs exactly one: add one of .*mean,.* personal"
     )
     with pytest.raises(ConfigError, match=text):
-        resolve(installed, "fedavg", without=["fedavg"])
+        resolve(installed, "fedavg", without=["mean"])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 from fedbench.config.changes import NO_CHANGE
 from fedbench.config.layers import INSTRUCTIONS
-from fedbench.config.model import KEYS, NOT_HASHED, Accuracy, Failures, RunConfig
+from fedbench.config.model import KEYS, NOT_HASHED, Accuracy, Clients, Failures, RunConfig
 from fedbench.config.resolve import resolve
 from fedbench.plugins.rules import RESERVED
 from fedbench.study.records import SETTING_KEYS
@@ -28,6 +28,8 @@ def test_every_key_counts_towards_the_hash_or_the_reason_is_stated(registry):
         "precision": "bf16",
         "executor": {"name": "inline"},
         "failures": Failures("skip"),
+        "clients": Clients(test=0.2),
+        "evaluate_every": 2,
         "accuracy": Accuracy(rule="last"),
         "metrics": {"accuracy": {}},
         "plugins": {},

@@ -19,7 +19,7 @@ from fedbench.plugins.registry import Entry, Registry
 from fedbench.study.grid import Grid, plan
 from fedbench.types import Recipe
 
-CARD = ["domains", "normalize", "uniform", "sgd", "fedavg", "cross_entropy"]
+CARD = ["domains", "normalize", "uniform", "sgd", "exchange", "mean", "cross_entropy"]
 """The plugins of FedAvg on the default card."""
 
 
@@ -108,7 +108,11 @@ def test_a_flags_partition_replaces_the_files(mine):
 
 
 def test_a_recipe_replaces_what_the_card_names(mine, registry):
-    recipe(registry, "halved", {"fedavg": {}, "cross_entropy": {}, "halves": {"clients": 5}})
+    recipe(
+        registry,
+        "halved",
+        {"exchange": {}, "mean": {}, "cross_entropy": {}, "halves": {"clients": 5}},
+    )
     config = mine(method="halved")
     assert list(config.plugins) == ["halves", *CARD[1:]]
     assert list(mine(method="halved", plus=["domains"]).plugins) == CARD
@@ -160,7 +164,7 @@ def test_a_plugin_that_does_more_than_its_successor_is_not_replaced_silently(min
 
 
 def test_each_layer_says_in_its_own_way_what_it_leaves_out(mine, registry):
-    parts = {"fedavg": {}, "cross_entropy": {}, "noisy": {}}
+    parts = {"exchange": {}, "mean": {}, "cross_entropy": {}, "noisy": {}}
     recipe(registry, "noisy", parts)
     with pytest.raises(ConfigError, match=r"add `without: \[noisy\]`$") as caught:
         mine("plugins:\n  halves: {}\n", method="noisy")
@@ -238,7 +242,12 @@ def test_a_set_option_of_a_plugin_that_is_left_out_is_no_error(mine):
 
 
 def test_a_recipe_may_leave_out_what_the_card_does_not_have(mine, registry):
-    recipe(registry, "raw", {"fedavg": {}, "cross_entropy": {}}, without=("normalize", "crop"))
+    recipe(
+        registry,
+        "raw",
+        {"exchange": {}, "mean": {}, "cross_entropy": {}},
+        without=("normalize", "crop"),
+    )
     assert list(mine(method="raw").plugins) == ["domains", *CARD[2:]]
 
 
@@ -313,7 +322,7 @@ def test_a_variants_name_makes_the_same_config(mine, registry, tmp_path, file, m
 PARTS = {
     "partition": ["domains", "halves", "iid", "dirichlet"],
     "select_clients": ["uniform", "some"],
-    "client_update": ["sgd", "trainer"],
+    "train": ["sgd", "trainer"],
 }
 """Single hook -> plugins that implement it alone."""
 
@@ -330,7 +339,7 @@ def test_the_order_after_replacements_is_the_one_before_with_other_names(install
     @dataclass(frozen=True, eq=False)
     class Trainer:
         @hookimpl
-        def client_update(self): ...
+        def train(self): ...
 
     registry = Registry({k: list(v) for k, v in installed.entries.items()})
     for name, cls in (("halves", Halves), ("some", Some), ("trainer", Trainer)):

@@ -59,7 +59,7 @@ class Needy(Watch):
     requires: ClassVar[tuple[str, ...]] = ("watch",)
 
 
-CARD = ["domains", "normalize", "uniform", "sgd", "fedavg", "cross_entropy"]
+CARD = ["domains", "normalize", "uniform", "sgd", "exchange", "mean", "cross_entropy"]
 """The plugins of FedAvg on the default card."""
 
 
@@ -85,7 +85,7 @@ def test_a_file_that_names_no_plugin_of_its_own_changes_no_place(plugins):
 def test_what_a_file_names_is_in_the_files_order_and_the_rest_keeps_its_places(plugins):
     assert plugins("uniform", "domains") == ["uniform", "normalize", "domains", *CARD[3:]]
     assert plugins("sgd", "watch", "normalize") == (
-        ["domains", "sgd", "uniform", "watch", "normalize", "fedavg", "cross_entropy"]
+        ["domains", "sgd", "uniform", "watch", "normalize", "exchange", "mean", "cross_entropy"]
     )
 
 
@@ -142,7 +142,9 @@ def test_set_adds_a_plugin_where_a_flag_would(plugins):
 def test_a_recipes_transform_of_pixels_comes_before_the_cards_normalisation(plugins, registry):
     from fedbench.plugins.registry import Entry
 
-    recipe = Recipe({"fedavg": {}, "cross_entropy": {}, "invert": {}}, "about", "source")
+    recipe = Recipe(
+        {"exchange": {}, "mean": {}, "cross_entropy": {}, "invert": {}}, "about", "source"
+    )
     registry.entries["recipe", "augmented"] = [Entry("recipe", "augmented", recipe, "tests", "")]
     assert plugins(recipe="augmented") == ["domains", "invert", *CARD[1:]]
 

@@ -156,7 +156,7 @@ FILES: dict[str, tuple[str | bytes, str]] = {
     "options that are a number": (P + "plugins:\n  sgd: 5\n", ":6: plugins.sgd"),
     "options that are a list": (P + "plugins:\n  sgd: [lr]\n", ":6: plugins.sgd"),
     "an unknown option": (FULL.replace("lr:", "lrr:"), ":8: plugins.sgd.lrr: unknown option"),
-    "two that aggregate": (FULL + "  fedavg: {}\n  personal: {}\n", ":10: plugins.personal: imp"),
+    "two that aggregate": (FULL + "  mean: {}\n  personal: {}\n", ":10: plugins.personal: imp"),
     "two partitions": (FULL + "  dirichlet: {}\n", "and so does 'domains' (bad.yaml:6)"),
     "none that trains": (P + "plugins:\n" + PLUGINS, "no plugin implements 'client_update'"),
     "fraction: 0": (FULL.replace("uniform: {}", "uniform: {fraction: 0}"), ":7: plugins.uniform"),

@@ -198,7 +198,7 @@ PARTITIONS = {
 }
 
 
-REST = {"uniform": {}, "sgd": {}, "fedavg": {}, "cross_entropy": {}}
+REST = {"uniform": {}, "sgd": {}, "exchange": {}, "mean": {}, "cross_entropy": {}}
 TAIL = {"long_tail": {"rho": 4.0}}
 NOISE = {"label_noise": {"rate": 0.5}, "feature_noise": {"growth": "constant"}}
 

@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedbench import ConfigError, FedbenchError, Run, hookspecs
+from fedbench import ConfigError, FedbenchError, Payload, Run, hookspecs, testing
 from fedbench.cli.hooks import EXAMPLES
 from fedbench.config import resolve as config
 from fedbench.config.cards import load_card
@@ -172,15 +173,12 @@ def after_backward(with_example, run_tiny, folder):
 
 @check
 def aggregate(with_example, run_tiny, folder):
-    # Clients of one size: the plain mean is then FedAvg's.
-    run, plain = with_example("aggregate", without=["fedavg"]), run_tiny()
-    assert {len(part) for part in run.runtime.parts} == {18}
-    for name, value in plain.state.weights.items():
-        torch.testing.assert_close(run.state.weights[name], value)
-    uneven = {"domains": {"clients_per_domain": {"ink": 1, "chalk": 3}}}
-    run = run_tiny("fedavg", extra={**uneven, "example": {}}, without=["fedavg"], rounds=1)
-    other = run_tiny("fedavg", extra=uneven, rounds=1)
-    assert sha256(run.state.weights) != sha256(other.state.weights)
+    run = with_example("aggregate", without=["mean"])
+    assert [one.metrics["middle.clients"] for one in run.history] == [4, 4]
+    weights = [torch.tensor([c, 2.0 - c]) for c in (0.0, 5.0, 1.0)]
+    results = [testing.client_result(uploads={"weights": {"w": w}}) for w in weights]
+    update = plugin("aggregate")().aggregate(results=iter(results))
+    assert update.weights["w"].tolist() == [1.0, 1.0]
 
 
 @check
@@ -201,11 +199,65 @@ def inference(with_example, run_tiny, folder):
 
 
 @check
-def personal_models(with_example, run_tiny, folder):
-    own, plain = with_example("personal_models"), run_tiny()
+def send_broadcast(with_example, run_tiny, folder):
+    run, plain = with_example("send_broadcast", rounds=1), run_tiny(rounds=1)
+    counts = {k: w for k, w in run.runtime.initial.items() if not w.is_floating_point()}
+    rest = 4 * sum(w.numel() * w.element_size() for w in counts.values())  # 4 clients
+    down = [r.history[0].bytes_down["weights"] - rest for r in (run, plain)]
+    assert 2 * down[0] == down[1]
+    assert run.state.weights["hidden.weight"].dtype == torch.float32
+    assert sha256(run.state.weights) != sha256(plain.state.weights)
+
+
+@check
+def receive_broadcast(with_example, run_tiny, folder):
+    first = with_example("receive_broadcast", rounds=1)  # a client has no weights of its own yet
+    second = run_tiny(rounds=2, extra={"example": {}})
+    for run, rounds, same in ((first, 1, True), (second, 2, False)):
+        plain = run_tiny(rounds=rounds)
+        assert (sha256(run.state.weights) == sha256(plain.state.weights)) is same
+
+
+@check
+def train(with_example, run_tiny, folder):
+    flat = {"lr": 0.001, "epochs": 1, "batch_size": 32}  # one step of 18 examples
+    run = with_example("train", flat, without=["sgd"], rounds=1)
+    for name in ("hidden.weight", "classifier.weight"):
+        moved = (run.state.weights[name] - run.runtime.initial[name]).abs()
+        assert 0 < float(moved.max()) <= 0.001 * 1.001
+
+
+@check
+def send_uploads(with_example, run_tiny, folder):
+    run = with_example("send_uploads", {"bound": 0.001}, rounds=1)
+    wide, plain = run_tiny(rounds=1, extra={"example": {"bound": 1e6}}), run_tiny(rounds=1)
+    name = "classifier.weight"
+    initial = run.runtime.initial[name]
+    changes = [(r.state.weights[name] - initial).abs().max().item() for r in (run, plain)]
+    assert changes[0] <= 0.001 * 1.001 < changes[1]
+    torch.testing.assert_close(wide.state.weights[name], plain.state.weights[name])
+
+
+@check
+def receive_uploads(with_example, run_tiny, folder):
+    run, plain = with_example("receive_uploads", {"bound": 1e6}), run_tiny()
+    assert sha256(run.state.weights) == sha256(plain.state.weights)
+    sent = Payload({"weights": {"w": torch.zeros(2)}}, "the broadcast")
+    results = [
+        replace(testing.client_result(client=c, uploads={"weights": {"w": w}}), sent=sent)
+        for c, w in enumerate((torch.tensor([0.0, -0.5]), torch.tensor([0.0, 0.6])))
+    ]
+    left = plugin("receive_uploads")(0.5).receive_uploads(results=iter(results))
+    assert [result.client for result in left] == [0]
+
+
+@check
+def personalize(with_example, run_tiny, folder):
+    own, plain = with_example("personalize"), run_tiny()
     assert sha256(own.state.weights) == sha256(plain.state.weights)
     losses = [r.history[-1].scores["classifier"]["loss"].mean for r in (own, plain)]
     assert losses[0] != losses[1]
+    assert own.result()["accuracy"]["model"] == "personal"
 
 
 @check

@@ -88,6 +88,9 @@ def test_every_link_to_a_file_leads_to_one(page, site):
 
 AUTHORING = {
     "method": ("method", "my-scaffold"),
+    "server-optimiser": ("method", "my-steps"),
+    "personalised": ("method", "my-bias"),
+    "codec": ("method", "my-half"),
     "partition": ("partition", "my-zipf"),
     "dataset": ("dataset", "my-shapes"),
     "metric": ("metric", "my-f1"),
@@ -187,7 +190,7 @@ def test_the_package_of_the_page_is_as_the_page_says(name, site, install, elsewh
                 grid = options.build(comparison.Grid, names, lambda _: "command line")
                 assert len(comparison.plan(registry, grid, elsewhere / "c")) == 2 * grid.seeds
     rules = testing.rules(kind, plugin, registry)
-    rules += testing.rules("plugin", plugin, registry) if name == "method" else []
+    rules += testing.rules("plugin", plugin, registry) if kind == "method" else []
     assert len(rules) > 4
     for rule in rules:
         if rule.name not in CHECKED.get(kind, rule.name):

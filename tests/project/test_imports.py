@@ -24,15 +24,15 @@ LAYERS = (
     ("engine",),
     ("executors",),
     ("runtime",),
-    ("store",),
+    ("splits", "store"),
     ("config",),
     ("plugins", "codec"),
     ("hookspecs",),
     ("context",),
     ("contracts",),
-    ("client_state", "failures", "pipeline"),
+    ("client_state", "failures", "loss_terms", "pipeline", "training", "travel"),
     ("console", "types"),
-    ("ambient", "values", "device", "options", "random", "watching"),
+    ("ambient", "values", "device", "options", "random", "scores", "watching"),
     ("errors", "text"),
 )
 """From the top down. Modules of one layer do not import each other; files of a subpackage may."""

@@ -25,7 +25,8 @@ def test_csv_has_a_row_for_every_number(by_hand: Analysis) -> None:
     # accuracy and loss: 2 domains and their mean; 2 x 10 classes; 1 loss term, 2 bytes, seconds
     assert len(rows) == 2 * 3 * 2 * (3 + 3 + 20 + 1 + 2 + 1)
     assert list(rows[0]) == [
-        *("setting", "variant", "seed", "round", "inference", "metric", "domain", "class", "value")
+        *("setting", "variant", "seed", "round", "inference", "metric", "split", "domain"),
+        *("client", "class", "value"),
     ]
     found = {
         (r["variant"], r["seed"], r["domain"]): float(r["value"])

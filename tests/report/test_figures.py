@@ -15,7 +15,8 @@ import pytest
 from fedbench.report import write
 from fedbench.report.draw import PAPER, paper
 from fedbench.report.exports import rounds_csv
-from fedbench.report.figures import Figure, figures
+from fedbench.report.figure import Figure
+from fedbench.report.figures import figures
 from fedbench.study.analysis import Analysis
 
 

@@ -15,7 +15,8 @@ import pytest
 from fedbench.report import exports, narrow, write
 from fedbench.report.content import table
 from fedbench.report.draw import paper
-from fedbench.report.figures import Figure, figures
+from fedbench.report.figure import Figure
+from fedbench.report.figures import figures
 from fedbench.report.tables import markdown
 from fedbench.store.contents import Partition
 from fedbench.study.analysis import MEAN, Analysis
@@ -208,7 +209,7 @@ def test_the_csv_leaves_out_what_would_be_gigabytes_and_says_so(
 ) -> None:
     runs.grid(("a", "b"), seeds=1, rounds=4, accuracy={"rule": "last_k", "k": 2})
     runs.add("c", 0, rounds=4, done=0)
-    monkeypatch.setattr(exports, "CLASS_VALUES", 2 * 4 * 4 * 10 - 1)
+    monkeypatch.setattr(exports, "MANY_VALUES", 2 * 4 * 4 * 10 - 1)
     analysis = analysed()
     rows = list(csv.DictReader(io.StringIO(exports.rounds_csv(analysis))))
     assert {row["round"] for row in rows if row["class"]} == {"3", "4"}

@@ -11,7 +11,7 @@ fedbench_api = 1
 def register_recipes() -> Mapping[str, Recipe]:
     return {
         "fedavg-smooth": Recipe(
-            plugins={"fedavg": {}, "cross_entropy": {"label_smoothing": 0.1}},
+            plugins={"exchange": {}, "mean": {}, "cross_entropy": {"label_smoothing": 0.1}},
             about="FedAvg with label smoothing",
             source="an example of the documentation",
         )

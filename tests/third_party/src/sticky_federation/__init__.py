@@ -26,7 +26,7 @@ def register_recipes():
     """Return the method."""
     return {
         "sticky": Recipe(
-            plugins={"fedavg": {}, "cross_entropy": {}, "sticky": {}},
+            plugins={"exchange": {}, "mean": {}, "cross_entropy": {}, "sticky": {}},
             about="local weights stay near a mean of the client's own earlier ones",
             source="an example; its term is FedProx's (Li et al., MLSys 2020) around another point",
         )
