@@ -8,7 +8,7 @@
 # What the tasks build goes to $(BUILD), which git ignores: `make BUILD=/tmp/here wheel`.
 BUILD = build
 
-.PHONY: help install test lint format types docs wheel third-party smoke check ci
+.PHONY: help install test lint format types docs methods wheel third-party smoke check ci
 .NOTPARALLEL:
 
 help: ## list the tasks
@@ -36,6 +36,9 @@ types: ## check types with mypy, strict
 docs: ## build the documentation site; a warning is an error
 	@echo '== documentation'
 	python -m sphinx -W --keep-going -n -q docs $(BUILD)/docs
+
+methods: ## write the README's table of methods, with measured columns, in minutes
+	python docs/_ext/methods_table.py
 
 wheel: ## build the wheel, and install it away from the source tree
 	@echo '== the wheel, installed away from the source tree'

@@ -329,12 +329,14 @@ class Recipe:
         source: paper, venue, year.
         without: the card's plugins that this method leaves out; the card need not have them. Those
             whose single hooks the method implements itself are replaced and need not be listed.
+        family: what lists of methods are grouped by, a few words such as ``prototypes``.
     """
 
     plugins: Mapping[str, Mapping[str, Any]]
     about: str
     source: str
     without: tuple[str, ...] = ()
+    family: str = ""
 
 
 __all__ = [

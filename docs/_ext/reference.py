@@ -160,10 +160,15 @@ def linked(names: Iterable[str], kind: str) -> str:
 
 def methods_page(registry: Registry) -> str:
     """Return the page of all methods."""
-    found = registry.all("recipe")
-    rows = [(f"[`{e.name}`](#method-{e.name})", e.about, e.value.source) for e in found]
+    families = registry.families()
+    found = [e for methods in families.values() for e in methods]
+    rows = [
+        (family, f"[`{e.name}`](#method-{e.name})", e.about, e.value.source)
+        for family, methods in families.items()
+        for e in methods
+    ]
     text = "# Methods\n\nA method is a federated learning algorithm, made of run plugins. "
-    text += f"{NOTE}\n{table(('method', 'idea', 'source'), rows)}\n"
+    text += f"{NOTE}\n{table(('family', 'method', 'idea', 'source'), rows)}\n"
     for e in found:
         given = [
             (

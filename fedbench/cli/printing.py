@@ -149,9 +149,17 @@ def _scores(one: RoundResult) -> Iterator[tuple[str, str, dict[str, Score]]]:
 
 def print_plugins(registry: Registry) -> None:
     """Print everything installed, kind by kind."""
-    labels = {"recipe": "methods", "plugin": "run plugins", "dataset": "data sets"}
+    labels = {"plugin": "run plugins", "dataset": "data sets"}
     out = console()
-    for kind in ("recipe", "plugin", "dataset", "model", "metric", "executor", "card"):
+    table = grid("family", "name", "package", "about", title="methods")
+    for column in table.columns:
+        column.justify = "left"
+    for family, methods in registry.families().items():
+        for number, entry in enumerate(methods):
+            package = f"{entry.package} {entry.version}"
+            table.add_row("" if number else family, entry.name, package, entry.about)
+    out.print(table)
+    for kind in ("plugin", "dataset", "model", "metric", "executor", "card"):
         third = "hooks" if kind == "plugin" else "about"
         table = grid("name", "package", third, title=labels.get(kind, f"{kind}s"))
         table.columns[1].justify = table.columns[2].justify = "left"
@@ -192,7 +200,8 @@ def print_plugin(registry: Registry, name: str) -> None:
             echo(json.dumps(card.config, indent=2), lines=True)
             continue
         if kind == "recipe":
-            out.print(f"{entry.value.about}\n{entry.value.source}\n")
+            family = f"\nfamily: {entry.value.family}" if entry.value.family else ""
+            out.print(f"{entry.value.about}\n{entry.value.source}{family}\n")
             for plugin, given in entry.value.plugins.items():
                 text = ", ".join(f"{k}={v}" for k, v in given.items())
                 out.print(f"  {plugin}: {text or 'defaults'}")

@@ -124,6 +124,13 @@ class Registry:
         """Return every entry of ``kind``, sorted by name, including all that share a name."""
         return [e for n in self.names(kind) for e in self.entries[kind, n]]
 
+    def families(self) -> dict[str, list[Entry]]:
+        """Return family -> the methods of it, sorted; those that state none come last, as other."""
+        found: dict[str, list[Entry]] = {}
+        for entry in sorted(self.all("recipe"), key=lambda e: (not e.value.family, e.value.family)):
+            found.setdefault(entry.value.family or "other", []).append(entry)
+        return found
+
     def implementing(self, hook: str) -> list[str]:
         """Return the names of the plugins that implement a run hook other than by wrapping it."""
         found = [

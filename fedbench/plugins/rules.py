@@ -129,8 +129,8 @@ def _check_recipe(name: str, value: object) -> None:
         isinstance(k, str) and isinstance(v, Mapping) for k, v in plugins.items()
     ):
         raise PluginError(f"method {name!r}: plugins must map each plugin's name to its options")
-    if not isinstance(value.about, str) or not isinstance(value.source, str):
-        raise PluginError(f"method {name!r}: about and source must be text")
+    if not all(isinstance(text, str) for text in (value.about, value.source, value.family)):
+        raise PluginError(f"method {name!r}: about, source and family must be text")
 
 
 def check_options_class(name: str, cls: object) -> None:

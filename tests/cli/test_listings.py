@@ -30,13 +30,25 @@ class TestPlugins:
         done = fedbench("plugins")
         assert done.exit_code == 0
         assert "\x1b" not in done.stdout
-        rows = {line.split()[0]: flat(line) for line in done.stdout.splitlines() if line.split()}
+        text = flat(done.stdout)
         for kind in ("plugin", "recipe", "dataset", "model", "metric", "executor", "card"):
             for entry in installed.all(kind):
                 if entry.package != "tests":
-                    assert f"{entry.name} fedbench-toolkit" in rows[entry.name]
-        assert rows["fedavg"]
-        assert flat(rows["exchange"]).endswith("broadcast, client_update")
+                    assert f" {entry.name} fedbench-toolkit" in text
+        assert re.search(r" exchange fedbench-toolkit \S+ broadcast, client_update ", text)
+
+    def test_methods_are_listed_by_family(self, fedbench, install, installed):
+        install("other", OTHER_METHOD)
+        methods = fedbench("plugins").stdout.partition("run plugins")[0]
+        rows = [re.split(r"\s{2,}", line.strip()) for line in methods.splitlines()]
+        families = {e.value.family for e in installed.all("recipe")}
+        assert [row[0] for row in rows if len(row) == 4][1:] == [*sorted(families), "other"]
+        assert ["other", "plain", "other 1.0", "mine"] in rows
+        assert "\nfamily: drift\n" in fedbench("plugins", "show", "fedprox").stdout
+
+    def test_every_bundled_method_is_in_a_family(self, installed):
+        for entry in installed.all("recipe"):
+            assert entry.value.family, f"{entry.name}: Recipe(family=...)"
 
     @pytest.mark.parametrize("name", ["hpcl", "sgd", "domains", "hyper_prototypes", "normalize"])
     def test_show_prints_every_option_with_type_default_bounds_and_text(
@@ -122,6 +134,16 @@ fedbench_api = 1
 @hookimpl
 def register_cards():
     return {"digits": Path(__file__)}
+"""
+
+
+OTHER_METHOD = """
+from fedbench import Recipe, hookimpl
+fedbench_api = 1
+
+@hookimpl
+def register_recipes():
+    return {"plain": Recipe({"exchange": {}, "mean": {}, "cross_entropy": {}}, "mine", "Me, 2020")}
 """
 
 

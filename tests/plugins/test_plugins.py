@@ -417,7 +417,7 @@ def test_other_names_may_have_dots_inside(registry):
         (
             "recipes",
             Recipe(plugins={}, about=1, source=""),
-            "method 'x': about and source must be ",
+            "method 'x': about, source and family must be ",
         ),
         ("cards", "card.yaml", "card 'x' must be a path, got str"),
         ("models", Unresolved, "the options of 'x' (Unresolved) cannot be validated: "),

@@ -91,33 +91,39 @@ def register_recipes() -> Mapping[str, Recipe]:
             plugins={"exchange": {}, "mean": {}, "cross_entropy": {}},
             about="average the clients' weights, weighted by number of examples",
             source="McMahan et al., Communication-Efficient Learning, AISTATS 2017",
+            family="averaging",
         ),
         "fedprox": Recipe(
             plugins={"exchange": {}, "mean": {}, "cross_entropy": {}, "fedprox": {}},
             about="a proximal term keeps local weights near the received ones",
             source="Li et al., Federated Optimization in Heterogeneous Networks, MLSys 2020",
+            family="drift",
         ),
         "moon": Recipe(
             plugins={"exchange": {}, "mean": {}, "cross_entropy": {}, "moon": {}},
             about="pull features towards the global model's, push them away from the client's "
             "previous model's",
             source="Li et al., Model-Contrastive Federated Learning, CVPR 2021",
+            family="drift",
         ),
         "fedproto": Recipe(
             plugins={"exchange": {}, "mean": {}, "cross_entropy": {}, "fedproto": {}},
             about="pull features towards one global prototype per class; weights are averaged too",
             source="Tan et al., FedProto, AAAI 2022, in the form with shared weights",
+            family="prototypes",
         ),
         "fedproto-aaai": Recipe(
             plugins={"personal": {}, "cross_entropy": {}, "fedproto": {"average": "by_count"}},
             about="only prototypes are exchanged; every client keeps its own model",
             source="Tan et al., FedProto, AAAI 2022",
+            family="prototypes",
         ),
         "fpl": Recipe(
             plugins={"exchange": {}, "mean": {}, "cross_entropy": {}, "fpl": {}},
             about="a contrastive loss with clustered prototypes, a consistency loss with their "
             "mean",
             source="Huang et al., Rethinking FL with Domain Shift, CVPR 2023",
+            family="prototypes",
         ),
         **drift.RECIPES,
     }

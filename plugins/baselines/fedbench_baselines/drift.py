@@ -24,10 +24,17 @@ PLUGINS: Mapping[str, type] = {
 }
 
 
+DRIFT, SERVER = "drift", "server optimisers"
+
+CLIENTS = {"scaffold", "feddyn", "fedsam", "fedasam", "fedacg"}
+"""The methods that change what clients compute; the others change the server's step."""
+
+
 def _method(name: str, about: str, source: str, **mean: Any) -> Recipe:
     """Return FedAvg with one more plugin; ``mean`` are options of the plugin ``mean``."""
+    family = DRIFT if name in CLIENTS else SERVER
     plugins = {name: {}, "exchange": {}, "mean": mean, "cross_entropy": {}}
-    return Recipe(plugins=plugins, about=about, source=source)
+    return Recipe(plugins=plugins, about=about, source=source, family=family)
 
 
 REDDI = "Reddi et al., Adaptive Federated Optimization, ICLR 2021"
@@ -44,6 +51,7 @@ RECIPES: Mapping[str, Recipe] = {
         plugins={"fednova": {}, "exchange": {}, "cross_entropy": {}},
         about="updates are divided by the clients' effective numbers of local steps",
         source="Wang et al., Tackling the Objective Inconsistency Problem, NeurIPS 2020",
+        family=DRIFT,
     ),
     "feddyn": _method(
         "feddyn",

@@ -28,7 +28,8 @@ def register_plugins() -> Mapping[str, type]:
 def _recipe(about: str, **hpcl: str) -> Recipe:
     exchanged = ("exchange", "mean", "class_batches", "recalibration", "hyper_prototypes")
     parts = (*exchanged, "cross_entropy")
-    return Recipe({**{name: {} for name in parts}, "hpcl": hpcl, "hpal": {}}, about, SOURCE)
+    plugins = {**{name: {} for name in parts}, "hpcl": hpcl, "hpal": {}}
+    return Recipe(plugins, about, SOURCE, family="prototypes")
 
 
 @hookimpl
