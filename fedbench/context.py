@@ -140,10 +140,7 @@ class ClientContext:
             self._state.replace(values)
 
     def rng(self, purpose: str) -> torch.Generator:
-        """Return a fresh generator for this client and round.
-
-        Begin ``purpose`` with your plugin's name.
-        """
+        """Return a fresh generator for this turn; begin ``purpose`` with your plugin's name."""
         return self._streams.torch(purpose, self.round, self.client)
 
     @property
@@ -177,18 +174,6 @@ class ClientContext:
         batch that is smaller is left out unless it is the only one. ``steps`` batches are the most
         that are yielded, or with ``stretch`` exactly how many, whatever ``epochs`` is.
         """
-        batches = self._batches(batch_size, epochs, drop_last, stream, steps, stretch)
-        return each(self._watch, "data", batches)
-
-    def _batches(
-        self,
-        batch_size: int,
-        epochs: int,
-        drop_last: bool,
-        stream: str,
-        steps: int | None,
-        stretch: bool,
-    ) -> Iterator[Batch]:
         own = f"/{stream}" if stream else ""
         order = self._streams.numpy(f"batches{own}", self.round, self.client)
         pipeline = Pipeline(self._plugins, self.device, lambda name: self.rng(f"{name}{own}"))
@@ -196,7 +181,13 @@ class ClientContext:
         total = epochs * len(sizes)
         if steps is not None:
             total = steps if stretch else min(total, steps)
-        for index, epoch, epochs in shuffled(order, len(self.data), sizes, total):
+        positions = shuffled(order, len(self.data), sizes, total)
+        return each(self._watch, "data", self._batches(positions, pipeline))
+
+    def _batches(
+        self, positions: Iterator[tuple[Tensor, int, int]], pipeline: Pipeline
+    ) -> Iterator[Batch]:
+        for index, epoch, epochs in positions:
             chosen = self.data[index]
             with self.phase("data"):
                 inputs = pipeline(chosen.inputs, True)

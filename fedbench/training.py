@@ -69,11 +69,11 @@ class Training:
             drop_last: whether a last batch that is smaller is left out, unless it is the only one.
             max_steps: at most so many batches, unless the pass asks for a number of steps.
         """
-        wanted = self._wanted or max_steps
         stretch = self._wanted is not None
-        epochs = self._epochs or epochs
+        steps = self._wanted if stretch else max_steps
+        epochs = epochs if self._epochs is None else self._epochs
         for batch in self._ctx.batches(
-            batch_size, epochs, drop_last, self._stream, steps=wanted, stretch=stretch
+            batch_size, epochs, drop_last, self._stream, steps=steps, stretch=stretch
         ):
             yield batch
             self.steps += 1

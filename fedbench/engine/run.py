@@ -387,7 +387,6 @@ class Run:
             self.history,
             self.state.weights,
             self._metrics[self.config.accuracy.metric].higher_is_better,
-            bool(self.runtime.plugins.calls("personalize")),
         )
 
     def result(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from itertools import count, islice
 
 from ..context import ServerContext
 from ..contracts import EvaluatingWorkers, Metric, Workers
@@ -32,6 +32,9 @@ from ..types import (
     seal,
 )
 from .evaluation import Found, Rules, by_client, by_domain, classifier_rule, score, whose
+
+AT_ONCE = 32
+"""How many clients' states are read from disk at a time, so that memory stays flat."""
 
 
 class Scored:
@@ -191,7 +194,7 @@ class Scoring:
         """Yield, for each client and each of its pieces, the scores of the client's own model."""
         wanted = {client: parts for client, parts in pieces.items() if parts}
         for answer in self._answers(ctx, state, wanted, scored):
-            outputs = (Output(**answer.uploads.weights(key)) for key in answer.uploads)
+            outputs = (Output(**answer.uploads.weights(str(n))) for n in count())
             for part in wanted[answer.client]:
                 one = self._score([*islice(outputs, len(part))], part[0], rules)
                 yield answer.client, part[0], one
@@ -213,20 +216,22 @@ class Scoring:
             sent = {key: seal(value, f"broadcast {key!r}") for key, value in found.items()}
             scored.bytes = {key: nbytes(value) * len(pieces) for key, value in sent.items()}
             payload |= sent
-        jobs = [
-            ClientJob(
-                ctx.round,
-                client,
-                self._clients.newest(client) or {},
-                tuple(chunk for part in parts for chunk in part),
-                keep,
-            )
-            for client, parts in pieces.items()
-        ]
-        for answer in map(self._runtime.watch.arrive, self._workers.run(payload, jobs)):
-            if isinstance(answer, ClientFailure):
-                raise answer.error
-            yield answer
+        clients = list(pieces)
+        for start in range(0, len(clients), AT_ONCE):
+            jobs = [
+                ClientJob(
+                    ctx.round,
+                    client,
+                    self._clients.newest(client) or {},
+                    tuple(chunk for part in pieces[client] for chunk in part),
+                    keep,
+                )
+                for client in clients[start : start + AT_ONCE]
+            ]
+            for answer in map(self._runtime.watch.arrive, self._workers.run(payload, jobs)):
+                if isinstance(answer, ClientFailure):
+                    raise answer.error
+                yield answer
 
     def _score(self, outputs: list[Output], first: Chunk, rules: Rules) -> Found:
         runtime = self._runtime

@@ -23,7 +23,6 @@ def summarise(
     rounds: Sequence[RoundResult],
     weights: Weights,
     higher_is_better: bool,
-    makes_models: bool,
 ) -> Result:
     """Return the result of a run.
 
@@ -33,8 +32,8 @@ def summarise(
         rounds: its rounds, at least one of them scored.
         weights: the global model after the last one.
         higher_is_better: of the metric that its accuracy rule is about.
-        makes_models: whether its clients have models of their own.
     """
+    makes_models = any("personalize" in registry.get("plugin", p).hooks for p in config.plugins)
     reports = list(_reports(config.accuracy, rounds, higher_is_better, makes_models))
     asked = config.accuracy.population, config.accuracy.split
     card = {k.removeprefix("card_"): v for k, v in config.origin.items() if "card" in k}

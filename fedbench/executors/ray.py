@@ -125,9 +125,15 @@ class Worker:
         self._runtime = Runtime(resolved, registry, Path(), unpack_data(data))
         return _computes(resolved)
 
-    def turn(self, number: int, client: int, state: Packed, payload: Packed) -> Any:
-        """Run one client; return the answer, and separately its uploads' and state's tensors."""
-        job = ClientJob(number, client, unflatten(unpack(state, copy=True)))
+    def turn(self, job: ClientJob, state: Packed, payload: Packed) -> Any:
+        """Run one client; return the answer, and separately its uploads' and state's tensors.
+
+        Args:
+            job: its job, without the state.
+            state: what the client kept.
+            payload: what the server sent.
+        """
+        job = replace(job, state=unflatten(unpack(state, copy=True)))
         answer = self._runtime.run_client(job, unflatten(unpack(payload, copy=False)))
         if not isinstance(answer, ClientResult):
             return answer, {}, {}
@@ -263,7 +269,7 @@ class RayWorkers:
                 waiting.remove(job)
                 worker = self._idle.pop()
                 state = pack(flatten(job.state))
-                answer = worker.turn.remote(job.round, job.client, state, shared)
+                answer = worker.turn.remote(replace(job, state={}), state, shared)
                 self._busy[answer] = worker, job
             self._collect(ready, waiting, attempts)
             while delivered < len(order) and order[delivered] in ready:
