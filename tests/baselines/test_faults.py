@@ -141,8 +141,8 @@ def test_a_fault_loses_the_client_and_is_counted_by_its_kind(
     trained = Counter[int]()
     batches = ClientContext.batches
 
-    def spy(self: ClientContext, *given: Any) -> Any:
-        for batch in batches(self, *given):
+    def spy(self: ClientContext, *given: Any, **named: Any) -> Any:
+        for batch in batches(self, *given, **named):
             trained[self.client] += 1
             yield batch
 

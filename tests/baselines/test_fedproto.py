@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -179,9 +180,9 @@ def test_a_trainer_without_a_last_epoch_is_told(registry, tiny_config, add):
     @dataclass(frozen=True, eq=False)
     class Endless:
         @hookimpl
-        def client_update(self, ctx):
-            batch = next(ctx.batches(8, 1))
-            ctx.loss(Batch(batch.inputs, batch.labels, 0, 10)).backward()
+        def train(self, ctx, work):
+            batch = next(work.batches(8, 1))
+            work.backward(Batch(batch.inputs, batch.labels, 0, 10))
             return True
 
     add(endless=Endless)
@@ -251,15 +252,11 @@ def test_a_domains_score_is_the_mean_over_its_clients_models(limit, registry, ti
                 assert found == pytest.approx(sum(each) / 2)
 
 
-def test_kept_models_are_read_one_at_a_time():
-    read = []
-
-    def clients():
-        for number in range(3):
-            read.append(number)
-            yield {"personal.weights": {"w": torch.tensor(float(number))}}
-
-    state = testing.server_state(weights={"w": torch.zeros(1)}, round=1)
-    models = Personal().personal_models(state=state, clients=clients())
-    assert float(next(models)["w"]) == 0
-    assert read == [0]
+def test_a_client_is_scored_with_the_model_that_it_kept():
+    """One that has had no turn is scored with what it was sent, the run's initial weights."""
+    kept = {"personal.weights": {"weight": torch.tensor([[3.0]])}}
+    for state, expected in ((kept, 3.0), ({}, 1.0)):
+        model = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.ones_(model.weight)
+        Personal().personalize(SimpleNamespace(model=model, state=state))
+        assert model.weight.item() == expected

@@ -133,19 +133,6 @@ def test_aaai_form_sends_no_weights_and_keeps_models_apart(
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(weights, 2))
 
 
-def test_personal_models_are_averaged_over_a_domains_clients(registry: Registry) -> None:
-    plugin = registry.get("plugin", "personal").value()
-    state = testing.server_state(weights={"w": torch.zeros(1)}, round=1)
-    kept = [
-        {"personal.weights": {"w": torch.ones(1)}},
-        {},
-        {"personal.weights": {"w": -torch.ones(1)}},
-    ]
-    found = list(plugin.personal_models(state=state, clients=iter(kept)))
-    assert [float(m["w"]) for m in found] == [1.0, -1.0]
-    assert list(plugin.personal_models(state=state, clients=iter([]))) == [state.weights]
-
-
 @pytest.mark.parametrize("method", sorted(discover().names("recipe")))
 @pytest.mark.parametrize(
     "extra",

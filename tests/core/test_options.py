@@ -98,7 +98,7 @@ def test_a_required_option_is_named():
 
 
 def test_a_class_without_options_says_so(installed):
-    cls = installed.get("plugin", "fedavg").value
+    cls = installed.get("plugin", "exchange").value
     with pytest.raises(ConfigError) as caught:
         options.build(cls, {"lr": 1}, where)
     assert str(caught.value) == "AT lr: unknown option (it has no options)"

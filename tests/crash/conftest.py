@@ -23,8 +23,10 @@ import fedbench_baselines.sgd
 import pytest
 
 import fedbench.engine.round
+import fedbench.engine.scoring
 import fedbench.plugins.discovery
 from fedbench.cli import main
+from fedbench.engine.scoring import Scoring
 from fedbench.plugins.registry import Registry
 from fedbench.runtime import Runtime
 from fedbench.store import checkpoint, files
@@ -129,9 +131,9 @@ class Points:
             "a result is aggregated": (fedbench.engine.round, "Report", True),
             "the weights are averaged": (fedbench.engine.round, "_finite", False),
             "the server updates": (fedbench.engine.round, "_client_metrics", True),
-            "evaluation starts": (fedbench.engine.round, "evaluate", False),
-            "a test batch": (fedbench.engine.round, "classifier_rule", True),
-            "evaluation ends": (fedbench.engine.round, "evaluate", True),
+            "evaluation starts": (Scoring, "after", False),
+            "a test batch": (fedbench.engine.scoring, "classifier_rule", True),
+            "evaluation ends": (Scoring, "after", True),
             "a line of rounds.jsonl is written": (store.RunDirectory, "add_round", True),
             "states are committed": (ClientStates, "commit", True),
             "a checkpoint is written": (checkpoint, "write", True),

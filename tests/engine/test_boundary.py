@@ -75,7 +75,7 @@ def test_live_references_cannot_leak(add, run_tiny):
         assert torch.equal(report["model"]["classifier.weight"], report["before"])
     models = {tuple(report["before"].flatten().tolist()) for report in ARRIVED}
     assert len(models) == len(ARRIVED), "each upload is its own client's model"
-    # FedAvg's wrapper is outside this one, so it uploads the model full of sevens.
+    # `exchange` is outside this one, so it uploads the model full of sevens.
     assert (run.state.weights["classifier.weight"] == 7).all()
 
 
@@ -151,7 +151,7 @@ def test_a_state_that_is_assigned_as_a_whole_is_sealed_too(add, run_tiny):
 
 @dataclass(frozen=True, eq=False)
 class Borrowed:
-    """Trains in the memory of its own state, and tests in that of all clients' states."""
+    """Trains and is scored in the memory of its own state."""
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx):
@@ -162,11 +162,11 @@ class Borrowed:
         return trained
 
     @hookimpl
-    def personal_models(self, state, clients):
-        for kept in clients:
-            yield {name: tensor.mul_(1) for name, tensor in kept["own"].items()}
-            for tensor in kept["own"].values():
-                tensor.zero_()
+    def personalize(self, ctx):
+        ctx.model.load_state_dict(ctx.state["own"], assign=True)
+        for tensor in ctx.state["own"].values():
+            tensor.zero_()
+        ctx.state["own"] = ctx.model.state_dict()
 
 
 def test_memory_that_a_plugin_borrows_from_the_state_is_its_own(add, run_tiny):

@@ -12,16 +12,31 @@ from torch import nn
 from fedbench.config.model import Accuracy
 from fedbench.engine.evaluation import (
     accuracy_text,
+    by_client,
+    by_domain,
     counted,
-    evaluate,
+    over_clients,
     over_domains,
     reported,
+    score,
+    view,
+    views,
+    whose,
 )
 from fedbench.engine.totals import canonical_round
 from fedbench.errors import ConfigError, NonFiniteError
 from fedbench.hookspecs import hookimpl
 from fedbench.store.directory import RunDirectory
-from fedbench.types import Dataset, Examples, Scores, forward
+from fedbench.types import (
+    CLIENTS_KEPT,
+    ClientScores,
+    Dataset,
+    Examples,
+    RoundResult,
+    Scores,
+    SplitScores,
+    forward,
+)
 
 
 def history(*rounds: tuple[float, float]) -> list[Scores]:
@@ -178,29 +193,27 @@ def dataset() -> Dataset:
     return Dataset(("plus", "minus"), ("a", "b", "c"), examples, examples)
 
 
-def score(models, rules=None, metrics=None):
+@torch.no_grad()
+def scored(models, rules=None, metrics=None):
+    """Score models: domain number -> the weight w of each; outputs come two examples at a time."""
     metrics = metrics or {"share": Share(), "classes": PerClassShare()}
     rules = rules or {"plain": lambda output: output.logits}
-    data = dataset()
-
-    @torch.no_grad()
-    def outputs(domain):
-        inputs = data.test.inputs[data.test.domains == domain]
-        for found in models(domain):
+    data, found = dataset(), {}
+    for number, each in models.items():
+        name = data.domains[number]
+        here = data.test[data.test.domains == number]
+        found[name] = []
+        for w in each:
             model = Line().eval()
-            model.load_state_dict(found)
-            # in parts of two examples
-            yield [forward(model, x) for x in inputs.split(2)]
-
-    return evaluate(outputs, data, rules, metrics)
-
-
-def weights(w: float) -> dict:
-    return {"w": torch.tensor([w])}
+            model.load_state_dict({"w": torch.tensor([w])})
+            parts = [forward(model, x) for x in here.inputs.split(2)]
+            where = f"the test data of {name}"
+            found[name].append(score(parts, here.labels, rules, metrics, where))
+    return by_domain(found, rules, metrics)
 
 
-def test_each_domain_is_scored_on_its_own_test_data_and_empty_ones_are_left_out():
-    found = score(lambda domain: iter([weights(1.0)]))["plain"]
+def test_each_domain_is_scored_on_its_own_data():
+    found = scored({0: [1.0], 2: [1.0]})["plain"]
     assert found["share"].domains == {"a": 0.75, "c": 1.0}
     assert found["share"].mean == 0.875
     assert found["classes"].domains["a"] == [pytest.approx(2 / 3), 1.0]
@@ -209,15 +222,12 @@ def test_each_domain_is_scored_on_its_own_test_data_and_empty_ones_are_left_out(
 
 def test_every_inference_rule_is_scored():
     rules = {"plain": lambda o: o.logits, "swapped": lambda o: o.logits.flip(1)}
-    found = score(lambda domain: iter([weights(1.0)]), rules)
+    found = scored({0: [1.0], 2: [1.0]}, rules)
     assert found["swapped"]["share"].domains == {"a": 0.25, "c": 0.0}
 
 
 def test_personal_models_of_a_domain_are_averaged():
-    def models(domain):
-        return iter([weights(1.0), weights(-1.0)] if domain == 0 else [weights(-1.0)])
-
-    found = score(models)["plain"]
+    found = scored({0: [1.0, -1.0], 2: [-1.0]})["plain"]
     assert found["share"].domains == {"a": pytest.approx((0.75 + 0.25) / 2), "c": 0.0}
     assert found["classes"].domains["a"] == [pytest.approx((2 / 3 + 1 / 3) / 2), 0.5]
 
@@ -238,7 +248,7 @@ def test_models_without_a_value_of_a_class_are_left_out_of_its_mean():
         ([1.0, 2.0], [1.0, None]),
         ([1.0, -1.0, -1.0], [1.0, 0.0]),
     ):
-        found = score(lambda _, w=models: map(weights, w), metrics={"classes": OfPredicted()})
+        found = scored({2: models}, metrics={"classes": OfPredicted()})
         assert found["plain"]["classes"].domains["c"] == expected
         assert found["plain"]["classes"].mean is None
 
@@ -267,4 +277,108 @@ def test_a_class_without_a_test_example_is_null_in_the_files(add, run_tiny, tmp_
 @pytest.mark.parametrize("value", [math.nan, math.inf, [0.5, math.nan], [None, math.inf]], ids=str)
 def test_a_metric_that_is_not_finite_ends_the_run(value):
     with pytest.raises(NonFiniteError, match=r"^metric 'broken' is .* on the test data of a; try"):
-        score(lambda domain: iter([weights(1.0)]), metrics={"broken": Broken(value)})
+        scored({0: [1.0]}, metrics={"broken": Broken(value)})
+
+
+# --- clients and populations ---------------------------------------------------------------------
+
+
+def test_over_clients_by_hand():
+    scores = over_clients({0: 0.5, 3: 1.0, 7: 0.0}, {0: 2, 3: 1, 7: 1}, higher_is_better=True)
+    assert scores.mean == pytest.approx((2 * 0.5 + 1.0 + 0.0) / 4)  # by held-out examples
+    assert scores.plain == pytest.approx(0.5)
+    assert scores.std == pytest.approx(math.sqrt(0.5 / 3))
+    assert scores.worst_tenth == 0.0
+    assert scores.clients == {0: 0.5, 3: 1.0, 7: 0.0}
+
+
+@pytest.mark.parametrize(("clients", "counted"), [(1, 1), (9, 1), (10, 1), (11, 2), (30, 3)])
+def test_the_worst_tenth_is_rounded_up_and_the_worst_losses_are_the_highest(clients, counted):
+    values = {c: float(c) for c in range(clients)}
+    sizes = dict.fromkeys(values, 1)
+    low, high = range(counted), range(clients - counted, clients)
+    mean = {True: sum(low) / counted, False: sum(high) / counted}
+    for better, expected in mean.items():
+        assert over_clients(values, sizes, better).worst_tenth == pytest.approx(expected)
+
+
+def test_a_round_keeps_every_clients_score_up_to_a_thousand_clients():
+    for clients, kept in ((CLIENTS_KEPT, CLIENTS_KEPT), (CLIENTS_KEPT + 1, 0)):
+        values = dict.fromkeys(range(clients), 0.5)
+        assert len(over_clients(values, dict.fromkeys(values, 2), True).clients) == kept
+    assert CLIENTS_KEPT == 1000
+
+
+def test_metrics_with_a_value_per_class_have_no_mean_over_clients():
+    rules, metrics = {"plain": None}, {"share": Share(), "classes": PerClassShare()}
+    found = {4: {("plain", "share"): 0.25, ("plain", "classes"): [0.5, None]}}
+    assert by_client(found, {4: 8}, rules, metrics) == {
+        "plain": {"share": ClientScores(0.25, 0.25, 0.0, 0.25, {4: 0.25})}
+    }
+
+
+def round_of(number: int, share: float) -> RoundResult:
+    """Return a round with other scores on test and validation data, domains and clients."""
+    domains = [{"plain": {"share": over_domains({"a": share + n}, True)}} for n in (0, 10)]
+    clients = [
+        {"plain": {"share": over_clients({0: share + n, 1: share + n + 4}, {0: 3, 1: 1}, True)}}
+        for n in (20, 30)
+    ]
+    held = SplitScores(domains[1], clients[1])
+    return RoundResult(number, [0], domains[0], {}, {}, {}, 1.0, (), clients[0], held)
+
+
+@pytest.mark.parametrize(
+    ("population", "split", "mean", "worst"),
+    [
+        ("domains", "test", 0.5, 0.5),
+        ("domains", "validation", 10.5, 10.5),
+        ("clients", "test", 21.5, 20.5),
+        ("clients", "validation", 31.5, 30.5),
+    ],
+)
+def test_a_view_is_of_one_population_and_split(population, split, mean, worst):
+    rule = Accuracy(metric="share", inference="plain", population=population, split=split)
+    one = view(round_of(1, 0.5), rule)
+    assert (one.mean, one.worst) == (pytest.approx(mean), pytest.approx(worst))
+
+
+def test_rounds_that_were_not_scored_are_not_in_the_history_of_a_rule():
+    rule = Accuracy(metric="share", inference="plain", rule="last_k", k=2)
+    skipped = RoundResult(2, [0], {}, {}, {}, {}, 1.0)
+    rounds = [round_of(1, 0.25), skipped, round_of(3, 0.75), replace(skipped, round=4)]
+    assert view(skipped, rule) is None
+    found = views(rounds, rule)
+    assert [one.mean for one in found] == [0.25, 0.75]
+    assert reported(rule, found, True).mean == 0.5
+
+
+def test_a_rule_over_clients_averages_means_worst_tenths_and_deviations_over_its_rounds():
+    rule = Accuracy(metric="share", inference="plain", population="clients", rule="last_k", k=2)
+    found = views([round_of(1, 0.0), round_of(2, 1.0)], rule)
+    assert reported(rule, found, True) == Scores({}, 21.5, 20.5, 2.0)
+    assert accuracy_text(rule, 2) == (
+        "mean of the last 2 rounds, plain inference, mean over clients"
+    )
+
+
+def test_the_text_names_validation_data():
+    rule = Accuracy(rule="best", split="validation")
+    assert accuracy_text(rule, 3) == "best round on validation data, validation data"
+
+
+@pytest.mark.parametrize(
+    ("model", "population", "domains", "clients"),
+    [
+        ("auto", "domains", "personal", "personal"),
+        ("auto", "clients", "global", "personal"),
+        ("global", "domains", "global", "personal"),
+        ("personal", "clients", "personal", "personal"),
+    ],
+)
+def test_whose_models_are_scored(model, population, domains, clients):
+    """Clients always use their own models; ``accuracy.model`` is about the domains."""
+    rule = Accuracy(model=model, population=population)
+    assert whose(rule, "domains", makes_models=True) == domains
+    assert whose(rule, "clients", makes_models=True) == clients
+    assert whose(rule, "domains", makes_models=False) == "global"

@@ -72,7 +72,8 @@ def plane_run(registry: Registry, rounds: int = 1, **sgd: Any) -> Run:
         "domains": {"clients_per_domain": 1},
         "uniform": {},
         "sgd": {"lr": 0.1, "momentum": 0, "weight_decay": 0, "epochs": 1, "batch_size": 9, **sgd},
-        "fedavg": {},
+        "exchange": {},
+        "mean": {},
         "height": {},
     }
     data = {
@@ -207,7 +208,8 @@ class CountsReports:
 def test_all_clients_train_even_if_the_aggregator_does_not_look(add, run_tiny, aggregator):
     REPORTS.clear()
     add(lazy=aggregator, sends=SendsWeights, counts=CountsReports)
-    run = run_tiny(rounds=1, extra={"sends": {}, "lazy": {}, "counts": {}}, without=["fedavg"])
+    extra = {"sends": {}, "lazy": {}, "counts": {}}
+    run = run_tiny(rounds=1, extra=extra, without=["exchange", "mean"])
     assert REPORTS == [[0, 1, 2, 3]]
     assert run.result()["bytes"]["up"] == {"weights": 4 * MODEL_BYTES}
     unchanged = torch.equal(

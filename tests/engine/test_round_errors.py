@@ -162,7 +162,7 @@ def test_weights_that_a_server_update_makes_not_finite(failing):
         (
             "broadcast",
             {"weights": torch.zeros(1)},
-            "plugins 'fedavg' and 'bad' both return 'weights'",
+            "plugins 'exchange' and 'bad' both return 'weights'",
         ),
         ("broadcast", None, "plugin 'bad': broadcast returned NoneType; return a mapping, {} for "
          "nothing"),

@@ -93,10 +93,10 @@ def test_the_first_difference_is_named(
     where: str,
     text: str,
 ) -> None:
-    add(drifts=Drifts, averaging=registry.get("plugin", "fedavg").value)
-    # fedavg wraps the trainer inside out: the drift comes before what it uploads
+    add(drifts=Drifts, averaging=registry.get("plugin", "exchange").value)
+    # The last wrapper is the innermost: the drift comes before what `averaging` uploads.
     extra = {"averaging": {}, "drifts": {"where": where}}
-    run_tiny(directory=tmp_path / "r", rounds=3, extra=extra, without=["fedavg"])
+    run_tiny(directory=tmp_path / "r", rounds=3, extra=extra, without=["exchange"])
     verdict = verified(registry, tmp_path / "r")
     assert verdict.rounds == 2
     assert verdict.difference is not None

@@ -64,7 +64,7 @@ class Base:
     def select_clients(self): ...
 
     @hookimpl
-    def client_update(self): ...
+    def train(self): ...
 
     @hookimpl
     def aggregate(self, state):
@@ -89,12 +89,12 @@ class Wrapper:
 
 
 @plugin
-class Personal:
-    """Two models."""
+class Stream:
+    """Hands results on, one by one."""
 
     @hookimpl
-    def personal_models(self, clients):
-        yield from clients
+    def receive_uploads(self, results):
+        yield from results
 
     @hookimpl
     def broadcast(self):
@@ -139,21 +139,21 @@ def test_errors_reach_a_watched_wrapper() -> None:
 
 def test_values_that_a_hook_yields_come_one_by_one() -> None:
     diary = Diary()
-    plugins = RunPlugins([("base", Base()), ("personal", Personal())], diary)
-    ((name, call),) = plugins.calls("personal_models")
-    models = call(state=None, clients=iter("ab"))
-    assert (name, diary.lines) == ("personal", [])
-    assert next(models) == "a"
-    assert diary.lines == ["personal began"]
-    assert list(models) == ["b"]
-    assert diary.lines == ["personal began", "personal ended"]
+    plugins = RunPlugins([("base", Base()), ("stream", Stream())], diary)
+    ((name, call),) = plugins.calls("receive_uploads")
+    results = call(ctx=None, state=None, results=iter("ab"))
+    assert (name, diary.lines) == ("stream", [])
+    assert next(results) == "a"
+    assert diary.lines == ["stream began"]
+    assert list(results) == ["b"]
+    assert diary.lines == ["stream began", "stream ended"]
 
 
 def test_list_hooks_and_rules_know_watched_plugins_by_their_names() -> None:
-    base, personal = Base(), Personal()
-    plugins = RunPlugins([("base", base), ("personal", personal)], Diary())
-    assert plugins.plugins == [("base", base), ("personal", personal)]
-    assert plugins.collect_owned("broadcast", ctx=None, state=None) == {"key": ("personal", 1)}
+    base, stream = Base(), Stream()
+    plugins = RunPlugins([("base", base), ("stream", stream)], Diary())
+    assert plugins.plugins == [("base", base), ("stream", stream)]
+    assert plugins.collect_owned("broadcast", ctx=None, state=None) == {"key": ("stream", 1)}
     assert plugins.calls("server_update") == []
 
 

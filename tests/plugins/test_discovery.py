@@ -332,7 +332,7 @@ def test_an_unknown_name_names_the_nearest(installed, kind, name, text):
 
 
 def test_hooks_are_listed_in_the_order_of_a_round(installed):
-    assert installed.get("plugin", "fedavg").hooks == ["broadcast", "client_update", "aggregate"]
+    assert installed.get("plugin", "exchange").hooks == ["broadcast", "client_update"]
     assert installed.get("recipe", "fedavg").hooks == []
     assert RUN_HOOKS[-2:] == ("round_end", "run_end")
 

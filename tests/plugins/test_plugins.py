@@ -103,7 +103,7 @@ class Keywords:
 
 @dataclass(frozen=True, eq=False)
 class RequiresText:
-    requires: ClassVar[str] = "fedavg"
+    requires: ClassVar[str] = "mean"
 
     @hookimpl
     def round_end(self, result): ...
@@ -254,7 +254,7 @@ OPTIONS_ONLY = (
         (Keywords, "plugin 'x': round_end takes **more; name the arguments it needs"),
         (
             RequiresText,
-            "plugin 'x': class attribute requires must be tuple[str, ...], got 'fedavg'",
+            "plugin 'x': class attribute requires must be tuple[str, ...], got 'mean'",
         ),
         (
             Defaulted,
@@ -268,7 +268,7 @@ OPTIONS_ONLY = (
         (
             WrapsList,
             "plugin 'x' wraps 'broadcast'; only aggregate, client_update, partition, "
-            "select_clients can be wrapped",
+            "select_clients, train can be wrapped",
         ),
         (OldWrapper, "plugin 'x': client_update uses hookwrapper; use wrapper=True"),
         (NoHook, f"plugin 'x': round_end {UNMARKED}"),
@@ -288,8 +288,8 @@ OPTIONS_ONLY = (
         (
             Yields,
             "plugin 'x': after_backward has a `yield`, so its code would not run when it is "
-            "called; only wrappers of aggregate, client_update, partition, select_clients may "
-            "have one",
+            "called; only wrappers of aggregate, client_update, partition, select_clients, "
+            "train may have one",
         ),
         (Async, "plugin 'x': round_end must not be async, because nobody would await it"),
     ],
@@ -523,7 +523,7 @@ class Base:
     def select_clients(self): ...
 
     @hookimpl
-    def client_update(self): ...
+    def train(self): ...
 
     @hookimpl
     def aggregate(self):
@@ -549,7 +549,7 @@ class NoAggregator:
     def select_clients(self): ...
 
     @hookimpl
-    def client_update(self): ...
+    def train(self): ...
 
     @hookimpl
     def local_loss(self): ...
@@ -561,12 +561,6 @@ class NeedsBase:
 
     @hookimpl
     def round_end(self): ...
-
-
-@dataclass(frozen=True, eq=False)
-class Personal:
-    @hookimpl
-    def personal_models(self): ...
 
 
 NOBODY = "a plugin that does"
@@ -582,8 +576,9 @@ def test_no_base_implementation_of_a_single_hook():
 def test_the_installed_plugins_that_would_do_are_named(registry, add, tiny_config):
     add(tag=Tag)  # a wrapper would not
     for hook, without, known in (
-        ("aggregate", "fedavg", ["fedavg", "personal"]),
+        ("aggregate", "mean", ["mean", "personal"]),
         ("select_clients", "uniform", ["uniform"]),
+        ("train", "sgd", ["sgd"]),
         ("local_loss", "cross_entropy", registry.implementing("local_loss")),
     ):
         with pytest.raises(ConfigError) as caught:
@@ -613,52 +608,81 @@ class Broken:
     """Was meant to wrap."""
 
     @hookimpl
-    def client_update(self, ctx):
+    def train(self, ctx, work):
         trained = yield
         return trained
 
 
 @dataclass(frozen=True, eq=False)
 class NoTrainer(Base):
-    client_update = None
+    train = None
 
 
 YIELD = "'broken' has a `yield`: if it is meant as a wrapper, mark it @hookimpl(wrapper=True)"
 
 
 def test_a_second_implementation_that_was_meant_as_a_wrapper():
-    text = f"2 plugins implement 'client_update': base, broken; a run needs exactly one; {YIELD}"
+    text = f"2 plugins implement 'train': base, broken; a run needs exactly one; {YIELD}"
     with pytest.raises(ConfigError, match=exactly(text)):
         RunPlugins([("base", Base()), ("broken", Broken())])
 
 
 @pytest.mark.parametrize("watch", [UNWATCHED, Watch()], ids=["", "watched"])
 def test_an_only_implementation_whose_code_would_not_run(watch):
-    text = f"the code of 'client_update' would not run; {YIELD}"
+    text = f"the code of 'train' would not run; {YIELD}"
     with pytest.raises(ConfigError, match=exactly(text)):
         RunPlugins([("rest", NoTrainer()), ("broken", Broken())], watch)
 
 
 def test_what_leaves_out_one_of_two_works(add, registry, tiny_config):
     add(again=Aggregator)
-    with pytest.raises(ConfigError, match=r"again: implements 'aggregate', and so does 'fedavg'"):
+    with pytest.raises(ConfigError, match=r"again: implements 'aggregate', and so does 'mean'"):
         tiny_config(registry, extra={"again": {}})
-    config = tiny_config(registry, extra={"again": {}}, without=["fedavg"])
+    config = tiny_config(registry, extra={"again": {}}, without=["mean"])
     full = config.to_dict()
-    full["plugins"]["fedavg"] = {}
+    full["plugins"]["mean"] = {}
     with pytest.raises(ConfigError, match="leave out one of the two"):
         resolve(registry, file=Document(full, "mine.yaml"))
-    del full["plugins"]["fedavg"]
+    del full["plugins"]["mean"]
     assert resolve(registry, file=Document(full, "mine.yaml")).plugins == config.plugins
 
 
-def test_only_one_plugin_provides_personal_models():
-    text = (
-        "one and two both implement 'personal_models'; leave out all but one (`--without one` or "
-        "`--without two`, or delete its line in a full YAML file)"
-    )
-    with pytest.raises(ConfigError, match=exactly(text)):
-        RunPlugins([("base", Base()), ("one", Personal()), ("two", Personal())])
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """A base of ``client_update`` and a wrapper of ``train``."""
+
+    @hookimpl
+    def client_update(self, ctx):
+        return "mine"
+
+    @hookimpl(wrapper=True)
+    def train(self):
+        return f"wrapped {(yield)}"
+
+
+@dataclass(frozen=True, eq=False)
+class Around:
+    @hookimpl(wrapper=True)
+    def client_update(self):
+        return f"around {(yield)}"
+
+
+def test_core_trains_once_unless_a_plugin_takes_the_turn_itself():
+    class Context:
+        trained = 0
+
+        def train(self):
+            self.trained += 1
+
+    ctx = Context()
+    plugins = RunPlugins([("around", Around()), ("base", Base())])
+    assert plugins.hook.client_update(ctx=ctx) == "around True"
+    assert ctx.trained == 1
+    plugins = RunPlugins([("around", Around()), ("base", Base()), ("turn", Turn())])
+    assert plugins.hook.client_update(ctx=ctx) == "around mine"
+    assert ctx.trained == 1
+    assert plugins.base_of("client_update") == "turn"
+    assert plugins.hook.train(ctx=ctx, work=None) == "wrapped None"
 
 
 def test_a_required_plugin_that_is_missing():

@@ -527,11 +527,11 @@ class TakesTwenty:
 
 
 BROKEN += [
-    ("docstring", "method", Recipe({"fedavg": {}, "cross_entropy": {}}, "", "Me, 2020"), "`about`"),
-    ("source", "method", Recipe({"fedavg": {}, "cross_entropy": {}}, "mine", "myself"), "no year"),
+    ("docstring", "method", Recipe({"mean": {}, "cross_entropy": {}}, "", "Me, 2020"), "`about`"),
+    ("source", "method", Recipe({"mean": {}, "cross_entropy": {}}, "mine", "myself"), "no year"),
     (
-        *("smoke-round", "method", Recipe({"fedavgg": {}}, "mine", "Me, 2020")),
-        "no plugin 'fedavgg' (did you mean 'fedavg'?)",
+        *("smoke-round", "method", Recipe({"meann": {}}, "mine", "Me, 2020")),
+        "no plugin 'meann' (did you mean 'mean'?)",
     ),
 ]
 

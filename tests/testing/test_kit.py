@@ -78,7 +78,9 @@ class Error:
         return float((scores.argmax(1) != labels).double().mean())
 
 
-METHOD = Recipe({"fedavg": {}, "cross_entropy": {}, "fedprox": {}}, "mine", "Author et al., 2020")
+METHOD = Recipe(
+    {"exchange": {}, "mean": {}, "cross_entropy": {}, "fedprox": {}}, "mine", "Author et al., 2020"
+)
 RIGHT = {
     "method": METHOD,
     "plugin": Right,

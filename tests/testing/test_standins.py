@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fedbench_baselines.fedavg import FedAvg
+from fedbench_baselines.fedavg import Mean
 from fedbench_baselines.sgd import CrossEntropy
 from torch import Tensor, nn
 
@@ -248,7 +248,7 @@ def test_a_model_and_data_of_ones_own() -> None:
 
 
 def test_an_installed_plugin_is_named_with_its_options() -> None:
-    plugins = {"sgd": {"epochs": 2, "weight_decay": 0}, "fedavg": {}, "near": Near()}
+    plugins = {"sgd": {"epochs": 2, "weight_decay": 0}, "exchange": {}, "near": Near()}
     payload = {"weights": testing.server_state().weights}
     result = testing.run_turn(testing.client_context(plugins=plugins, payload=payload))
     assert set(result.uploads) == {"weights"}
@@ -258,7 +258,7 @@ def test_an_installed_plugin_is_named_with_its_options() -> None:
 @dataclass(frozen=True, eq=False)
 class Trainer:
     @hookimpl
-    def client_update(self, ctx: ClientContext) -> bool:
+    def train(self, ctx: ClientContext) -> bool:
         return True
 
 
@@ -277,12 +277,12 @@ class Thawed:
 @pytest.mark.parametrize(
     ("plugins", "error", "text"),
     [
-        ({"fedagv": {}}, ConfigError, "no plugin 'fedagv' (did you mean 'fedavg'?)"),
+        ({"exchagne": {}}, ConfigError, "no plugin 'exchagne' (did you mean 'exchange'?)"),
         ({"sgd": {"lr": -1}}, ConfigError, "sgd.lr: "),
         (
             {"sgd": {}, "mine": Trainer()},
             ConfigError,
-            "2 plugins implement 'client_update': sgd, mine; a run needs exactly one",
+            "2 plugins implement 'train': sgd, mine; a run needs exactly one",
         ),
         ({"mine": Unknown()}, PluginError, "plugin 'mine' implements unknown hook 'local_los'"),
         ({"mine": Thawed()}, PluginError, "'mine' (Thawed) must be @dataclass(frozen=True, eq"),
@@ -335,7 +335,7 @@ def test_aggregate_reads_results_made_by_hand() -> None:
             weights: Weights = {"w": torch.tensor([value])}
             yield testing.client_result(client=client, examples=size, uploads={"weights": weights})
 
-    assert FedAvg().aggregate(results=results())["w"].tolist() == [(2 + 3 * 6) / 4]
+    assert Mean().aggregate(results=results())["w"].tolist() == [(2 + 3 * 6) / 4]
 
 
 def test_the_state_begins_with_the_model_that_clients_begin_with() -> None:
