@@ -333,7 +333,7 @@ class ClientContext:
                 ``value`` has the wrong type, or in ``personalize``.
         """
         if self._job.scored is not None:
-            raise PluginError(f"upload of {key!r} in personalize, {self.where}: nothing travels")
+            raise PluginError(f"upload of {key!r} in {self.where}: nothing travels in personalize")
         if not isinstance(key, str):
             raise PluginError(f"a key of an upload must be text, got {key!r}")
         if key in self._uploads:

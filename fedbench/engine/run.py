@@ -110,6 +110,7 @@ class Run:
         self._workers: Workers | None = None
         self._observers: Observers | None = None
         self._saved = 0.0, 0
+        self._personal: str | None = None
 
     @classmethod
     def resume(
@@ -211,7 +212,8 @@ class Run:
                 yield result
             if self.directory:
                 self._claim_directory()
-                self.directory.finish(self._with_personal(rounds, state), state.weights)
+                self._keep_personal(rounds, state)
+                self.directory.finish(self.summary(), state.weights)
         except BaseException as error:
             try:
                 if self._claim and self.state and self.state.round > self._saved[1]:
@@ -224,15 +226,13 @@ class Run:
         finally:
             self._close()
 
-    def _with_personal(self, rounds: Rounds, state: ServerState) -> Result:
-        """Return the run's result; write the clients' own models first, if they are to be kept."""
-        summary = self.summary()
+    def _keep_personal(self, rounds: Rounds, state: ServerState) -> None:
+        """Write the clients' own models, if they are to be kept."""
         if self.directory is None or not self.keep_personal:
-            return summary
+            return
         with settled(), self.runtime.streams.scope("server", state.round):
             models = rounds.personal_models(state)
-            sha = personal.write(self.directory.personal_folder, models)
-        return replace(summary, personal_sha256=sha)
+            self._personal = personal.write(self.directory.personal_folder, models)
 
     def _tell_end(self, error: BaseException | None) -> None:
         if self._observers:
@@ -381,13 +381,14 @@ class Run:
         """
         if self.state is None:
             raise FedbenchError(NO_ROUND)
-        return summarise(
+        found = summarise(
             self.registry,
             self.config,
             self.history,
             self.state.weights,
             self._metrics[self.config.accuracy.metric].higher_is_better,
         )
+        return replace(found, personal_sha256=self._personal)
 
     def result(self) -> dict[str, Any]:
         """Return `summary` as plain data, as in ``result.json``; accuracies are fractions.

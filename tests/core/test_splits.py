@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedbench import ConfigError, Dataset, Examples, Run
+from fedbench import ConfigError, Dataset, Run
 from fedbench.config.model import Clients
 from fedbench.random import Streams
 from fedbench.splits import HeldOut, hold_out, hold_out_all, matched, shares
