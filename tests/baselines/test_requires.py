@@ -35,8 +35,8 @@ class Ledger:
 
     def read(self, place: str, key: str) -> None:
         reader, owner = self.at_work[-1], self.owners.get((place, key))
-        if (place, key) == ("the uploads", "weights"):
-            return  # aggregators take the weights of whichever plugin uploads them
+        if key == "weights" and place in ("the broadcast", "the uploads"):
+            return  # core's key: plugins take the weights of whichever plugin sends them
         if reader != CORE and owner not in (None, reader):
             self.reads.setdefault(reader, set()).add(str(owner))
 
@@ -94,6 +94,15 @@ def watched(impl: Any, hook: str, ledger: Ledger) -> Callable[..., Any]:
                 return
             yield item
 
+    def by_plugin(items: Iterator[Any]) -> Iterator[Any]:
+        """Yield what the plugin computes on demand."""
+        while True:
+            with ledger.working(plugin):
+                item = next(items, ledger)
+            if item is ledger:
+                return
+            yield item
+
     def note(result: Any) -> Any:
         keys = {"broadcast": result, "init_server": result}.get(hook) or getattr(
             result, "entries", ()
@@ -106,7 +115,7 @@ def watched(impl: Any, hook: str, ledger: Ledger) -> Callable[..., Any]:
         given = [by_core(a) if isinstance(a, Iterator) else a for a in arguments]
         with ledger.working(plugin):
             result = function(*given)
-            return note(list(result) if isinstance(result, Iterator) else result)
+            return by_plugin(result) if isinstance(result, Iterator) else note(result)
 
     def wrap(*arguments: Any) -> Generator[None, Any, Any]:
         steps = function(*arguments)
@@ -217,7 +226,7 @@ def test_faults_read_what_others_send_and_work_without_any_of_them(
     given = {"failures": {"policy": "skip"}, "rounds": 3}
     stale = {"faults": {"stale": 1.0}}
     found = reads(tiny_config(registry, "fedproto", extra=stale, **given))
-    assert found["faults"] == {"exchange", "fedproto"}
+    assert found["faults"] == {"fedproto"}
     found = reads(tiny_config(registry, "fedproto-aaai", extra=stale, **given))
     assert found["faults"] == {"fedproto"}
     assert required(registry, "faults") == set()

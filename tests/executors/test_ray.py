@@ -277,6 +277,17 @@ def test_a_client_that_is_skipped_is_skipped_here_too(
 
 
 @needs_ray
+def test_clients_own_models_are_scored_on_two_nodes_as_here(
+    run_tiny: Callable[..., Run], reused: list[Any]
+) -> None:
+    given = {"rounds": 2, "clients": {"test": 0.25, "validation": 0.25}}
+    inline = run_tiny("fedproto-aaai", **given)
+    there = run_tiny("fedproto-aaai", executor=on_ray(), **given)
+    assert same(inline.result(), there.result())
+    assert inline.history[-1].client_scores == there.history[-1].client_scores != {}
+
+
+@needs_ray
 def test_the_same_clients_are_faulty_on_two_nodes(
     run_tiny: Callable[..., Run], reused: list[Any]
 ) -> None:

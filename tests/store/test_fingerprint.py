@@ -91,7 +91,7 @@ def test_a_file_that_no_plugin_imports_does_not_count(
 def test_a_bundled_plugin_counts_by_its_own_file(registry: Registry) -> None:
     """Adding a method to the baselines must not make the runs of all others stale."""
     found = fingerprint.of_run(registry, resolve(registry, "moon", card="digits"))
-    assert found["plugin fedavg"] != found["plugin moon"]
+    assert found["plugin mean"] != found["plugin moon"]
     assert found["plugin sgd"].startswith("fedbench-toolkit ")
 
 

@@ -190,7 +190,7 @@ class Torchvision:
         try:
             network = models.get_model(self.architecture, weights=weights, progress=False)
         except (OSError, RuntimeError) as error:
-            folder = Path(torch.hub.get_dir()) / "checkpoints"
+            folder = Path(torch.hub.get_dir(), "checkpoints")
             raise TemporaryError(
                 f"model 'torchvision': cannot get the weights {self.weights} of "
                 f"{self.architecture} ({summary(error)}): without a network, put the file "
