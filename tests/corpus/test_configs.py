@@ -158,7 +158,7 @@ FILES: dict[str, tuple[str | bytes, str]] = {
     "an unknown option": (FULL.replace("lr:", "lrr:"), ":8: plugins.sgd.lrr: unknown option"),
     "two that aggregate": (FULL + "  mean: {}\n  personal: {}\n", ":10: plugins.personal: imp"),
     "two partitions": (FULL + "  dirichlet: {}\n", "and so does 'domains' (bad.yaml:6)"),
-    "none that trains": (P + "plugins:\n" + PLUGINS, "no plugin implements 'client_update'"),
+    "none that trains": (P + "plugins:\n" + PLUGINS, "no plugin implements 'train'"),
     "fraction: 0": (FULL.replace("uniform: {}", "uniform: {fraction: 0}"), ":7: plugins.uniform"),
     "fraction: 2": (FULL.replace("uniform: {}", "uniform: {fraction: 2}"), ":7: plugins.uniform"),
     # the rest
