@@ -16,9 +16,11 @@ from . import (
     fedproto,
     fedprox,
     fpl,
+    label_skew,
     metrics,
     models,
     moon,
+    prototype_methods,
     qsgd,
     sampling,
     sgd,
@@ -54,6 +56,8 @@ def register_plugins() -> Mapping[str, type]:
         "tensorboard": trackers.TensorBoard,
         "mlflow": trackers.Mlflow,
         **drift.PLUGINS,
+        **label_skew.PLUGINS,
+        **prototype_methods.PLUGINS,
     }
 
 
@@ -126,4 +130,6 @@ def register_recipes() -> Mapping[str, Recipe]:
             family="prototypes",
         ),
         **drift.RECIPES,
+        **label_skew.RECIPES,
+        **prototype_methods.RECIPES,
     }

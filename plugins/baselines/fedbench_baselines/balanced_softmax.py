@@ -11,8 +11,16 @@ re-read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 from torch import Tensor
 
+from fedbench import Batch, ClientContext, Output, hookimpl
+
+from .classification import ALONE, ROLE, class_counts
 from .fedlc import shifted_cross_entropy
 
 
@@ -30,3 +38,20 @@ def balanced_loss(logits: Tensor, labels: Tensor, counts: Tensor, tau: float = 1
     numbers = counts.to(logits.dtype)
     shares = numbers.clamp(min=1) / numbers.sum().clamp(min=1)
     return shifted_cross_entropy(logits, labels, tau * shares.log(), counts > 0)
+
+
+@dataclass(frozen=True, eq=False)
+class BalancedSoftmax:
+    """Use the cross-entropy of logits adjusted by the client's class shares as the loss."""
+
+    roles: ClassVar[tuple[str, ...]] = (ROLE,)
+    conflicts: ClassVar[Mapping[str, str]] = ALONE
+
+    tau: Annotated[
+        float, Field(ge=0, description="strength of the adjustment; 1 is balanced softmax")
+    ] = 1.0
+
+    @hookimpl
+    def local_loss(self, ctx: ClientContext, batch: Batch, output: Output) -> Mapping[str, Tensor]:
+        loss = balanced_loss(output.logits, batch.labels, class_counts(ctx), self.tau)
+        return {"balanced_softmax": loss}

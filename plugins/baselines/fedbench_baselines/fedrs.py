@@ -10,11 +10,18 @@ without bias; here whole logits are scaled, bias included.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
+
+from fedbench import Batch, ClientContext, Output, Search, hookimpl
+
+from .classification import ALONE, ROLE, class_counts
 
 
 def scales(counts: Tensor, alpha: float, form: Literal["presence", "counts"]) -> Tensor:
@@ -40,3 +47,34 @@ def restricted_loss(logits: Tensor, labels: Tensor, scales: Tensor) -> Tensor:
         scales: (C,), see the function `scales`.
     """
     return F.cross_entropy(logits * scales.to(logits.dtype), labels)
+
+
+@dataclass(frozen=True, eq=False)
+class FedRS:
+    """Use the cross-entropy of the restricted softmax as the loss."""
+
+    roles: ClassVar[tuple[str, ...]] = (ROLE,)
+    conflicts: ClassVar[Mapping[str, str]] = ALONE
+
+    alpha: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="factor of the logits of classes that the client does not hold; the "
+            "released code tries 0.9, 0.5 and 0.1",
+        ),
+        Search(choices=(0.1, 0.5, 0.9)),
+    ] = 0.5
+    form: Annotated[
+        Literal["presence", "counts"],
+        Field(
+            description="presence leaves the classes held as they are; counts, as in the released "
+            "code, scales them by their numbers of examples"
+        ),
+    ] = "presence"
+
+    @hookimpl
+    def local_loss(self, ctx: ClientContext, batch: Batch, output: Output) -> Mapping[str, Tensor]:
+        factors = scales(class_counts(ctx), self.alpha, self.form)
+        return {"fedrs": restricted_loss(output.logits, batch.labels, factors)}

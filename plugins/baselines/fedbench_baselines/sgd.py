@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -16,6 +16,7 @@ from fedbench.hookspecs import hookimpl
 from fedbench.training import Training
 from fedbench.types import Batch, Output
 
+from .classification import ROLE
 from .trainers import Step, Trainer
 
 
@@ -73,6 +74,8 @@ def step(
 @dataclass(frozen=True, eq=False)
 class CrossEntropy:
     """Add the mean cross-entropy of the classifier's logits."""
+
+    roles: ClassVar[tuple[str, ...]] = (ROLE,)
 
     weight: Annotated[float, Field(ge=0, description="weight of the term")] = 1.0
     label_smoothing: Annotated[
