@@ -79,7 +79,6 @@ FINISHED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "rounds: a blank line": (lambda r: lines(r, lambda o: [o[0], "", *o[1:]]), ":2: damaged"),
     "rounds: half a line": (lambda r: lines(r, lambda o: [o[0], o[1][:50], o[2]]), ":2: damaged"),
     "round: scores": (lambda r: first_line(r, scores=5), ":1: damaged: scores"),
-    "round: no scores": (lambda r: first_line(r, scores={}), ":2: damaged"),
     "round: a rule": (lambda r: first_line(r, scores={"classifier": 1}), ":1: damaged: scores"),
     "round: clients": (lambda r: first_line(r, clients="x"), ":1: damaged: clients"),
     "round: metrics": (lambda r: first_line(r, metrics={"a": "b"}), ":1: damaged: metrics.a"),
