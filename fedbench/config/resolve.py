@@ -127,7 +127,8 @@ def _default_card(registry: Registry, user: Iterable[Document]) -> str | None:
     for layer in user:
         choice = layer.data.get("data")
         if choice is not None:
-            name = choice.get("name", name) if isinstance(choice, dict) else str(choice)
+            named = choice.get("name", name) if isinstance(choice, dict) else choice
+            name = None if named is None else str(named)
             named_by = layer
     if name is None:
         entries = registry.all("dataset")

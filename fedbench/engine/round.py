@@ -186,6 +186,11 @@ class Rounds:
             check_decoded(result.uploads, f"the uploads of client {result.client}")
             arrived.reports.append(_report(result))
             yield result
+        if not arrived.reports:
+            raise PluginError(
+                f"receive_uploads left out every client in round {arrived.round}; at least one "
+                "result must be left to aggregate"
+            )
 
     def _aggregated(
         self, state: ServerState, found: object, metrics: dict[str, float]

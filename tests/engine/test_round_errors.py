@@ -295,3 +295,11 @@ def test_uploads_of_per_class_rows_survive_the_boundary(add, run_tiny):
     add(bad=wrapper(client_update), sink=plugin(server_update=server_update))
     run_tiny(rounds=1, extra={"bad": {}, "sink": {}})
     assert seen == [5, 5, 5, 5]
+
+
+def test_at_least_one_client_is_left_to_aggregate(failing):
+    cls = plugin(receive_uploads=lambda self, results: iter([]))
+    assert failing(PluginError, cls) == (
+        "receive_uploads left out every client in round 1; at least one result must be left to "
+        "aggregate"
+    )
