@@ -53,6 +53,8 @@ class ServerContext:
         client_sizes: how many training examples each client holds, by client id.
         streams: the run's random streams.
         model: the run's model, for its structure; its weights are those of any turn.
+        cohort: the ids of the clients selected for this round, ascending, also those that fail;
+            empty before ``select_clients`` and outside a round.
         scratch: values that hooks share within this round; discarded afterwards.
     """
 
@@ -62,6 +64,7 @@ class ServerContext:
     client_sizes: tuple[int, ...]
     streams: Streams
     model: nn.Module
+    cohort: tuple[int, ...] = ()
     scratch: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -82,7 +85,10 @@ class ClientContext:
         client: the client's id.
         attempt: 1, or more when the turn failed and is tried again (``failures.policy: retry``).
             Random streams do not depend on it unless their purpose names it.
+        num_clients: how many clients there are, selected or not.
         num_classes: C.
+        streams: the run's random streams, for draws that all clients and the server share; for
+            what is this client's alone, see `rng`.
         device: where the model is.
         model: the model, loaded with the received weights; train it in place.
         payload: what the client received, by key; do not write to its tensors.
@@ -106,20 +112,22 @@ class ClientContext:
         data: Examples,
         plugins: RunPlugins,
         streams: Streams,
+        num_clients: int,
         attempt: int = 1,
         empty: Empty | None = None,
         watch: Watch = UNWATCHED,
     ) -> None:
         self.attempt, self._watch, self._empty = attempt, watch, empty
         self.round, self.client, self.rounds = job.round, job.client, rounds
-        self.num_classes, self.device, self.model = num_classes, device, model
+        self.num_clients, self.num_classes = num_clients, num_classes
+        self.device, self.model = device, model
         self._received = payload
         self.payload: Payload = payload
         self.sent: Payload = payload
         self.data, self._job = data, job
         self._state = ClientState(job.state, self.where, empty, watch)
         self.scratch: dict[str, Any] = {}
-        self._plugins, self._streams = plugins, streams
+        self._plugins, self.streams = plugins, streams
         self._pipeline = Pipeline(plugins, device, self.rng)
         self._training: Training | None = None
         self._recording = job.scored is None
@@ -141,7 +149,7 @@ class ClientContext:
 
     def rng(self, purpose: str) -> torch.Generator:
         """Return a fresh generator for this turn; begin ``purpose`` with your plugin's name."""
-        return self._streams.torch(purpose, self.round, self.client)
+        return self.streams.torch(purpose, self.round, self.client)
 
     @property
     def where(self) -> str:
@@ -175,7 +183,7 @@ class ClientContext:
         that are yielded, or with ``stretch`` exactly how many, whatever ``epochs`` is.
         """
         own = f"/{stream}" if stream else ""
-        order = self._streams.numpy(f"batches{own}", self.round, self.client)
+        order = self.streams.numpy(f"batches{own}", self.round, self.client)
         pipeline = Pipeline(self._plugins, self.device, lambda name: self.rng(f"{name}{own}"))
         sizes = batch_sizes(len(self.data), batch_size, drop_last)
         total = epochs * len(sizes)
@@ -234,7 +242,7 @@ class ClientContext:
         self._training, self._recording = work, record
         place = f"train/{stream}", self.round, self.client
         try:
-            with self._streams.scope(*place), frozen(self.model, only):
+            with self.streams.scope(*place), frozen(self.model, only):
                 self._plugins.hook.train(ctx=self, work=work)
         finally:
             self.model, self._recording = own, recording

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
     from .context import ClientContext, ServerContext
     from .contracts import DataSource, Executor, Metric, ModelSource
+    from .random import Streams
     from .training import Training
     from .types import (
         Batch,
@@ -123,11 +124,12 @@ class RunHooks:
         num_clients: int,
         num_classes: int,
         rng: np.random.Generator,
+        streams: Streams,
     ) -> Examples:
         """Change what one client trains on (label noise, feature noise); chained.
 
         When: at the start of every turn of the client. ``rng`` starts at the same place in every
-        round, so the change is the same in every round.
+        round. ``streams`` are for draws that all clients share: who is malicious.
         Returns: the `Examples` to train on, as many as ``data`` has.
         """
 
@@ -369,10 +371,8 @@ class DiscoveryHooks:
         """Register metrics.
 
         When: at discovery.
-        Returns: name -> frozen dataclass that is a `fedbench.contracts.Metric`: it states
-        ``higher_is_better`` and ``unit``, is called with the class scores (N, C) and labels (N,) of
-        one domain, and returns a float, or a list of C floats with ``None`` for a class that has no
-        value.
+        Returns: name -> frozen dataclass that is a `fedbench.contracts.Metric`: called with class
+        scores (N, C) and labels (N,), it returns a float, or a list with one per class or ``None``.
         """
 
     @hookspec

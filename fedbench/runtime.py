@@ -109,6 +109,7 @@ class Runtime:
                 num_clients=len(self.parts),
                 num_classes=len(self.data.classes),
                 rng=rng,
+                streams=self.streams,
             )
             if len(data) != len(part):
                 raise PluginError(f"plugin {name!r}: client_data changed the number of examples")
@@ -261,6 +262,7 @@ class Runtime:
                 data=data,
                 plugins=self.plugins,
                 streams=self.streams,
+                num_clients=len(self.parts),
                 attempt=attempt,
                 empty=empty,
                 watch=self.watch,

@@ -97,6 +97,7 @@ class Rounds:
         hook = self._runtime.plugins.hook
         ctx = self._runtime.server_context(number)
         clients = _checked(hook.select_clients(ctx=ctx, state=state), ctx.num_clients)
+        ctx = replace(ctx, cohort=tuple(clients))
         payload, sent = self._broadcast(ctx, state)
         jobs = [ClientJob(number, client, self._clients.get(client, {})) for client in clients]
         arrived = _Arrived(number, len(jobs))

@@ -104,6 +104,7 @@ def client_context(
     round: int = 1,
     rounds: int = 3,
     client: int = 0,
+    num_clients: int = 10,
     num_classes: int = CLASSES,
     seed: int = 0,
 ) -> ClientContext:
@@ -116,12 +117,10 @@ def client_context(
             plugin has a loss term, the cross-entropy.
         payload: what the server sent, by key. ``"weights"`` are loaded into the model.
         state: what the client kept from its last turn; pass ``result.state`` for its next one.
-        data: what the client holds, after ``client_data``; default 24 examples of the tiny data, 8
-            per class, (24, 1, 8, 8) uint8.
+        data: what it holds, after ``client_data``; default 24 tiny images, 8 of each class.
         model: default a `TinyModel` for the data, the same for every seed. It is trained in place.
-        round: the round's number, from 1.
-        rounds: how many rounds the run has.
-        client: the client's id.
+        round, rounds: the round's number, from 1, and how many rounds the run has.
+        client, num_clients: the client's id, and how many clients there are.
         num_classes: C.
         seed: the run's seed, for ``ctx.rng`` and the order of batches.
 
@@ -148,6 +147,7 @@ def client_context(
         data=data,
         plugins=_completed(plugins),
         streams=Streams(seed),
+        num_clients=num_clients,
     )
 
 
@@ -166,7 +166,7 @@ def run_turn(ctx: ClientContext) -> ClientResult:
     >>> sorted(result.uploads), sorted(result.metrics)
     (['weights'], ['loss.kit_loss'])
     """
-    with settled(), ctx._streams.scope("client", ctx.round, ctx.client):
+    with settled(), ctx.streams.scope("client", ctx.round, ctx.client):
         ctx.receive()
         ctx._plugins.hook.client_update(ctx=ctx)
         return ctx.result(0.0)
@@ -206,6 +206,7 @@ def server_context(
     rounds: int = 3,
     num_classes: int = CLASSES,
     client_sizes: tuple[int, ...] = (EXAMPLES, EXAMPLES),
+    cohort: tuple[int, ...] | None = None,
     seed: int = 0,
 ) -> ServerContext:
     """Return the context that the server's hooks receive.
@@ -215,13 +216,17 @@ def server_context(
         rounds: how many rounds the run has.
         num_classes: C.
         client_sizes: training examples of each client, by id.
+        cohort: the clients of the round; default all.
         seed: the run's seed, for ``ctx.rng``.
 
     >>> server_context(client_sizes=(9, 1)).num_clients
     2
     """
     model = _model(SHAPES["grey"], num_classes)
-    return ServerContext(round, rounds, num_classes, client_sizes, Streams(seed), model)
+    chosen = tuple(range(len(client_sizes))) if cohort is None else cohort
+    return ServerContext(
+        round, rounds, num_classes, client_sizes, Streams(seed), model, cohort=chosen
+    )
 
 
 def server_state(
@@ -253,6 +258,7 @@ def client_result(
     uploads: Mapping[str, Value] = NOTHING,
     metrics: Mapping[str, float] = NOTHING,
     state: Mapping[str, Value] = NOTHING,
+    sent: Mapping[str, Value] = NOTHING,
 ) -> ClientResult:
     """Return what a client sends back; ``aggregate`` receives an iterator of these.
 
@@ -262,14 +268,23 @@ def client_result(
         uploads: what it uploads, by key.
         metrics: the numbers that it reports, by name.
         state: what it keeps for its next turn.
+        sent: what the server had sent, from which an update is the difference.
 
     >>> client_result(uploads={"weights": {"w": torch.ones(1)}}).uploads.weights()
     {'w': tensor([1.])}
     """
-    sent = {key: seal(value, f"upload {key!r}") for key, value in uploads.items()}
+    travels = {key: seal(value, f"upload {key!r}") for key, value in uploads.items()}
     kept = {key: seal(value, f"client state {key!r}") for key, value in state.items()}
-    where = f"the uploads of client {client}"
-    return ClientResult(client, examples, Payload(sent, where), metrics, kept, seconds=0.0)
+    had = {key: seal(value, f"broadcast {key!r}") for key, value in sent.items()}
+    return ClientResult(
+        client,
+        examples,
+        Payload(travels, f"the uploads of client {client}"),
+        metrics,
+        kept,
+        seconds=0.0,
+        sent=Payload(had, "the broadcast"),
+    )
 
 
 def report(

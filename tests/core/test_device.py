@@ -43,6 +43,7 @@ def test_no_batch_waits_for_the_device(
         data=runtime.client_data(0),
         plugins=runtime.plugins,
         streams=runtime.streams,
+        num_clients=len(runtime.parts),
     )
     # what the methods' wrappers put there for the batch loop
     ctx.scratch["fedprox.anchor"] = [p.detach().clone() for p in model.parameters()]
