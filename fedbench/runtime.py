@@ -125,6 +125,9 @@ class Runtime:
         self.depends[fingerprint.DATA] = fingerprint.of_data(data)
         for name, call in self.plugins.calls("prepare_data"):
             data = call(data=data, rng=self.streams.numpy(f"data/{name}"))
+        empty = [name for name, examples in data.extra.items() if not len(examples)]
+        if empty:
+            raise ConfigError(f"the extra test set {empty[0]!r} has no examples")
         return data
 
     def _partition(self) -> list[Tensor]:

@@ -53,13 +53,16 @@ class HeldOut:
 
         Args:
             data: the data set.
-            split: ``test`` or ``validation``.
-            domain: its index; not used with a client.
+            split: ``test``, ``validation`` or ``extra``.
+            domain: its index, or the place of the extra test set; not used with a client.
             client: instead of the whole domain, what this client holds out.
         """
         if client is not None:
             from_test = split == "test" and self.matched
             return data.test if from_test else data.train, self.held[split][client]
+        if split == "extra":
+            examples = [*data.extra.values()][domain]
+            return examples, torch.arange(len(examples))
         if split == "test":
             return data.test, (data.test.domains == domain).nonzero().flatten()
         everyone = torch.cat([torch.empty(0).long(), *self.held.get(split, ())])

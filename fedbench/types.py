@@ -71,7 +71,14 @@ class Examples:
 class Dataset:
     """A loaded data set: train and test examples over one or more domains.
 
-    ``clients`` names the data set's own clients, if its examples come from clients.
+    Args:
+        classes: names of the classes.
+        domains: names of the domains.
+        train: what clients share out among them.
+        test: what the run's accuracy is measured on.
+        clients: names of the data set's own clients, if its examples come from clients.
+        extra: further test sets by name, such as images with a backdoor's stamp: the global model
+            is scored on each by itself, and these scores enter no mean and no accuracy.
     """
 
     classes: tuple[str, ...]
@@ -79,6 +86,7 @@ class Dataset:
     train: Examples
     test: Examples
     clients: tuple[str, ...] = ()
+    extra: Mapping[str, Examples] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,10 +190,11 @@ class Chunk:
 
     Args:
         round: after which round.
-        domain: of the whole test or validation data of this domain, by its index, or
+        domain: of the whole test or validation data of this domain, by its index, or of the extra
+            test set at this place, or
         start: the first example.
         stop: the example after the last one.
-        split: ``test`` or ``validation``.
+        split: ``test``, ``validation`` or ``extra``.
         client: instead of a domain's, the data that this client holds out.
     """
 
@@ -296,6 +305,7 @@ class RoundResult:
         client_scores: ``inference rule -> metric -> ClientScores`` on the test data that clients
             hold out.
         validation: the same on the validation data that clients hold out, over domains and clients.
+        extra_scores: inference rule -> metric -> extra test set -> value, with the global model.
         personal_seconds: wall-clock time of making and scoring clients' own models; it is not in
             ``seconds``.
         personal_bytes: bytes that all clients together would receive for that, by key.
@@ -311,6 +321,7 @@ class RoundResult:
     failures: tuple[Failure, ...] = ()
     client_scores: Mapping[str, Mapping[str, ClientScores]] = field(default_factory=dict)
     validation: SplitScores = field(default_factory=SplitScores)
+    extra_scores: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
     personal_seconds: float = 0.0
     personal_bytes: Mapping[str, int] = field(default_factory=dict)
 

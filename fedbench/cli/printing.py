@@ -52,6 +52,8 @@ def print_result(result: Result, unit: Unit) -> None:
     for key in dict.fromkeys((*down, *up)):
         table.add_row(key, *(size(sent[key]) if key in sent else "-" for sent in (up, down)))
     out.print(table)
+    for name, value in (result.extra or {}).items():
+        out.print(f"{accuracy.metric} on {name}: {score(value, unit)}; it enters no mean")
     if failures := dict(result.failures or {}):
         lost = failures.pop("lost", 0)
         counts = ", ".join(f"{kind} {number}" for kind, number in failures.items())

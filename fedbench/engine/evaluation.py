@@ -189,6 +189,19 @@ def over_domains(domains: Mapping[str, Score], higher_is_better: bool) -> Scores
     return Scores(domains, statistics.fmean(numbers), worst, statistics.pstdev(numbers))
 
 
+def extra_scores(
+    rule: Accuracy, rounds: Sequence[RoundResult], higher_is_better: bool
+) -> dict[str, float]:
+    """Return the metric on each extra test set, over the rounds that the accuracy rule counts."""
+    scored = [one for one in rounds if view(one, rule) is not None]
+    chosen = [scored[n] for n in counted(rule, views(scored, rule), higher_is_better)]
+    found = [one.extra_scores.get(rule.inference, {}).get(rule.metric, {}) for one in chosen]
+    return {
+        name: statistics.fmean(float(one[name]) for one in found)  # type: ignore[arg-type]
+        for name in (found[-1] if found else {})
+    }
+
+
 def accuracy_text(rule: Accuracy, rounds: int) -> str:
     """Return the rule in words, as printed beside every number; the metric is named there too."""
     used = min(rule.k, rounds)

@@ -126,6 +126,7 @@ class Rounds:
             scores=found.splits["test"].domains,
             client_scores=found.splits["test"].clients,
             validation=found.splits["validation"],
+            extra_scores=found.extra,
             personal_seconds=found.seconds,
             personal_bytes=found.bytes,
         )

@@ -23,6 +23,7 @@ from ..types import (
     ClientResult,
     ClientScores,
     Output,
+    Score,
     Scores,
     ServerState,
     SplitScores,
@@ -42,12 +43,14 @@ class Scored:
 
     Attributes:
         splits: split -> scores.
+        extra: inference rule -> metric -> extra test set -> value.
         seconds: wall-clock time of making and scoring the clients' own models.
         bytes: what all clients together would receive for that, by key.
     """
 
     def __init__(self) -> None:
         self.splits: dict[str, SplitScores] = {split: SplitScores() for split in SPLITS}
+        self.extra: dict[str, dict[str, dict[str, Score]]] = {}
         self.seconds = 0.0
         self.bytes: dict[str, int] = {}
 
@@ -95,8 +98,9 @@ class Scoring:
         scored = Scored()
         try:
             rest = {place: part for place, part in domains.items() if not users[place]}
+            rest |= {("extra", n): part for n, part in enumerate(self._extra(ctx.round))}
             for place, one in self._global_scores(state, rest, rules):
-                found[place].append(one)
+                found.setdefault(place, []).append(one)
             pieces = {
                 client: [*(domains[p] for p in domains if client in users[p]), *own[client]]
                 for client in self._everyone()
@@ -116,6 +120,7 @@ class Scoring:
                 self._over_domains(split, found, rules),
                 self._over_clients(split, clients[split], rules),
             )
+        scored.extra = self._over_extra(found, rules)
         return scored
 
     def models(self, ctx: ServerContext, state: ServerState) -> Iterator[tuple[int, Weights]]:
@@ -151,6 +156,12 @@ class Scoring:
             for domain in range(len(runtime.data.domains))
         }
         return {place: part for place, part in found.items() if part}
+
+    def _extra(self, number: int) -> list[list[Chunk]]:
+        """Return the parts of each extra test set."""
+        return [
+            self._runtime.chunks(number, n, "extra") for n in range(len(self._runtime.data.extra))
+        ]
 
     def _own(self, number: int) -> dict[int, list[list[Chunk]]]:
         """Return client -> the parts of what it holds out, split by split."""
@@ -237,8 +248,8 @@ class Scoring:
         runtime = self._runtime
         place = first.split, first.domain, first.client
         examples, members = runtime.held.scored(runtime.data, *place)
-        name = runtime.data.domains[first.domain]
-        whose = name if first.client is None else f"client {first.client}"
+        names = [*runtime.data.extra] if first.split == "extra" else runtime.data.domains
+        whose = names[first.domain] if first.client is None else f"client {first.client}"
         where = f"the {first.split} data of {whose}"
         return score(outputs, examples.labels[members], rules, self._metrics, where)
 
@@ -248,6 +259,16 @@ class Scoring:
         names = self._runtime.data.domains
         here = {names[domain]: each for (s, domain), each in found.items() if s == split}
         return by_domain(here, rules, self._metrics) if here else {}
+
+    def _over_extra(
+        self, found: Mapping[tuple[str, int], list[Found]], rules: Rules
+    ) -> dict[str, dict[str, dict[str, Score]]]:
+        """Return inference rule -> metric -> extra test set -> value; empty without such sets."""
+        sets = {name: found["extra", n][0] for n, name in enumerate(self._runtime.data.extra)}
+        return {
+            rule: {m: {name: one[rule, m] for name, one in sets.items()} for m in self._metrics}
+            for rule in (rules if sets else ())
+        }
 
     def _over_clients(
         self, split: str, found: Mapping[int, Found], rules: Rules

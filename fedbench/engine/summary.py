@@ -13,7 +13,7 @@ from ..splits import SPLITS
 from ..store.contents import Personal, Reported, Result, Sent
 from ..store.environment import versions
 from ..types import RoundResult, Weights, sha256
-from .evaluation import accuracy_text, client_view, counted, reported, views, whose
+from .evaluation import accuracy_text, client_view, counted, extra_scores, reported, views, whose
 from .totals import count_failures, metrics_sha256, per_round
 
 
@@ -57,6 +57,7 @@ def summarise(
         config_hash=config.hash,
         versions=versions(),
         others=[r for r in reports if (r.population, r.split) != asked],
+        extra=extra_scores(config.accuracy, rounds, higher_is_better) or None,
         personal=_personal(rounds),
     )
 

@@ -42,24 +42,30 @@ def pack_data(data: Dataset, parts: Sequence[Tensor]) -> tuple[Any, ...]:
     """Return a data set and its partition, packed; see `unpack_data`."""
     flat = {
         f"{split} {name}": tensor
-        for split, examples in (("train", data.train), ("test", data.test))
+        for split, examples in (
+            ("train", data.train),
+            ("test", data.test),
+            *((f"extra {name}", examples) for name, examples in data.extra.items()),
+        )
         for name, tensor in vars(examples).items()
         if tensor is not None
     }
     flat["parts"] = torch.cat(list(parts))
     sizes = [len(part) for part in parts]
-    return data.classes, data.domains, data.clients, sizes, pack(flat)
+    return (data.classes, data.domains, data.clients, tuple(data.extra)), sizes, pack(flat)
 
 
 def unpack_data(packed: tuple[Any, ...]) -> tuple[Dataset, list[Tensor]]:
     """Return the data set and the partition that `pack_data` packed, to be read only."""
-    classes, domains, clients, sizes, tensors = packed
+    (classes, domains, clients, extra), sizes, tensors = packed
     flat = unpack(tensors, copy=False)
-    train, test = (
-        Examples(
+
+    def examples(split: str) -> Examples:
+        return Examples(
             **{name: flat[f"{split} {name}"] for name in ("inputs", "labels", "domains")},
             clients=flat.get(f"{split} clients"),
         )
-        for split in ("train", "test")
-    )
-    return Dataset(classes, domains, train, test, clients), list(flat["parts"].split(sizes))
+
+    more = {name: examples(f"extra {name}") for name in extra}
+    data = Dataset(classes, domains, examples("train"), examples("test"), clients, more)
+    return data, list(flat["parts"].split(sizes))

@@ -131,6 +131,11 @@ def _round(one: RoundResult, classes: list[str], in_full: bool) -> Iterator[tupl
     for split, found in (("test", test), ("validation", one.validation)):
         yield from _over_domains(found, split, classes if in_full else None)
         yield from _over_clients(found, split, in_full)
+    for inference, metrics in one.extra_scores.items():
+        for metric, sets in metrics.items():
+            for name, value in sets.items():
+                if not isinstance(value, list):
+                    yield inference, metric, "extra", name, "", "", value
     for name, value in one.metrics.items():
         yield _of_round(name, value)
     ways = {"bytes_up": one.bytes_up, "bytes_down": one.bytes_down}

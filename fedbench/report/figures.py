@@ -291,16 +291,12 @@ def _metrics(group: Group, name: str, title: str, names: Sequence[str]) -> Figur
 
 
 def _other_scores(group: Group) -> Figure | None:
-    def pick(inference: str, key: str) -> Callable[[RoundResult], float | None]:
-        def mean(one: RoundResult) -> float | None:
-            found = one.scores.get(inference, {}).get(key)
-            return found.mean if found else None
-
-        return mean
-
     picks: dict[str, Pick] = {}
     for inference, key in series.other_scores(group):
         label = key if inference == "classifier" else f"{key}, {inference} inference"
-        picks[label] = pick(inference, key), group.units[key]
-    caption = f"Mean over domains: {mean_of(group)}."
+        picks[label] = series.mean_score(inference, key), group.units[key]
+    for inference, key, name in series.extra_names(group):
+        label = f"{key} on {name}, {inference} inference".removesuffix(", classifier inference")
+        picks[label] = series.extra_score(inference, key, name), group.units[key]
+    caption = f"Mean over domains, or on an extra test set, which enters no mean: {mean_of(group)}."
     return small_charts(group, "scores", "Other test metrics over rounds", caption, picks)

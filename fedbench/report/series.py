@@ -99,6 +99,35 @@ def other_scores(group: Group) -> list[tuple[str, str]]:
     return [name for name in names if name != (rule["inference"], rule["metric"])]
 
 
+def extra_names(group: Group) -> list[tuple[str, str, str]]:
+    """Return (inference, metric, extra test set) of every number on an extra test set."""
+    return _names(
+        runs_of(group),
+        lambda one: [
+            (inference, metric, name)
+            for inference, metrics in one.extra_scores.items()
+            for metric, sets in metrics.items()
+            for name, value in sets.items()
+            if not isinstance(value, list)
+        ],
+    )
+
+
+def mean_score(inference: str, metric: str) -> Callable[[RoundResult], float | None]:
+    """Return what picks a round's mean of a test metric over domains; ``None`` without one."""
+
+    def mean(one: RoundResult) -> float | None:
+        found = one.scores.get(inference, {}).get(metric)
+        return found.mean if found else None
+
+    return mean
+
+
+def extra_score(inference: str, metric: str, name: str) -> Callable[[RoundResult], float | None]:
+    """Return what picks a round's number on an extra test set; ``None`` where it has none."""
+    return lambda one: _number(one.extra_scores.get(inference, {}).get(metric, {}).get(name))
+
+
 def runs_of(group: Group) -> list[Record]:
     """Return the runs that charts are made of."""
     return [run for runs in finished(group).values() for run in runs]

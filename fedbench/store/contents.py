@@ -84,6 +84,7 @@ class Result:
         config_hash: of the resolved config.
         versions: of Python and the packages that the result depends on.
         others: the same rule on the other populations and splits that were scored.
+        extra: extra test set -> the metric on it, by the run's rule; it enters no accuracy.
         personal: seconds and bytes per round of making and scoring the clients' own models.
         personal_sha256: of the clients' own models, where they were kept.
     """
@@ -104,6 +105,7 @@ class Result:
     config_hash: str | None = None
     versions: Mapping[str, str] | None = None
     others: Sequence[Reported] = ()
+    extra: Mapping[str, float] | None = None
     personal: Personal | None = None
     personal_sha256: str | None = None
 

@@ -62,9 +62,9 @@ def kept(environment: Environment) -> dict[str, str]:
 
 def of_data(data: Dataset) -> str:
     """Return a digest of the names and every byte of a loaded data set."""
-    names = (data.classes, data.domains, *([data.clients] if data.clients else []))
+    names = (data.classes, data.domains, *filter(None, (data.clients, tuple(data.extra))))
     digest = xxh3_64(repr(names).encode())
-    for examples in (data.train, data.test):
+    for examples in (data.train, data.test, *data.extra.values()):
         for tensor in (examples.inputs, examples.labels, examples.domains, examples.clients):
             if tensor is not None:
                 digest.update(checksum(tensor).encode())
