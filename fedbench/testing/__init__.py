@@ -69,6 +69,7 @@ def rules(
     registry: Registry | None = None,
     *,
     options: Mapping[str, Any] | None = None,
+    model: Mapping[str, Any] | None = None,
 ) -> list[Rule]:
     """Return the rules that apply to one registered thing.
 
@@ -78,6 +79,7 @@ def rules(
         name: its registered name.
         registry: what is installed; default `fedbench.discover`.
         options: its options; those without a default are required.
+        model: options of `TinyModel`, such as ``{"norm": "none"}`` for what refuses batch norm.
 
     Raises:
         ConfigError: when nothing of that kind and name is registered.
@@ -85,7 +87,7 @@ def rules(
     """
     if kind not in KINDS:
         raise ValueError(f"kind is one of {', '.join(KINDS)}, not {kind!r}")
-    subject = Subject(registry or discover(), kind, name, options or {})
+    subject = Subject(registry or discover(), kind, name, options or {}, model or {})
     return [Rule(subject, s) for s in SPECS if kind in s.kinds and s.applies(subject)]
 
 

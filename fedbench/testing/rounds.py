@@ -142,36 +142,35 @@ def skipped_client(subject: Subject) -> None:
 
 @rule(*RUN, applies=_kits_selection)
 def some_clients(subject: Subject) -> None:
-    """Rounds with only one participating client work.
+    """Rounds with only one participating client work, or are refused with a ConfigError.
 
     Mend: don't expect every client, class or domain in a round: use what the reports hold, and
-    keep the old values of the rest or leave them out.
+    keep the old values of the rest or leave them out. What needs several clients says how many.
     """
-    _finite(subject, Setting("inline", one=True), " with one client per round")
+    _works_or_refuses(subject, Setting("inline", one=True), " with one client per round")
 
 
 @rule(*RUN, applies=_kits_clients)
 def one_client(subject: Subject) -> None:
-    """A federation of a single client works.
+    """A federation of a single client works, or is refused with a ConfigError.
 
     Mend: guard what compares clients with each other, for example a division by the number of
-    clients minus one.
+    clients minus one. What needs several clients says how many.
     """
-    _finite(subject, Setting("inline", partition="one_client"), " with a single client")
+    _works_or_refuses(subject, Setting("inline", partition="one_client"), " with a single client")
 
 
 @rule(*RUN, applies=_kits_clients)
 def one_class(subject: Subject) -> None:
-    """Clients that hold one class work, and so does a class that no client holds; data with a
-    single class works or is refused with a ConfigError.
+    """Two clients that hold one class each, a class that no client holds, and data with a single
+    class: each works or is refused with a ConfigError.
 
     Mend: use `PerClass`, which has rows only for the classes that are present; guard what compares
     classes with each other.
     """
-    _finite(subject, Setting("inline", partition="one_class"), " with one class per client")
-    single = Setting("inline", data=(("classes", 1),))
-    if not isinstance(subject.run(single).error, ConfigError):
-        _finite(subject, single, " on data of one class")
+    held = Setting("inline", partition="one_class")
+    _works_or_refuses(subject, held, " with one class per client")
+    _works_or_refuses(subject, Setting("inline", data=(("classes", 1),)), " on data of one class")
 
 
 @rule(*RUN, applies=_kits_clients)
@@ -181,6 +180,11 @@ def last_batch_of_one(subject: Subject) -> None:
     Mend: guard statistics over a batch, such as a standard deviation, and pairs within a batch.
     """
     _finite(subject, Setting("inline", partition="odd"), " with batches of one example")
+
+
+def _works_or_refuses(subject: Subject, setting: Setting, why: str) -> None:
+    if not isinstance(subject.run(setting).error, ConfigError):
+        _finite(subject, setting, why)
 
 
 def _finite(subject: Subject, setting: Setting, why: str) -> None:

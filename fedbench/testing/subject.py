@@ -49,15 +49,22 @@ class Subject:
         kind: its kind, one of `KINDS`.
         name: its name.
         options: its options, at least those without a default.
+        model: options of the kit's model.
 
     Raises:
         ConfigError: when nothing of that kind and name is registered.
     """
 
     def __init__(
-        self, registry: Registry, kind: str, name: str, options: Mapping[str, Any]
+        self,
+        registry: Registry,
+        kind: str,
+        name: str,
+        options: Mapping[str, Any],
+        model: Mapping[str, Any],
     ) -> None:
         self.registry, self.kind, self.name = registry, kind, name
+        self._model = dict(model)
         self.options: dict[str, Any] = dict(options)
         self._outcomes: dict[Setting, Outcome] = {}
         table = {"method": "recipe", "partition": "plugin"}
@@ -164,7 +171,7 @@ class Subject:
         tree = {
             "method": self.name,
             "data": data,
-            "model": {"name": "kit_model"},
+            "model": {"name": "kit_model", **self._model},
             "rounds": setting.rounds,
             "executor": executor,
             "failures": {"policy": setting.policy},

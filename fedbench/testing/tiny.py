@@ -72,10 +72,10 @@ class TinyData:
 class TinyModule(nn.Module):
     """See `TinyModel`."""
 
-    def __init__(self, shape: tuple[int, ...], d: int, classes: int) -> None:
+    def __init__(self, shape: tuple[int, ...], d: int, classes: int, norm: str = "batch") -> None:
         super().__init__()
         self.hidden = nn.Linear(math.prod(shape), d)
-        self.norm = nn.BatchNorm1d(d)
+        self.norm = nn.BatchNorm1d(d) if norm == "batch" else nn.Identity()
         self.classifier = nn.Linear(d, classes)
 
     def features(self, x: Tensor) -> Tensor:
@@ -87,13 +87,14 @@ class TinyModule(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class TinyModel:
-    """One hidden layer with batch norm, for inputs of any shape."""
+    """One hidden layer, by default with batch norm, for inputs of any shape."""
 
     feature_size: Annotated[int, Field(ge=1, description="feature size")] = 6
+    norm: Annotated[Literal["batch", "none"], Field(description="its normalisation")] = "batch"
 
     def build(self, input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """Return a freshly initialised model."""
-        return TinyModule(input_shape, self.feature_size, num_classes)
+        return TinyModule(input_shape, self.feature_size, num_classes, self.norm)
 
 
 @dataclass(frozen=True, eq=False)
