@@ -10,6 +10,7 @@ from fedbench.types import Recipe
 
 from . import (
     adam,
+    defences,
     drift,
     faults,
     fedavg,
@@ -58,6 +59,7 @@ def register_plugins() -> Mapping[str, type]:
         **drift.PLUGINS,
         **label_skew.PLUGINS,
         **prototype_methods.PLUGINS,
+        **defences.PLUGINS,
     }
 
 
@@ -132,4 +134,5 @@ def register_recipes() -> Mapping[str, Recipe]:
         **drift.RECIPES,
         **label_skew.RECIPES,
         **prototype_methods.RECIPES,
+        **defences.RECIPES,
     }

@@ -7,8 +7,17 @@ code (4 iterations, smoothing 1e-5, tolerance 1e-6).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
+
+from fedbench import ClientResult, ServerState, Weights, hookimpl
+
+from .robust import ONE_MEAN, ROLE, cohort
 
 
 def geometric_median(
@@ -47,3 +56,34 @@ def geometric_median(
         if abs(float(before - now)) < tolerance * float(now):
             break
     return center.to(points.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class GeometricMedian:
+    """Move the global weights by the geometric median of the clients' updates.
+
+    Memory: all clients' updates at once, K models, and twice as much again for the distances.
+    """
+
+    roles: ClassVar[tuple[str, ...]] = (ROLE,)
+    conflicts: ClassVar[Mapping[str, str]] = ONE_MEAN
+
+    weights: Annotated[
+        Literal["examples", "uniform"],
+        Field(description="what a client counts: as many examples as it says, or all alike"),
+    ] = "examples"
+    iterations: Annotated[int, Field(ge=1, description="the most Weiszfeld steps")] = 4
+    smoothing: Annotated[
+        float, Field(gt=0, description="distance below which a client's pull grows no further")
+    ] = 1e-5
+    tolerance: Annotated[
+        float, Field(ge=0, description="stop when a step changes the sum by less than this share")
+    ] = 1e-6
+
+    @hookimpl
+    def aggregate(self, state: ServerState, results: Iterator[ClientResult]) -> Weights:
+        found = cohort(state, results)
+        by_examples = self.weights == "examples"
+        shares = found.examples if by_examples else torch.ones_like(found.examples)
+        rule = self.iterations, self.smoothing, self.tolerance
+        return found.moved(geometric_median(found.points, shares, *rule))

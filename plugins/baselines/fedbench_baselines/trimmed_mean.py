@@ -8,9 +8,16 @@ The authors of ALIE use the name for another estimator: the mean of the values n
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 from torch import Tensor
 
-from fedbench import ConfigError
+from fedbench import ClientResult, ConfigError, ServerState, Weights, hookimpl
+
+from .robust import ONE_MEAN, ROLE, cohort, count
 
 
 def trimmed_mean(points: Tensor, trim: int) -> Tensor:
@@ -37,3 +44,30 @@ def trimmed_mean(points: Tensor, trim: int) -> Tensor:
         )
     kept = points.sort(dim=0).values[trim : clients - trim]
     return kept.double().mean(dim=0).to(points.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class TrimmedMean:
+    """Move the global weights by the mean of the clients' updates without the extreme values.
+
+    Memory: all clients' updates at once, K models, and as much again for sorting.
+    """
+
+    roles: ClassVar[tuple[str, ...]] = (ROLE,)
+    conflicts: ClassVar[Mapping[str, str]] = ONE_MEAN
+
+    fraction: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=0.5,
+            description="share of a round's clients to drop at each end of every coordinate, "
+            "rounded down; at least the share of malicious clients",
+        ),
+    ] = 0.2
+
+    @hookimpl
+    def aggregate(self, state: ServerState, results: Iterator[ClientResult]) -> Weights:
+        found = cohort(state, results)
+        trim = count(self.fraction, len(found.clients))
+        return found.moved(trimmed_mean(found.points, trim))

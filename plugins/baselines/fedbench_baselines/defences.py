@@ -1,0 +1,51 @@
+"""Robust aggregation: its plugins and methods by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fedbench import Recipe
+
+from . import clipping, krum, median, rfa, trimmed_mean
+
+PLUGINS: Mapping[str, type] = {
+    "median": median.Median,
+    "trimmed_mean": trimmed_mean.TrimmedMean,
+    "krum": krum.Krum,
+    "multi_krum": krum.MultiKrum,
+    "geometric_median": rfa.GeometricMedian,
+    "norm_clip": clipping.NormClip,
+}
+
+RECIPES: Mapping[str, Recipe] = {
+    "median": Recipe(
+        plugins={"exchange": {}, "median": {}, "cross_entropy": {}},
+        about="the coordinate median of the clients' updates instead of their mean",
+        source="Yin et al., Byzantine-Robust Distributed Learning, ICML 2018",
+    ),
+    "trimmed-mean": Recipe(
+        plugins={"exchange": {}, "trimmed_mean": {}, "cross_entropy": {}},
+        about="the mean of the clients' updates without the extreme values of each coordinate",
+        source="Yin et al., Byzantine-Robust Distributed Learning, ICML 2018",
+    ),
+    "krum": Recipe(
+        plugins={"exchange": {}, "krum": {}, "cross_entropy": {}},
+        about="the one update that is nearest to most of the others",
+        source="Blanchard et al., Machine Learning with Adversaries, NeurIPS 2017",
+    ),
+    "multi-krum": Recipe(
+        plugins={"exchange": {}, "multi_krum": {}, "cross_entropy": {}},
+        about="the mean of the updates that are nearest to most of the others",
+        source="Blanchard et al., Machine Learning with Adversaries, NeurIPS 2017",
+    ),
+    "rfa": Recipe(
+        plugins={"exchange": {}, "geometric_median": {}, "cross_entropy": {}},
+        about="the geometric median of the clients' updates",
+        source="Pillutla et al., Robust Aggregation for FL, IEEE TSP 2022",
+    ),
+    "norm-clip": Recipe(
+        plugins={"exchange": {}, "norm_clip": {}, "cross_entropy": {}},
+        about="the mean of the clients' updates, none of them longer than a bound",
+        source="Sun et al., Can You Really Backdoor Federated Learning?, 2019",
+    ),
+}
