@@ -36,19 +36,26 @@ def flip_labels(labels: Tensor, num_classes: int, form: Literal["reverse", "next
     return num_classes - 1 - labels if form == "reverse" else (labels + 1) % num_classes
 
 
-def alie(points: Tensor, factor: float) -> Tensor:
+def flip_pair(labels: Tensor, source: int, target: int) -> Tensor:
+    """Return the labels (n,) with every ``source`` replaced by ``target``."""
+    return torch.where(labels == source, target, labels)
+
+
+def alie(points: Tensor, factor: float, unbiased: bool = False) -> Tensor:
     """Return ``mean - factor * std`` per coordinate, what every malicious client sends.
 
     Args:
         points: (m, n), the malicious clients' honest updates, m >= 1. With m = 1 the standard
             deviation is 0.
         factor: z; see `alie_factor`.
+        unbiased: divide the variance by m - 1 instead of m, as other public code does.
 
     Returns:
         (n,), of the same type, computed in float64.
     """
     wide = points.double()
-    return (wide.mean(dim=0) - factor * wide.std(dim=0, correction=0)).to(points.dtype)
+    std = wide.std(dim=0, correction=int(unbiased and len(points) > 1))
+    return (wide.mean(dim=0) - factor * std).to(points.dtype)
 
 
 def alie_factor(num_clients: int, byzantine: int) -> float:

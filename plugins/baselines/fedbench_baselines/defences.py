@@ -1,4 +1,4 @@
-"""Robust aggregation: its plugins and methods by name."""
+"""Robust aggregation and attacks: their plugins and methods by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from fedbench import Recipe
 
-from . import clipping, krum, median, rfa, trimmed_mean
+from . import attack_plugins, clipping, krum, median, rfa, trimmed_mean
 
 PLUGINS: Mapping[str, type] = {
     "median": median.Median,
@@ -15,6 +15,12 @@ PLUGINS: Mapping[str, type] = {
     "multi_krum": krum.MultiKrum,
     "geometric_median": rfa.GeometricMedian,
     "norm_clip": clipping.NormClip,
+    "label_flip": attack_plugins.LabelFlip,
+    "sign_flip": attack_plugins.SignFlip,
+    "gaussian": attack_plugins.Gaussian,
+    "alie": attack_plugins.Alie,
+    "ipm": attack_plugins.Ipm,
+    "backdoor": attack_plugins.Backdoor,
 }
 
 RECIPES: Mapping[str, Recipe] = {
