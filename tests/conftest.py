@@ -94,7 +94,8 @@ def make_config(
     data = {
         "method": method,
         "data": "tiny",
-        "model": "tiny_model",
+        # No epsilon can be claimed for a model with batch norm.
+        "model": {"name": "tiny_model", "norm": "none"} if "dp" in plugins else "tiny_model",
         "rounds": rounds,
         "seed": seed,
         "executor": "inline",

@@ -22,6 +22,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 """Options that the tiny data needs, or that have no default."""
 
+MODELS: dict[str, dict[str, Any]] = {"dp": {"norm": "none"}, "dp-fedavg": {"norm": "none"}}
+"""Options of the kit's model, for what refuses batch norm."""
+
 LOUD = {"tensorboard", "mlflow"}
 """Plugins whose external packages emit warnings."""
 
@@ -36,7 +39,8 @@ def cases() -> Iterator[Any]:
             options = OPTIONS.get(entry.name)
             marks = [pytest.mark.filterwarnings("ignore")] if entry.name in LOUD else []
             marks += [APART] if (kind, entry.name) == ("executor", "ray") else []
-            for rule in testing.rules(kind, entry.name, REGISTRY, options=options):
+            model = MODELS.get(entry.name)
+            for rule in testing.rules(kind, entry.name, REGISTRY, options=options, model=model):
                 yield pytest.param(rule, id=f"{kind}-{entry.name}-{rule}", marks=marks)
 
 

@@ -1,4 +1,4 @@
-"""Robust aggregation and attacks: their plugins and methods by name."""
+"""Robust aggregation, attacks and privacy: their plugins and methods by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from fedbench import Recipe
 
-from . import attack_plugins, clipping, krum, median, rfa, trimmed_mean
+from . import attack_plugins, clipping, krum, median, privacy, rfa, trimmed_mean
 
 PLUGINS: Mapping[str, type] = {
     "median": median.Median,
@@ -21,6 +21,7 @@ PLUGINS: Mapping[str, type] = {
     "alie": attack_plugins.Alie,
     "ipm": attack_plugins.Ipm,
     "backdoor": attack_plugins.Backdoor,
+    "dp": privacy.Dp,
 }
 
 RECIPES: Mapping[str, Recipe] = {
@@ -53,5 +54,11 @@ RECIPES: Mapping[str, Recipe] = {
         plugins={"exchange": {}, "norm_clip": {}, "cross_entropy": {}},
         about="the mean of the clients' updates, none of them longer than a bound",
         source="Sun et al., Can You Really Backdoor Federated Learning?, 2019",
+    ),
+    "dp-fedavg": Recipe(
+        plugins={"exchange": {}, "dp": {}, "cross_entropy": {}},
+        about="the mean of clipped updates with noise, private for every client; for models "
+        "without batch norm",
+        source="McMahan et al., Differentially Private Recurrent Language Models, ICLR 2018",
     ),
 }
