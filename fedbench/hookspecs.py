@@ -371,8 +371,7 @@ class DiscoveryHooks:
         """Register metrics.
 
         When: at discovery.
-        Returns: name -> frozen dataclass that is a `fedbench.contracts.Metric`: called with class
-        scores (N, C) and labels (N,), it returns a float, or a list with one per class or ``None``.
+        Returns: name -> frozen dataclass, a `fedbench.contracts.Metric` of class scores and labels.
         """
 
     @hookspec
