@@ -308,8 +308,7 @@ class RunHooks:
         When: after ``server_update``, in every round that is scored, for each client to be scored,
         in any process; plugin by plugin. ``ctx.model`` has the new global weights, ``ctx.payload``
         what ``broadcast`` returns now, ``ctx.state`` what the client keeps. It may train with
-        ``ctx.train``. Scoring changes nothing: uploads are errors, and what is assigned to
-        ``ctx.state`` is not kept.
+        ``ctx.train``. Scoring changes nothing: uploads are errors, ``ctx.state`` is not kept.
         Without any plugin the client uses the global model.
         Returns: nothing.
         """

@@ -26,7 +26,7 @@ from typing import Any
 
 from ..plugins.discovery import discover
 from ..plugins.registry import Registry
-from . import describing, rounds, things, workers  # noqa: F401 - their rules register themselves
+from . import describing, passes, rounds, things, workers  # noqa: F401 - their rules register themselves
 from .rule import SPECS, Rule, RuleBroken
 from .standins import (
     batch,

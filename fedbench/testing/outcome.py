@@ -47,6 +47,8 @@ class Setting:
         policy: what happens when a client fails, as in the config's ``failures``.
         again: the number of the repetition, so that a repeated run is not taken from the cache.
         rounds: how many.
+        second: whether each turn begins with a further pass, which is not recorded.
+        every: which rounds are scored, as ``evaluate_every``.
     """
 
     executor: str = "kit_watch"
@@ -59,6 +61,8 @@ class Setting:
     policy: str = "fail"
     again: int = 0
     rounds: int = 2
+    second: bool = False
+    every: int = 1
 
 
 PLAIN = Setting()

@@ -159,6 +159,8 @@ class Subject:
                 cls = registry.get("plugin", name).value
                 if _base(cls, "train") and "batch_size" in cls.__dataclass_fields__:
                     given.setdefault("batch_size", 8)
+        if setting.second:
+            plugins["kit_second"] = {}
         # A partition's defaults make more clients than the kit's partition.
         many = self.gives("partition")
         if many and "kit_training" in plugins:
@@ -173,6 +175,7 @@ class Subject:
             "data": data,
             "model": {"name": "kit_model", **self._model},
             "rounds": setting.rounds,
+            "evaluate_every": setting.every,
             "executor": executor,
             "failures": {"policy": setting.policy},
             "plugins": plugins,

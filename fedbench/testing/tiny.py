@@ -6,6 +6,7 @@ with ``kit_``.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -199,6 +200,16 @@ class KitLoss:
         return {"kit_loss": F.cross_entropy(output.logits, batch.labels)}
 
 
+@dataclass(frozen=True, eq=False)
+class KitSecond:
+    """Train a copy of the model before a turn's training; the pass is not recorded."""
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
+        ctx.train(copy.deepcopy(ctx.model), stream="kit_second")
+        return (yield)
+
+
 PIECES: Mapping[str, type] = {
     "kit_partition": KitPartition,
     "kit_selection": KitSelection,
@@ -219,6 +230,7 @@ def register(registry: Registry, **more: tuple[str, type]) -> Registry:
     """
     copy = Registry({k: list(v) for k, v in registry.entries.items()}, dict(registry.failures))
     things = {name: ("plugin", cls) for name, cls in PIECES.items()}
+    things |= {"kit_second": ("plugin", KitSecond)}
     things |= {"kit_data": ("dataset", TinyData), "kit_model": ("model", TinyModel), **more}
     for name, (kind, cls) in things.items():
         copy.entries[kind, name] = [Entry(kind, name, cls, "fedbench.testing", "")]

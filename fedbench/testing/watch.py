@@ -68,6 +68,10 @@ class Trace:
     """(plugin, loss term) -> whether it ever depended on the model."""
     bytes_up: list[dict[str, int]] = field(default_factory=list)
     """Bytes that clients sent, by key, for each round."""
+    passes: dict[str, list[int]] = field(default_factory=dict)
+    """Trainer -> how many steps and how many gradients its passes had in all."""
+    handed_on: list[tuple[str, list[int]]] = field(default_factory=list)
+    """(plugin, the clients of the results that its ``receive_uploads`` handed on, in order)."""
     references: list[tuple[Callable[[], Any], str, str]] = field(default_factory=list)
     """(weak reference, what it refers to, where it was created)."""
 
@@ -256,13 +260,45 @@ class Probe(Watch):
     def call(self, call: Call, run: Callable[[], Any]) -> Any:
         """Look at a hook's arguments and its result."""
         seen = self._before(call)
-        result = run()
+        result = self._train(call, run) if call.hook == "train" else run()
         self._after(call, seen, result)
+        if call.hook == "receive_uploads" and isinstance(result, Iterator):
+            return self._handed_on(call, result)
         return result
+
+    def _train(self, call: Call, run: Callable[[], Any]) -> Any:
+        """Run a trainer, and count the steps and the gradients of its pass."""
+        ctx = call.arguments.get("ctx")
+        work = ctx.training if ctx else call.arguments.get("work")
+        if work is None:
+            return run()
+        counts = self._trace.passes.setdefault(call.plugin, [0, 0])
+        inner = work.backward
+
+        def backward(batch: Batch) -> None:
+            counts[1] += 1
+            inner(batch)
+
+        vars(work)["backward"] = backward
+        try:
+            return run()
+        finally:
+            del vars(work)["backward"]
+            counts[0] += work.steps
+
+    def _handed_on(self, call: Call, results: Iterator[Any]) -> Iterator[Any]:
+        """Yield the results, and note whose they are."""
+        clients: list[int] = []
+        self._trace.handed_on.append((call.plugin, clients))
+        for result in results:
+            clients.append(result.client)
+            yield result
 
     def generate(self, call: Call, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         """Look at the arguments before the first step and after the last one."""
         seen = self._before(call)
+        if call.hook == "receive_uploads":
+            steps = self._handed_on(call, steps)  # type: ignore[assignment]
         result = yield from steps
         self._after(call, seen, result)
         return result

@@ -482,6 +482,80 @@ class Counts:
         return (yield)
 
 
+# What a plugin does besides a turn's training
+
+
+@breaks("trainer", "plugin", "no batch was taken from work.batches")
+@plugin
+class OwnBatches:
+    """Train on batches that the pass knows nothing of."""
+
+    @hookimpl
+    def train(self, ctx: Any, work: Any) -> bool:
+        for batch in ctx.batches(8, 1):
+            work.backward(batch)
+        return True
+
+
+@breaks("trainer", "plugin", "work.backward was never called")
+@plugin
+class OwnGradients:
+    """Compute gradients that no other plugin sees."""
+
+    @hookimpl
+    def train(self, ctx: Any, work: Any) -> bool:
+        for batch in work.batches(8, 1):
+            ctx.loss(batch).backward()
+        return True
+
+
+@breaks("further-pass", "plugin", "round 1: metrics.mine is 2.0 and 4.0")
+@plugin
+class CountsInPlace:
+    """Count batches in a value that was there before the pass."""
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Any:
+        seen = ctx.scratch["mine"] = []
+        trained = yield
+        ctx.metric("mine", len(seen))
+        return trained
+
+    @hookimpl
+    def local_loss(self, ctx: Any) -> Any:
+        ctx.scratch["mine"].append(1)
+        return {}
+
+
+@breaks("results-in-order", "plugin", "the results of clients [3, 2, 1, 0] come in this order")
+@plugin
+class Reverses:
+    """Hand on all results, last one first."""
+
+    @hookimpl
+    def receive_uploads(self, results: Any) -> Any:
+        yield from reversed(list(results))
+
+
+@breaks("scoring", "plugin", "round 2: metrics.mine is 4.0 and 0.0")
+@plugin
+class CountsScores:
+    """Count how often a client was scored, outside of all states."""
+
+    @hookimpl
+    def init_server(self) -> Any:
+        COUNTS["scores"] = 0
+        return {}
+
+    @hookimpl
+    def personalize(self, ctx: Any) -> None:
+        COUNTS["scores"] += 1
+
+    @hookimpl
+    def server_update(self) -> ServerUpdate:
+        return ServerUpdate(metrics={"mine": COUNTS["scores"]})
+
+
 # Partitions
 
 
