@@ -31,6 +31,7 @@ from .types import (
     Payload,
     Received,
     Value,
+    Weights,
     forward,
     seal,
     tensors,
@@ -94,10 +95,10 @@ class ClientContext:
         payload: what the client received, by key; do not write to its tensors.
         sent: what the server had sent, by key, decoded but not changed by ``receive_broadcast`` in
             any other way: what an update is the difference from.
-        state: what this client kept from its last turn; assign to it what the client should keep.
-            A value is copied when it is assigned, see `fedbench.client_state.ClientState`.
+        state: what this client kept, and keeps: values are copied when assigned, see `ClientState`.
         scratch: values that plugins share within this turn; discarded afterwards.
         data: the client's raw examples, on the CPU.
+        initial: the run's initial weights, on the CPU; do not write to them.
     """
 
     def __init__(
@@ -116,8 +117,9 @@ class ClientContext:
         attempt: int = 1,
         empty: Empty | None = None,
         watch: Watch = UNWATCHED,
+        initial: Weights = MappingProxyType({}),
     ) -> None:
-        self.attempt, self._watch, self._empty = attempt, watch, empty
+        self.attempt, self._watch, self._empty, self.initial = attempt, watch, empty, initial
         self.round, self.client, self.rounds = job.round, job.client, rounds
         self.num_clients, self.num_classes = num_clients, num_classes
         self.device, self.model = device, model
@@ -205,7 +207,7 @@ class ClientContext:
         self,
         model: nn.Module | None = None,
         *,
-        epochs: int | None = None,
+        epochs: int | Callable[[int], int] | None = None,
         steps: int | None = None,
         loss: Callable[[Batch], Tensor] | None = None,
         only: Only | None = None,
@@ -214,12 +216,11 @@ class ClientContext:
     ) -> Training:
         """Run the trainer over the client's data once.
 
-        Core calls it once per turn. A plugin may call it again, or implement ``client_update`` and
-        call it as its method needs.
+        Core calls it once per turn; a plugin may call it again, or implement ``client_update``.
 
         Args:
             model: what to train, in place; default ``ctx.model``. It is ``ctx.model`` meanwhile.
-            epochs: passes over the data; default as the trainer's options say.
+            epochs: passes over the data, or a function of the trainer's number; at least one.
             steps: exactly so many batches instead.
             loss: returns the loss of a batch, a scalar; default `loss`, the sum of all plugins'
                 terms. To add to it: ``lambda batch: ctx.loss(batch) + more``.

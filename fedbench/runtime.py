@@ -269,6 +269,7 @@ class Runtime:
                 attempt=attempt,
                 empty=empty,
                 watch=self.watch,
+                initial=self.initial,
             )
             if job.scored is None:
                 ctx.receive()

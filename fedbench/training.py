@@ -37,7 +37,7 @@ class Training:
         loss: Callable[[Batch], Tensor],
         *,
         only: Only | None = None,
-        epochs: int | None = None,
+        epochs: int | Callable[[int], int] | None = None,
         steps: int | None = None,
         stream: str = "",
         record: bool = True,
@@ -71,7 +71,10 @@ class Training:
         """
         stretch = self._wanted is not None
         steps = self._wanted if stretch else max_steps
-        epochs = epochs if self._epochs is None else self._epochs
+        if callable(self._epochs):
+            epochs = max(1, self._epochs(epochs))
+        elif self._epochs is not None:
+            epochs = self._epochs
         for batch in self._ctx.batches(
             batch_size, epochs, drop_last, self._stream, steps=steps, stretch=stretch
         ):

@@ -17,6 +17,7 @@ from ..failures import ClientFailure
 from ..runtime import Runtime
 from ..splits import SPLITS
 from ..store.client_states import ClientStates
+from ..travel import outgoing
 from ..types import (
     Chunk,
     ClientJob,
@@ -225,7 +226,9 @@ class Scoring:
         if self._makes_models:
             found = self._runtime.plugins.collect("broadcast", ctx=ctx, state=state)
             sent = {key: seal(value, f"broadcast {key!r}") for key, value in found.items()}
-            scored.bytes = {key: nbytes(value) * len(pieces) for key, value in sent.items()}
+            calls = self._runtime.plugins.calls("send_broadcast")
+            travels, _ = outgoing(calls, sent, ctx=ctx, state=state)
+            scored.bytes = {key: nbytes(value) * len(pieces) for key, value in travels.items()}
             payload |= sent
         clients = list(pieces)
         for start in range(0, len(clients), AT_ONCE):

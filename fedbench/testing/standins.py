@@ -134,8 +134,7 @@ def client_context(
     >>> ctx.embed()[0].features.shape
     torch.Size([24, 6])
     """
-    if data is None:
-        data = tiny_dataset(examples=EXAMPLES).train[torch.arange(EXAMPLES)]
+    data = tiny_dataset(examples=EXAMPLES).train[torch.arange(EXAMPLES)] if data is None else data
     model = _model(tuple(data.inputs.shape[1:]), num_classes) if model is None else model
     return ClientContext(
         job=ClientJob(round, client, {k: seal(v, f"client state {k!r}") for k, v in state.items()}),
@@ -143,6 +142,7 @@ def client_context(
         num_classes=num_classes,
         device=CPU,
         model=model.train(),
+        initial={name: w.clone() for name, w in model.state_dict().items()},
         payload=_received(payload, model),
         data=data,
         plugins=_completed(plugins),
@@ -167,7 +167,11 @@ def run_turn(ctx: ClientContext) -> ClientResult:
     (['weights'], ['loss.kit_loss'])
     """
     with settled(), ctx.streams.scope("client", ctx.round, ctx.client):
+        given = ctx.payload
         ctx.receive()
+        if ctx.payload is not given:
+            received = ctx.payload.get("weights", {})
+            ctx.model.load_state_dict({**ctx.model.state_dict(), **received})
         ctx._plugins.hook.client_update(ctx=ctx)
         return ctx.result(0.0)
 
@@ -308,7 +312,7 @@ def _received(payload: Mapping[str, Value], model: nn.Module) -> Received:
     """Seal what the server sent, and load its weights into the model."""
     received = Received({k: seal(v, f"broadcast {k!r}") for k, v in payload.items()}, CPU)
     if "weights" in received:
-        model.load_state_dict(dict(received.weights()))
+        model.load_state_dict({**model.state_dict(), **received.weights()})
     return received
 
 
