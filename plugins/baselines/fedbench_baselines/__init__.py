@@ -21,6 +21,7 @@ from . import (
     metrics,
     models,
     moon,
+    personalised,
     prototype_methods,
     qsgd,
     sampling,
@@ -60,6 +61,7 @@ def register_plugins() -> Mapping[str, type]:
         **label_skew.PLUGINS,
         **prototype_methods.PLUGINS,
         **defences.PLUGINS,
+        **personalised.PLUGINS,
     }
 
 
@@ -135,4 +137,5 @@ def register_recipes() -> Mapping[str, Recipe]:
         **label_skew.RECIPES,
         **prototype_methods.RECIPES,
         **defences.RECIPES,
+        **personalised.RECIPES,
     }

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -42,6 +42,7 @@ from fedbench import (
     hookimpl,
 )
 
+from .personal_parts import ROLE, WHY
 from .prototypes import gather, local_prototypes
 
 KEY = "fedproto.prototypes"
@@ -142,6 +143,9 @@ class Personal:
     A client starts from the run's initial weights or, after its first turn, from the weights at the
     end of its last turn. The initial weights also remain the run's global weights.
     """
+
+    roles: ClassVar[tuple[str, ...]] = (ROLE,)
+    conflicts: ClassVar[Mapping[str, str]] = {ROLE: WHY}
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:

@@ -53,7 +53,7 @@ class FedProx:
 
     @hookimpl
     def local_loss(self, ctx: ClientContext) -> Mapping[str, Tensor]:
-        if self.mu == 0:
+        if self.mu == 0 or SCRATCH not in ctx.scratch:  # outside of a turn nothing is received
             return {}
         received: list[Tensor] = ctx.scratch[SCRATCH]
         both = zip(ctx.model.parameters(), received, strict=True)

@@ -8,14 +8,34 @@ For each batch, K steps of `theta_step` approach the minimum of
 model is theta; as in the released code, it is not reset between batches. What that code evaluates
 as theta are the parameters of the model into which it has just copied w, so the "personalised"
 accuracy that it reports is that of w. Its optimiser also adds a weight decay of 0.001 that the
-paper does not mention; here there is none.
+paper does not mention; here there is none. In that code every client trains in every round,
+sampled or not; here, as elsewhere, only those of the round do. The defaults are the code's.
 """
 
 from __future__ import annotations
 
-from fedbench import Weights
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+
+from fedbench import (
+    ClientContext,
+    ServerContext,
+    ServerState,
+    ServerUpdate,
+    Training,
+    Weights,
+    hookimpl,
+)
 
 from .ditto import personal_step
+from .personal_parts import ROLE, WHY
+from .vectors import combined
+
+STATE = "pfedme.theta"
 
 
 def theta_step(
@@ -45,3 +65,76 @@ def local_step(local: Weights, theta: Weights, lr: float, weight: float) -> Weig
         weight: lambda.
     """
     return {k: w - lr * weight * (w - theta[k]) for k, w in local.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class PFedMe:
+    """The trainer of pFedMe, in place of `sgd`: train theta and w together, and score theta.
+
+    In a turn theta starts as the received weights. What the client sends is w; it keeps theta. A
+    batch that is smaller than the others is left out. A client that has not had a turn is scored
+    with the global model.
+    """
+
+    weight: Annotated[float, Field(ge=0, description="lambda, how near theta stays to w")] = 15.0
+    inner_steps: Annotated[int, Field(ge=1, description="K, steps of theta on each batch")] = 5
+    personal_lr: Annotated[float, Field(gt=0, description="learning rate of theta")] = 0.09
+    lr: Annotated[float, Field(gt=0, description="learning rate of w; lr x weight < 1")] = 0.005
+    steps: Annotated[int, Field(ge=1, description="R, batches per turn")] = 20
+    batch_size: Annotated[int, Field(ge=1, description="examples per batch")] = 20
+    beta: Annotated[
+        float, Field(gt=0, description="server step; 1 takes the mean of the clients' w")
+    ] = 1.0
+
+    roles: ClassVar[tuple[str, ...]] = (ROLE,)
+    conflicts: ClassVar[Mapping[str, str]] = {ROLE: WHY}
+
+    def __post_init__(self) -> None:
+        if self.lr * self.weight >= 1:
+            raise ValueError(
+                f"lr x weight must be below 1 for a stable step of w, got {self.lr * self.weight:g}"
+            )
+
+    @hookimpl
+    def train(self, ctx: ClientContext, work: Training) -> bool:
+        # work.lr stays unknown: w does not move by a learning rate times a gradient.
+        theta = {str(i): p for i, p in enumerate(work.parameters)}
+        local: Weights = {name: p.detach().clone() for name, p in theta.items()}
+        for batch in work.batches(
+            self.batch_size, self.steps, drop_last=True, max_steps=self.steps
+        ):
+            for _ in range(self.inner_steps):
+                work.backward(batch)
+                with torch.no_grad(), ctx.phase("optimiser"):
+                    self._step(theta, local)
+            local = local_step(
+                local, {n: p.detach() for n, p in theta.items()}, self.lr, self.weight
+            )
+        if work.record:
+            ctx.state[STATE] = work.model.state_dict()
+        with torch.no_grad():
+            for name, p in theta.items():
+                p.copy_(local[name])
+        return True
+
+    def _step(self, theta: Mapping[str, torch.nn.Parameter], local: Weights) -> None:
+        used = {name: p for name, p in theta.items() if p.grad is not None}
+        gradient = {name: p.grad for name, p in used.items() if p.grad is not None}
+        new = theta_step(used, gradient, local, self.personal_lr, self.weight)
+        for name, p in used.items():
+            p.copy_(new[name])
+
+    @hookimpl
+    def server_update(
+        self, ctx: ServerContext, state: ServerState, before: Weights
+    ) -> ServerUpdate:
+        if self.beta == 1:
+            return ServerUpdate()
+        mean = {name: state.weights[name] for name, _ in ctx.model.named_parameters()}
+        moved = combined(lambda w, old: (1 - self.beta) * old + self.beta * w, mean, before)
+        return ServerUpdate(weights=moved)
+
+    @hookimpl
+    def personalize(self, ctx: ClientContext) -> None:
+        if STATE in ctx.state:
+            ctx.model.load_state_dict(ctx.state[STATE])  # type: ignore[arg-type]
