@@ -25,8 +25,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 MODELS: dict[str, dict[str, Any]] = {"dp": {"norm": "none"}, "dp-fedavg": {"norm": "none"}}
 """Options of the kit's model, for what refuses batch norm."""
 
-LOUD = {"tensorboard", "mlflow"}
-"""Plugins whose external packages emit warnings."""
+LOUD = {"tensorboard", "mlflow", "afl"}
+"""Plugins that warn: their external packages do, or they are made for rounds with all clients."""
 
 APART = pytest.mark.skip(
     reason="each rule would start a Ray cluster; tests/executors/test_ray.py checks it on one"

@@ -12,6 +12,7 @@ from . import (
     adam,
     defences,
     drift,
+    fair,
     faults,
     fedavg,
     fedproto,
@@ -61,6 +62,7 @@ def register_plugins() -> Mapping[str, type]:
         **label_skew.PLUGINS,
         **prototype_methods.PLUGINS,
         **defences.PLUGINS,
+        **fair.PLUGINS,
         **personalised.PLUGINS,
     }
 
@@ -137,5 +139,6 @@ def register_recipes() -> Mapping[str, Recipe]:
         **label_skew.RECIPES,
         **prototype_methods.RECIPES,
         **defences.RECIPES,
+        **fair.RECIPES,
         **personalised.RECIPES,
     }

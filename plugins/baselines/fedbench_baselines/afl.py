@@ -11,8 +11,23 @@ in it.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
 import torch
+from pydantic import Field
 from torch import Tensor
+
+from fedbench import ClientResult, ServerContext, ServerState, ServerUpdate, Value, hookimpl
+
+from .fairness import Cohort, SendsLoss
+from .fedavg import weighted_mean
+
+SHARES = "afl.shares"
+TINY = 1e-12
+"""The least weight in the mean, which so exists also when all clients of a round have share 0."""
 
 
 def project_simplex(values: Tensor) -> Tensor:
@@ -34,3 +49,68 @@ def project_simplex(values: Tensor) -> Tensor:
     thresholds = (ordered.cumsum(0) - 1) / place
     last = (ordered > thresholds).sum() - 1
     return (shifted - thresholds[last]).clamp(min=0).to(values.dtype)
+
+
+def moved_shares(shares: Tensor, losses: Mapping[int, float], lr: float) -> Tensor:
+    """Return the shares after one step towards high losses.
+
+    With all clients these are ``project_simplex(shares + lr * F)``. Otherwise only the shares of
+    the clients in ``losses`` change, and their sum stays the same.
+
+    Args:
+        shares: (N,) float64, at least 0, by client id.
+        losses: client id -> F.
+        lr: the step size.
+    """
+    clients = torch.tensor(list(losses), dtype=torch.int64)
+    values = torch.tensor(list(losses.values()), dtype=shares.dtype)
+    mass = shares[clients].sum()
+    if mass == 0:
+        return shares
+    moved = mass * project_simplex((shares[clients] + lr * values) / mass)
+    return shares.index_copy(0, clients, moved)
+
+
+@dataclass(frozen=True, eq=False)
+class Afl(SendsLoss):
+    """Weigh the clients' parameters by shares that move towards the clients with a high loss.
+
+    Buffers are averaged by number of examples. The method needs every client in every round. With
+    a sample of them, only their shares move, and the mean is over them; a warning says so.
+    """
+
+    lr: Annotated[
+        float, Field(gt=0, description="step size of the shares; 0.1 or 0.01 in others' code")
+    ] = 0.1
+
+    key: ClassVar[str] = "afl.loss"
+
+    @hookimpl
+    def init_server(self, ctx: ServerContext) -> Mapping[str, Value]:
+        return {SHARES: torch.full((ctx.num_clients,), 1 / ctx.num_clients, dtype=torch.float64)}
+
+    @hookimpl(wrapper=True)
+    def select_clients(self, ctx: ServerContext) -> Generator[None, Sequence[int], Sequence[int]]:
+        chosen = yield
+        if len(chosen) < ctx.num_clients:
+            warnings.warn(
+                "afl is defined for rounds with all clients; with a sample, only its clients' "
+                "shares change (uniform.fraction=1 selects all)",
+                stacklevel=1,
+            )
+        return chosen
+
+    @hookimpl
+    def aggregate(
+        self, ctx: ServerContext, state: ServerState, results: Iterator[ClientResult]
+    ) -> ServerUpdate:
+        shares = state.entries.tensor(SHARES)
+        cohort = Cohort(results, ctx.model, self.key)
+        weights = weighted_mean(
+            (sent.parameters, max(float(shares[sent.client]), TINY)) for sent in cohort
+        )
+        return ServerUpdate(
+            weights={**weights, **cohort.buffers()},
+            entries={SHARES: moved_shares(shares, cohort.losses, self.lr)},
+            metrics=cohort.metrics("afl"),
+        )

@@ -9,13 +9,30 @@ As in the released code, 1e-10 is added to every loss, so that a loss of 0 has p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Annotated, ClassVar
 
+from pydantic import Field
 from torch import Tensor
 
-from fedbench import Weights
+from fedbench import (
+    ClientContext,
+    ClientResult,
+    ServerContext,
+    ServerUpdate,
+    Weights,
+    hookimpl,
+)
 
+from .fairness import Cohort, SendsLoss
+from .personal_parts import learning_rate
+from .server_steps import parameters
 from .vectors import combined, difference, squared_norm
+
+LR = "qfedavg.lr"
+"""Name of the metric by which the server learns the trainer's learning rate."""
 
 TINY = 1e-10
 """What is added to every loss."""
@@ -46,3 +63,43 @@ def fair_step(
             part = lipschitz * loss**q * d
             step[k] = step[k] + part if k in step else part
     return combined(lambda w, s: w - s / total, received, step)
+
+
+@dataclass(frozen=True, eq=False)
+class QFedAvg(SendsLoss):
+    """Take q-FedAvg's step instead of the mean; buffers are averaged by number of examples.
+
+    The Lipschitz constant is 1 / the trainer's learning rate of the round, as published for plain
+    SGD; with momentum that is a convention.
+    """
+
+    q: Annotated[
+        float,
+        Field(ge=0, description="how much fairness counts; the authors use 0.001 to 15, by data"),
+    ] = 1.0
+    lipschitz: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        Field(description="estimate of the loss's Lipschitz constant; default 1 / learning rate"),
+    ] = None
+
+    key: ClassVar[str] = "qfedavg.loss"
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
+        self.send_loss(ctx)
+        trained = yield
+        if self.lipschitz is None:
+            ctx.metric(LR, learning_rate(ctx, "qfedavg"))
+        return trained
+
+    @hookimpl
+    def aggregate(self, ctx: ServerContext, results: Iterator[ClientResult]) -> ServerUpdate:
+        first = next(results)
+        lipschitz = self.lipschitz or 1 / first.metrics[LR]
+        received = parameters(ctx.model, first.sent.weights())
+        cohort = Cohort(chain([first], results), ctx.model, self.key)
+        pairs = ((sent.parameters, sent.loss) for sent in cohort)
+        weights = fair_step(received, pairs, self.q, lipschitz)
+        return ServerUpdate(
+            weights={**weights, **cohort.buffers()}, metrics=cohort.metrics("qfedavg")
+        )

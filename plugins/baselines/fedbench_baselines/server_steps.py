@@ -12,15 +12,12 @@ from fedbench import Weights
 ROLE = "server step"
 """The role of plugins that decide how the global weights move."""
 
-OTHER_MEAN = "robust mean"
-"""The role of plugins with another rule in place of the plain mean."""
-
 ONE_STEP: Mapping[str, str] = {ROLE: "each defines the server's step from its own sums"}
 """What such plugins state as ``conflicts``."""
 
 PLAIN_MEAN: Mapping[str, str] = {
     **ONE_STEP,
-    OTHER_MEAN: "its server step is derived for the plain mean of all clients",
+    "robust mean": "its server step is derived for the plain mean of all clients",
 }
 """The same for those whose step needs the plain mean."""
 

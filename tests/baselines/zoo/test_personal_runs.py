@@ -239,7 +239,7 @@ class Secretive:
         return True
 
 
-@pytest.mark.parametrize("method", ["apfl"])
+@pytest.mark.parametrize("method", ["apfl", "qfedavg"])
 def test_a_trainer_without_a_learning_rate_is_refused_where_it_is_needed(method, add, run_tiny):
     add(secretive=Secretive)
     with pytest.raises(ConfigError, match=f"plugin '{method}' needs the learning rate of SGD"):
