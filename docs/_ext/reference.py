@@ -150,7 +150,7 @@ def option_table(cls: type, prefix: str = "") -> str:
 
 def group_of(entry: Entry) -> str:
     """Return the name of the page that a run plugin is on."""
-    return next(name for name, (_, _, fits) in GROUPS.items() if fits(entry.hooks))
+    return next(name for name, (_, _, fits) in GROUPS.items() if fits(entry.own_hooks))
 
 
 def linked(names: Iterable[str], kind: str) -> str:

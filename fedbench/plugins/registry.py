@@ -62,6 +62,12 @@ class Entry:
         """The run hooks that a plugin class implements, in the order of a round."""
         return list(marked(self.value)) if self.kind == "plugin" else []
 
+    @property
+    def own_hooks(self) -> list[str]:
+        """Those of `hooks` that it implements itself, and does not only wrap."""
+        found = marked(self.value) if self.kind == "plugin" else {}
+        return [name for name, method in found.items() if not method.fedbench_impl.get("wrapper")]
+
 
 @dataclass
 class Registry:

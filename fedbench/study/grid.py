@@ -219,7 +219,7 @@ def _with_partition(
 ) -> RunConfig:
     """Replace the partition plugins of a run."""
     data = config.to_dict()
-    old = [n for n in data["plugins"] if "partition" in registry.get("plugin", n).hooks]
+    old = [n for n in data["plugins"] if "partition" in registry.get("plugin", n).own_hooks]
     rest = {name: given for name, given in data["plugins"].items() if name not in old}
     data["plugins"] = {**{name: given or {} for name, given in partition.items()}, **rest}
     return resolve(registry, file=yamlfile.Document(data, "partitions"))

@@ -26,7 +26,10 @@ from ..store.directory import RunDirectory
 from ..types import RoundResult
 
 SETTING_HOOKS = ("prepare_data", "partition", "client_data", "select_clients")
-"""Plugins that implement one of these belong to the setting, not to the method."""
+"""Plugins that implement one of these belong to the setting, not to the method.
+
+One that only wraps it, as to give the examples of all clients to one, belongs to the method.
+"""
 
 SETTING_KEYS = ("data", "model", "rounds", "clients", "evaluate_every", "accuracy", "metrics")
 
@@ -83,7 +86,7 @@ def setting_plugins(registry: Registry, plugins: Iterable[str]) -> list[str]:
     """Return those of ``plugins`` that belong to the setting."""
 
     def hooks(name: str) -> list[str]:
-        return [hook for e in registry.entries.get(("plugin", name), []) for hook in e.hooks]
+        return [hook for e in registry.entries.get(("plugin", name), []) for hook in e.own_hooks]
 
     return [name for name in plugins if set(SETTING_HOOKS) & set(hooks(name))]
 

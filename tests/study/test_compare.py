@@ -82,6 +82,18 @@ def test_within_a_seed_variants_differ_in_nothing_but_the_method(
     assert all(two.config.plugins[name] == given for name, given in shared.items())
 
 
+def test_a_method_may_wrap_the_partition_and_the_selection_of_its_setting(
+    registry: Registry, tmp_path: Path
+) -> None:
+    partitions = [{"dirichlet": {"clients": 2, "alpha": 1.0}}]
+    methods = ["fedavg", "centralised", "afl"]
+    jobs = plan(registry, grid(methods, partitions=partitions), tmp_path)
+    one, *others = (records.setting_of(registry, job.config) for job in jobs)
+    assert others == [one, one]
+    assert [("centralised" in job.config.plugins) for job in jobs] == [False, True, False]
+    assert all("dirichlet" in job.config.plugins for job in jobs)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
