@@ -25,6 +25,7 @@ from fedbench.executors.pool import PoolWorkers
 from fedbench.hookspecs import hookimpl
 from fedbench.plugins.discovery import discover
 from fedbench.plugins.registry import Registry
+from fedbench.plugins.replacing import replacements
 from fedbench.testing import TinyData, TinyModel
 
 # The same examples on every machine; a busy one is slow now and then.
@@ -71,6 +72,15 @@ def registry(installed: Registry) -> Registry:
     return Registry({k: list(v) for k, v in installed.entries.items()}, dict(installed.failures))
 
 
+def given_way(registry: Registry, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the pieces without those whose single hooks the named plugins implement."""
+    added, below = (
+        {name: registry.get("plugin", name).value for name in names} for names in (named, PIECES)
+    )
+    replaced = {one.old for one in replacements(added, below)}
+    return {name: options for name, options in PIECES.items() if name not in replaced}
+
+
 def make_config(
     registry: Registry,
     method: str = "fedavg",
@@ -85,9 +95,9 @@ def make_config(
 
     ``extra`` plugins come last or change the options of those there are; ``without`` leaves out.
     """
-    layers = (PIECES, registry.get("recipe", method).value.plugins, extra or {})
+    own = registry.get("recipe", method).value.plugins
     plugins: dict[str, dict[str, Any]] = {}
-    for layer in layers:
+    for layer in (given_way(registry, own), own, extra or {}):
         for name, options in layer.items():
             plugins[name] = {**plugins.get(name, {}), **options}
     plugins = {name: options for name, options in plugins.items() if name not in without}

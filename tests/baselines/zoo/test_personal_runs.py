@@ -60,8 +60,7 @@ def test_the_global_model_is_fedavgs_or_the_untuned_ones(method, run_tiny):
 
 @pytest.mark.parametrize("method", ["ditto", "apfl", "pfedme"])
 def test_a_client_without_a_turn_is_scored_with_the_global_model(method, spied):
-    without = ["sgd"] if method == "pfedme" else []
-    seen = spied(method, rounds=1, extra={"uniform": {"fraction": 0.25}}, without=without)
+    seen = spied(method, rounds=1, extra={"uniform": {"fraction": 0.25}})
     (turn,) = seen.after
     for place, model in seen.models.items():
         assert same(model, seen.globals[1]) == (place != turn)
@@ -158,7 +157,7 @@ PFEDME = {"steps": 3, "batch_size": 64, "inner_steps": 2, "lr": 0.02, "weight": 
 def test_rounds_of_pfedme_by_hand(spied):
     """With one batch of all data, each of the three batches of a turn has the same examples."""
     options = {**PFEDME, "personal_lr": 0.05, "beta": 0.5}
-    seen = spied("pfedme", rounds=2, extra={"pfedme": options}, without=["sgd"])
+    seen = spied("pfedme", rounds=2, extra={"pfedme": options})
     for number in (1, 2):
         received = seen.globals.get(number - 1, seen.run.runtime.initial)
         locals_ = {}
@@ -179,7 +178,7 @@ def test_rounds_of_pfedme_by_hand(spied):
 
 
 def test_pfedme_scores_theta_and_not_what_it_sends(spied):
-    seen = spied("pfedme", rounds=2, extra={"pfedme": PFEDME}, without=["sgd"])
+    seen = spied("pfedme", rounds=2, extra={"pfedme": PFEDME})
     assert len(seen.models) == 8
     for place, model in seen.models.items():
         assert not model["hidden.weight"].equal(seen.after[place]["hidden.weight"])
@@ -188,7 +187,7 @@ def test_pfedme_scores_theta_and_not_what_it_sends(spied):
 
 def test_an_unstable_step_of_pfedme_is_refused(run_tiny):
     with pytest.raises(ConfigError, match=r"lr x weight must be below 1 .* got 1\.5"):
-        run_tiny("pfedme", extra={"pfedme": {"lr": 0.1}}, without=["sgd"])
+        run_tiny("pfedme", extra={"pfedme": {"lr": 0.1}})
 
 
 @pytest.mark.parametrize("part", ["model", "head"])
@@ -266,14 +265,12 @@ PERSONAL = ("fedper", "fedrep", "fedbabu", "fedbn", "ditto", "apfl", "pfedme", "
 
 @pytest.mark.parametrize("method", PERSONAL)
 def test_workers_give_the_same_bits(method, run_tiny):
-    without = ["sgd"] if method == "pfedme" else []
     pool = {"name": "pool", "workers": 2}
     inline, pooled = (
         run_tiny(
             method,
             rounds=2,
             extra=HALF,
-            without=without,
             clients={"test": 0.2},
             executor=executor,
         )
