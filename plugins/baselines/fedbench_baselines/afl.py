@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedbench import ClientResult, ServerContext, ServerState, ServerUpdate, Value, hookimpl
+from fedbench import ClientResult, Search, ServerContext, ServerState, ServerUpdate, Value, hookimpl
 
 from .fairness import Cohort, SendsLoss
 from .fedavg import weighted_mean
@@ -80,7 +80,9 @@ class Afl(SendsLoss):
     """
 
     lr: Annotated[
-        float, Field(gt=0, description="step size of the shares; 0.1 or 0.01 in others' code")
+        float,
+        Field(gt=0, description="step size of the shares; 0.1 or 0.01 in others' code"),
+        Search(choices=(0.01, 0.1)),
     ] = 0.1
 
     key: ClassVar[str] = "afl.loss"

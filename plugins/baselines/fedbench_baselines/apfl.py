@@ -25,7 +25,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedbench import Batch, ClientContext, Weights, hookimpl
+from fedbench import Batch, ClientContext, Search, Weights, hookimpl
 
 from .personal_parts import ROLE, WHY, learning_rate, own_model
 
@@ -87,6 +87,7 @@ class Apfl:
     alpha: Annotated[
         float,
         Field(ge=0, le=1, description="share of the personal model; 0.5 in the authors' code"),
+        Search(choices=(0.25, 0.5, 0.75)),
     ] = 0.5
     adaptive: Annotated[
         bool,

@@ -21,7 +21,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from fedbench import Batch, ClientContext, Weights, hookimpl
+from fedbench import Batch, ClientContext, Search, Weights, hookimpl
 
 from .fedprox import proximal_term
 from .personal_parts import ROLE, WHY, own_model
@@ -56,7 +56,9 @@ class Ditto:
     """
 
     weight: Annotated[
-        float, Field(ge=0, description="weight lambda of the proximal term; 1 in the authors' code")
+        float,
+        Field(ge=0, description="weight lambda of the proximal term; 1 in the authors' code"),
+        Search(choices=(0.1, 1.0, 2.0)),
     ] = 1.0
 
     roles: ClassVar[tuple[str, ...]] = (ROLE,)

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedbench import ClientContext, hookimpl
+from fedbench import ClientContext, Search, hookimpl
 
 from .personal_parts import is_head
 
@@ -22,7 +22,9 @@ from .personal_parts import is_head
 class FineTuning:
     """Train the model of a client for some epochs before it is scored."""
 
-    epochs: Annotated[int, Field(ge=1, description="epochs before a client's scores")] = 5
+    epochs: Annotated[
+        int, Field(ge=1, description="epochs before a client's scores"), Search(choices=(1, 5, 10))
+    ] = 5
     part: Annotated[
         Literal["model", "head"], Field(description="what is trained: all of it, or the classifier")
     ] = "model"

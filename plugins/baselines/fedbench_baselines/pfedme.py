@@ -23,6 +23,7 @@ from pydantic import Field
 
 from fedbench import (
     ClientContext,
+    Search,
     ServerContext,
     ServerState,
     ServerUpdate,
@@ -76,7 +77,11 @@ class PFedMe:
     with the global model.
     """
 
-    weight: Annotated[float, Field(ge=0, description="lambda, how near theta stays to w")] = 15.0
+    weight: Annotated[
+        float,
+        Field(ge=0, description="lambda, how near theta stays to w"),
+        Search(choices=(5.0, 15.0, 30.0)),
+    ] = 15.0
     inner_steps: Annotated[int, Field(ge=1, description="K, steps of theta on each batch")] = 5
     personal_lr: Annotated[float, Field(gt=0, description="learning rate of theta")] = 0.09
     lr: Annotated[float, Field(gt=0, description="learning rate of w; lr x weight < 1")] = 0.005

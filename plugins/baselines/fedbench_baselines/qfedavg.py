@@ -20,6 +20,7 @@ from torch import Tensor
 from fedbench import (
     ClientContext,
     ClientResult,
+    Search,
     ServerContext,
     ServerUpdate,
     Weights,
@@ -76,6 +77,7 @@ class QFedAvg(SendsLoss):
     q: Annotated[
         float,
         Field(ge=0, description="how much fairness counts; the authors use 0.001 to 15, by data"),
+        Search(low=0.001, high=15, scale="log"),
     ] = 1.0
     lipschitz: Annotated[
         Annotated[float, Field(gt=0)] | None,

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedbench import ClientResult, ServerContext, ServerUpdate, Weights, hookimpl
+from fedbench import ClientResult, Search, ServerContext, ServerUpdate, Weights, hookimpl
 
 from .fairness import Cohort, SendsLoss
 
@@ -75,6 +75,7 @@ class Term(SendsLoss):
             le=1000,
             description="the tilt: 0 is FedAvg, above 0 clients with a high loss count more",
         ),
+        Search(low=0.1, high=10, scale="log"),
     ] = 1.0
 
     key: ClassVar[str] = "term.loss"
