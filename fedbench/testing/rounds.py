@@ -136,7 +136,10 @@ def skipped_client(subject: Subject) -> None:
     receives.
     """
     why = " that continues without a failing client"
-    last = _last_turn(subject.plain())
+    plain = subject.plain()
+    if len(plain.rounds[-1].clients) == 1:
+        return  # without its only client no round can continue
+    last = _last_turn(plain)
     _finite(subject, Setting("inline", policy="skip", fails=last), why)
 
 
