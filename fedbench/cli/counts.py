@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from rich.console import Console
 from rich.table import Table
 
+from ..console import Console
 from ..text import echo
 from .progress import console, grid
 
