@@ -60,6 +60,10 @@ def _options(registry: Registry, entry: Entry) -> str:
     return ", ".join(text for several in shown.values() for text in several) or "-"
 
 
+MODELS = {"fedbn": {"model": "resnet10"}}
+"""Methods that the default model is not for: it has no batch norm."""
+
+
 class Kept(Watch):
     """Notes how many bytes each client keeps, by key."""
 
@@ -76,22 +80,21 @@ def measured(registry: Registry, methods: Sequence[str]) -> dict[str, Row]:
 
     All are multiples of what FedAvg sends, which is one model per client and direction.
     """
-    found: dict[str, tuple[int, int, int, int]] = {}
-    model = 0
+    found: dict[str, Row] = {}
     for name in dict.fromkeys((BASE, *methods)):
         print(name, file=sys.stderr)
-        flags = {"data": "digits", "rounds": 3, "executor": "inline"}
+        flags = {"data": "digits", "rounds": 3, "executor": "inline", **MODELS.get(name, {})}
         config = resolve(registry, name, flags=flags, sets=["domains.examples=40"])
         kept = Kept()
         run = Run(config, registry=registry, watch=kept)
         *_, last = run.rounds()
         assert run.state is not None
-        model = model or nbytes(run.state.weights)
+        model = nbytes(run.state.weights)
         of_a_client = max((sum(k.values()) for k in kept.bytes.values()), default=0)
         of_server = sum(map(nbytes, run.state.entries.values()))
         up, down = (sum(b.values()) // len(last.clients) for b in (last.bytes_up, last.bytes_down))
-        found[name] = up, down, of_a_client, of_server
-    return {name: [_times(size / model) for size in sizes] for name, sizes in found.items()}
+        found[name] = [_times(size / model) for size in (up, down, of_a_client, of_server)]
+    return found
 
 
 def _times(share: float) -> str:

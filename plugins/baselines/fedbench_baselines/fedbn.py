@@ -56,5 +56,5 @@ class FedBn(Kept):
         if not norm_keys(model):
             raise ConfigError(
                 "plugin 'fedbn': the model has no batch norm, so nothing would stay with the "
-                "clients; use a model with batch norm, or method fedavg"
+                "clients; use one that has it, such as resnet10, or method fedavg"
             )
