@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .. import options
@@ -15,7 +15,7 @@ from ..config.cards import load_card
 from ..config.construct import build
 from ..config.model import Clients, RunConfig
 from ..errors import ConfigError, did_you_mean
-from ..plugins.registry import LIMIT, Registry
+from ..plugins.registry import LIMIT, Entry, Registry
 from ..splits import SPLITS, HeldOut
 from ..store.contents import Partition, Reported, Result
 from ..store.directory import RunDirectory
@@ -152,34 +152,55 @@ def _scores(one: RoundResult) -> Iterator[tuple[str, str, dict[str, Score]]]:
 def print_plugins(registry: Registry) -> None:
     """Print everything installed, kind by kind."""
     labels = {"plugin": "run plugins", "dataset": "data sets"}
-    out = console()
-    table = grid("family", "name", "package", "about", title="methods")
-    for column in table.columns:
-        column.justify = "left"
-    for family, methods in registry.families().items():
-        for number, entry in enumerate(methods):
-            package = f"{entry.package} {entry.version}"
-            table.add_row("" if number else family, entry.name, package, entry.about)
-    out.print(table)
+    rows: list[tuple[Entry, tuple[str, ...], str]] = [
+        (entry, ("" if number else family, entry.name), entry.about)
+        for family, methods in registry.families().items()
+        for number, entry in enumerate(methods)
+    ]
+    _print_entries("methods", ("family", "name", "about"), rows)
     for kind in ("plugin", "dataset", "model", "metric", "executor", "card"):
-        third = "hooks" if kind == "plugin" else "about"
-        table = grid("name", "package", third, title=labels.get(kind, f"{kind}s"))
-        table.columns[1].justify = table.columns[2].justify = "left"
-        for entry in registry.all(kind):
-            about = entry.about
-            if kind == "plugin":
-                about = ", ".join(entry.hooks)
-            if kind == "card":
-                try:
-                    about = load_card(registry, entry.name).title
-                except ConfigError as error:
-                    about = str(error)
-            table.add_row(entry.name, f"{entry.package} {entry.version}", about)
-        out.print(table)
+        head = ("name", "hooks" if kind == "plugin" else "about")
+        rows = [(e, (e.name,), _about(registry, kind, e)) for e in registry.all(kind)]
+        _print_entries(labels.get(kind, f"{kind}s"), head, rows)
+    out = console()
     for package, why in registry.failures.items():
         out.print(f"not loaded: {package}: {why}", style="bold red", soft_wrap=True)
     if registry.left_out:
         out.print(f"left out by {LIMIT}: {', '.join(registry.left_out)}", soft_wrap=True)
+
+
+def _about(registry: Registry, kind: str, entry: Entry) -> str:
+    """Return what the listing says of an entry besides its name."""
+    if kind == "plugin":
+        return ", ".join(entry.hooks)
+    if kind != "card":
+        return entry.about
+    try:
+        return load_card(registry, entry.name).title
+    except ConfigError as error:
+        return str(error)
+
+
+def _print_entries(
+    title: str, head: Sequence[str], rows: Sequence[tuple[Entry, tuple[str, ...], str]]
+) -> None:
+    """Print a table of installed entries, with a column for their packages if there are several.
+
+    Args:
+        title: what they are.
+        head: the names of the columns.
+        rows: each entry with its first cells and its last one.
+    """
+    packages = {f"{entry.package} {entry.version}" for entry, _, _ in rows}
+    several = len(packages) > 1
+    columns = (*head[:-1], "package", head[-1]) if several else head
+    table = grid(*columns, title=title if several else f"{title} of {next(iter(packages), '-')}")
+    for column in table.columns:
+        column.justify = "left"
+    for entry, first, last in rows:
+        package = (f"{entry.package} {entry.version}",) if several else ()
+        table.add_row(*first, *package, last)
+    console().print(table)
 
 
 def print_plugin(registry: Registry, name: str) -> None:

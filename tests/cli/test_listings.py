@@ -34,8 +34,9 @@ class TestPlugins:
         for kind in ("plugin", "recipe", "dataset", "model", "metric", "executor", "card"):
             for entry in installed.all(kind):
                 if entry.package != "tests":
-                    assert f" {entry.name} fedbench-toolkit" in text
-        assert re.search(r" exchange fedbench-toolkit \S+ broadcast, client_update ", text)
+                    assert f" {entry.name} " in text
+        assert re.search(r"run plugins of fedbench-toolkit \S+ name hooks ", text)
+        assert re.search(r" exchange broadcast, client_update ", text)
 
     def test_methods_are_listed_by_family(self, fedbench, install, installed):
         install("other", OTHER_METHOD)
