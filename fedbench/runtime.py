@@ -273,7 +273,8 @@ class Runtime:
             )
             if job.scored is None:
                 ctx.receive()
-            received: Any = ctx.payload.get("weights", {})
+            # Loading copies, so the client's own copy is made only if a plugin reads it.
+            received: Any = ctx.payload.raw().get("weights", {})
             self.model.load_state_dict({**self.initial, **received})
             self.model.train()
             if job.scored is not None:

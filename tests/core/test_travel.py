@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fedbench import PluginError, Run, ServerUpdate, hookimpl
-from fedbench.types import Encoded, Payload
+from fedbench.types import ClientJob, ClientResult, Encoded, Payload, Received
 from fedbench.values import flatten, kind_of, nbytes, unflatten
 
 ORDER: list[str] = []
@@ -365,3 +365,14 @@ def test_clients_that_are_left_out_are_in_no_mean(
     assert run.result()["weights_sha256"] == other.result()["weights_sha256"]
     assert run.history[0].metrics == other.history[0].metrics
     assert run.history[0].bytes_up["weights"] == 2 * other.history[0].bytes_up["weights"]
+
+
+def test_a_turn_copies_nothing_of_a_broadcast_that_no_plugin_reads(
+    run_tiny: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = run_tiny("fedavg", rounds=1).runtime
+    read: list[str] = []
+    monkeypatch.setattr(Received, "__getitem__", lambda self, key: read.append(key))
+    found = runtime.run_client(ClientJob(1, 0, {}), {"weights": runtime.initial})
+    assert isinstance(found, ClientResult)
+    assert read == []
