@@ -7,6 +7,7 @@
 - 30 steps of FedHPro's matching (10 classes, 5 hyper-prototypes each, d = 256).
 - A client's turn in the pool without any training: job, seal, stream, aggregate; two model sizes.
 - A client's weights encoded and decoded again by each codec (ResNet-10, 4.9 MB).
+- Every method (`methods`): a client's turn beside FedAvg's, and the server's part of a round.
 
 Measurements of part and whole alternate, so a busy machine slows both.
 """
@@ -20,7 +21,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from fedbench_baselines.fedproto import prototype_loss
 from fedbench_baselines.fpl import fpl_loss
 from fedbench_fedhpro.hyper_prototypes import match
 from fedbench_fedhpro.losses import hpal, hpcl
+from methods import BASE, costs
 from plugin import fedbench_speed
 from speed import commit, machine
 from torch import Tensor
@@ -46,6 +48,7 @@ from fedbench.config.model import RunConfig
 from fedbench.context import ClientContext
 from fedbench.plugins.discovery import discover
 from fedbench.plugins.registry import Registry
+from fedbench.plugins.replacing import replacements
 from fedbench.runtime import Runtime
 from fedbench.types import ClientJob, ClientResult, Payload, PerClass, Received, forward, nbytes
 from fedbench.values import checksum
@@ -76,18 +79,22 @@ def registry() -> Registry:
 
 
 def config(found: Registry, method: str, trainer: dict[str, Any], **given: Any) -> RunConfig:
-    """Return W1's config with a method and a trainer."""
+    """Return W1's config with a method and a trainer, unless the method is its own trainer."""
+    own = found.get("recipe", method).value.plugins
+    below = {
+        "iid": {"clients": W1.clients},
+        **({"crop": {}, "flip": {}} if "sgd" in trainer else {}),
+        "uniform": {},
+        **trainer,
+    }
+    classes = ({name: found.get("plugin", name).value for name in some} for some in (own, below))
+    for replaced in replacements(*classes):
+        del below[replaced.old]
     data: dict[str, Any] = {
         "method": method,
         "data": f"speed-{W1.name}",
         "model": {"name": W1.model, **given.pop("model", {})},
-        "plugins": {
-            "iid": {"clients": W1.clients},
-            **({"crop": {}, "flip": {}} if "sgd" in trainer else {}),
-            "uniform": {},
-            **trainer,
-            **found.get("recipe", method).value.plugins,
-        },
+        "plugins": {**below, **own},
         **given,
     }
     return configs.resolve(found, file=configs.Document(data, "components"))
@@ -110,6 +117,10 @@ SGD = {
 }
 
 
+SLOW = {"sgd": {**SGD["sgd"], "lr": 0.001}}
+"""Costs the same, and no loss goes to infinity."""
+
+
 def turn(runtime: Runtime, job: ClientJob, values: dict[str, Any]) -> ClientContext:
     """Return a client's turn that received ``values``."""
     return ClientContext(
@@ -122,6 +133,8 @@ def turn(runtime: Runtime, job: ClientJob, values: dict[str, Any]) -> ClientCont
         data=runtime.client_data(job.client),
         plugins=runtime.plugins,
         streams=runtime.streams,
+        num_clients=len(runtime.parts),
+        initial=runtime.initial,
     )
 
 
@@ -238,9 +251,43 @@ def overhead(found: Registry, runs: int, filters: int) -> tuple[float, dict[str,
     return nbytes(runtime.initial) / 1e6, {f"client, {filters} filters": found_ms / len(jobs)}
 
 
+def methods(found: Registry, names: Sequence[str], runs: int) -> list[dict[str, Any]]:
+    """Return a row per method, on W1's clients also for one that would make others.
+
+    Methods that refuse W1's model are compared on the same with group norm.
+    """
+    plain = Runtime(config(found, BASE, SLOW), found, Path())
+    left, rows = list(names), []
+    for model in ({}, {"norm": "group"}):
+
+        def runtime(name: str, model: dict[str, Any] = model) -> Runtime:
+            settings = config(found, name, SLOW, model=dict(model), rounds=3, evaluate_every=3)
+            return Runtime(settings, found, Path(), placed=(plain.data, plain.parts))
+
+        measured, refused = costs(runtime, left, runs) if left else ({}, {})
+        rows += [{"name": name, "model": model, **asdict(c)} for name, c in measured.items()]
+        left = list(refused)
+    return rows + [{"name": name, "refused": why} for name, why in refused.items()]
+
+
+def print_methods(rows: Sequence[dict[str, Any]], runs: int) -> None:
+    for row in rows:
+        if "refused" in row:
+            print(f"{row['name']:<22} refused: {row['refused']}")
+            continue
+        print(
+            f"{row['name']:<22} turn / FedAvg's {row['turn']:6.2f}  extra {row['extra_ms']:+8.1f} "
+            f"ms  server {row['server_ms']:8.1f} ms  n = {runs}"
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=9, help="repetitions, n")
+    parser.add_argument("--method-runs", type=int, default=3, help="repetitions of the methods, n")
+    parser.add_argument(
+        "--methods", metavar="NAMES", help="with commas, or '' for none; default all that there are"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write every number")
     given = parser.parse_args(argv)
     load = os.getloadavg()[0]
@@ -253,6 +300,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         coded = codecs(found, given.runs)
         small, first = overhead(found, given.runs, 32)
         large, second = overhead(found, given.runs, 96)
+    names = found.names("recipe") if given.methods is None else given.methods.split(",")
+    per_method = methods(found, [name for name in names if name], given.method_runs)
     whole, step = gradients["local epoch"], local["ResNet-10 step"]
     rows = [("class gradients / local epoch", gradients["class gradients"] / whole, 0.40)]
     rows += [
@@ -270,15 +319,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows.append((f"overhead per client, {megabytes:.1f} MB, ms", value, 3 + megabytes / 10))
     for name, value, target in rows:
         print(f"{name:<42} {value:8.3f}  target {target:6.2f}  n = {given.runs}")
+    print_methods(per_method, given.method_runs)
     if given.json:
         result = {
             "runs": given.runs,
+            "method_runs": given.method_runs,
             "command": [Path(sys.argv[0]).name, *(argv if argv is not None else sys.argv[1:])],
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "commit": commit(),
             "machine": machine(),
             "load_at_start": load,
             "milliseconds": {**gradients, **local, **steps, **sums, **coded, **first, **second},
+            "methods": per_method,
             "rows": [{"name": n, "value": v, "target": t} for n, v, t in rows],
         }
         given.json.write_text(json.dumps(result, indent=2) + "\n")
