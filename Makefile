@@ -8,7 +8,7 @@
 # What the tasks build goes to $(BUILD), which git ignores: `make BUILD=/tmp/here wheel`.
 BUILD = build
 
-.PHONY: help install test lint format types docs methods wheel third-party smoke check ci
+.PHONY: help install test matrix lint format types docs methods wheel third-party smoke check ci
 .NOTPARALLEL:
 
 help: ## list the tasks
@@ -17,8 +17,12 @@ help: ## list the tasks
 install: ## install the project with all that its tests and tasks can use
 	python -m pip install -e '.[dev,docs,tensorboard,mlflow,ray,privacy,timm,hf]'
 
-test: ## run the whole test suite
+test: ## run the tests but for the long matrices
 	python -m pytest
+
+matrix: ## run the tests of all pairs of methods and plugins, and of each against the kit, in minutes
+	@echo '== all methods and plugins, and all pairs'
+	python -m pytest -m matrix
 
 lint: ## check with ruff: lint and format
 	@echo '== lint'

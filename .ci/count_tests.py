@@ -1,9 +1,11 @@
-"""count_tests.py REPORT: print how many tests passed, failed and were skipped (JUnit report)."""
+"""count_tests.py REPORT...: print how many tests passed, failed and were skipped (JUnit files)."""
 
 import sys
 import xml.etree.ElementTree as xml
 
-suites = list(xml.parse(sys.argv[1]).getroot().iter("testsuite"))
+suites = [
+    suite for report in sys.argv[1:] for suite in xml.parse(report).getroot().iter("testsuite")
+]
 total, skipped, failed, errors = (
     sum(int(suite.attrib[key]) for suite in suites)
     for key in ("tests", "skipped", "failures", "errors")

@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -55,6 +56,27 @@ PIECES: dict[str, Any] = {
     "sgd": {"epochs": 1, "batch_size": 8, "lr": 0.05},
 }
 """The plugins of a run besides the method's own."""
+
+
+@cache
+def methods() -> tuple[dict[str, Any], frozenset[str]]:
+    """Return the plugins of each method, and the methods that stand for all."""
+    found = discover()
+    plugins = {entry.name: entry.value.plugins for entry in found.all("recipe")}
+    first = {entries[0].name for entries in found.families().values()}
+    return plugins, frozenset(first | {n for n, p in plugins.items() if "hyper_prototypes" in p})
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a test that is marked ``every_method`` the names of all methods but one (``but``).
+
+    Without ``-m matrix`` it takes one of each family, and those with FedHPro's hyper-prototypes.
+    """
+    if mark := metafunc.definition.get_closest_marker("every_method"):
+        plugins, chosen = methods()
+        names = sorted(plugins.keys() - set(mark.kwargs.values()))
+        marks = {name: [] if name in chosen else [pytest.mark.matrix] for name in names}
+        metafunc.parametrize("method", [pytest.param(n, marks=marks[n], id=n) for n in names])
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,6 @@ from fedbench.config import resolve as configs
 from fedbench.config.changes import describe_changes
 from fedbench.errors import NonFiniteError
 from fedbench.failures import ClientFailed
-from fedbench.plugins.discovery import discover
 from fedbench.plugins.registry import Registry
 from fedbench.random import Streams
 
@@ -273,7 +272,7 @@ def test_an_interrupted_run_goes_on_to_the_same_faults_and_bits(
     assert json.loads((tmp_path / "r" / "result.json").read_text())["failures"] == whole["failures"]
 
 
-@pytest.mark.parametrize("method", sorted({*discover().names("recipe")} - {"centralised"}))
+@pytest.mark.every_method(but="centralised")
 def test_every_method_goes_on_without_a_third_of_its_clients(
     faulty: Callable[..., Run], method: str
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fedbench import ClientContext, Run, RunConfig, discover
+from fedbench import ClientContext, Run, RunConfig
 from fedbench.executors.inline import Inline, InlineWorkers
 from fedbench.plugins.registry import Registry
 from fedbench.plugins.rules import RUN_HOOKS
@@ -185,7 +185,7 @@ def required(registry: Registry, name: str) -> set[str]:
     return set(getattr(registry.get("plugin", name).value, "requires", ()))
 
 
-@pytest.mark.parametrize("method", sorted(discover().names("recipe")))
+@pytest.mark.every_method
 def test_a_method_s_parts_require_what_they_read_and_nothing_else(
     method: str,
     registry: Registry,

@@ -14,7 +14,6 @@ import torch
 from fedbench import PerClass, Report, Run, hookimpl, testing
 from fedbench.config import resolve as configs
 from fedbench.config import yamlfile
-from fedbench.plugins.discovery import discover
 from fedbench.plugins.registry import Registry
 from fedbench.store.client_states import ClientStates
 
@@ -35,7 +34,7 @@ def digests(run: Run) -> tuple[str, str]:
     return result["weights_sha256"], result["metrics_sha256"]
 
 
-@pytest.mark.parametrize("method", sorted(discover().names("recipe")))
+@pytest.mark.every_method
 def test_twice_the_same_bits(method: str, run_tiny: RunTiny) -> None:
     assert digests(run_tiny(method, rounds=3)) == digests(run_tiny(method, rounds=3))
 
@@ -133,7 +132,7 @@ def test_aaai_form_sends_no_weights_and_keeps_models_apart(
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(weights, 2))
 
 
-@pytest.mark.parametrize("method", sorted(discover().names("recipe")))
+@pytest.mark.every_method
 @pytest.mark.parametrize(
     "extra",
     [
@@ -160,7 +159,7 @@ class OneClassEach:
         return [(data.train.labels == c).nonzero().flatten() for c in (0, 1)]
 
 
-@pytest.mark.parametrize("method", sorted(discover().names("recipe")))
+@pytest.mark.every_method
 def test_a_client_with_one_class_and_a_class_nobody_holds(
     method: str, registry: Registry, tiny_config: Callable[..., Any], add: Callable[..., None]
 ) -> None:

@@ -17,7 +17,6 @@ from torch import nn
 from fedbench import Run, Training, hookimpl
 from fedbench.context import ClientContext
 from fedbench.pipeline import send
-from fedbench.plugins.discovery import discover
 from fedbench.plugins.hooks import RunPlugins
 from fedbench.types import ClientJob, Received
 
@@ -67,7 +66,7 @@ def turn(ctx: ClientContext, plugins: RunPlugins) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:for .* copying from a non-meta parameter:UserWarning")
-@pytest.mark.parametrize("method", sorted(set(discover().names("recipe")) - {"pfedme"}))
+@pytest.mark.every_method(but="pfedme")
 def test_no_batch_waits_for_the_device(
     method: str,
     add: Callable[..., None],

@@ -92,7 +92,15 @@ def names(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
 
 
-@pytest.mark.parametrize(("point", "method"), PAIRS, ids=[f"{p}, {m}" for p, m in PAIRS])
+@pytest.mark.parametrize(
+    ("point", "method"),
+    [
+        pytest.param(
+            *pair, id=", ".join(pair), marks=[] if i < len(POINTS) else [pytest.mark.matrix]
+        )
+        for i, pair in enumerate(PAIRS)
+    ],
+)
 def test_a_killed_run_is_resumed_to_the_same_bits(
     point: str,
     method: str,

@@ -15,7 +15,6 @@ import torch
 
 from fedbench import ClientContext, hookimpl
 from fedbench.engine.run import Run
-from fedbench.plugins.discovery import discover
 from fedbench.plugins.registry import Registry
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc, forks")
@@ -49,7 +48,7 @@ def after_rounds(run: Run, look: Callable[[], Any]) -> list[Any]:
     return [look() for _ in run.rounds()]
 
 
-@pytest.mark.parametrize("method", sorted(discover().names("recipe")))
+@pytest.mark.every_method
 def test_no_tensor_stays_behind(
     method: str, registry: Registry, tiny_config: Callable[..., Any], tmp_path: Path
 ) -> None:

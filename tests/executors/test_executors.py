@@ -19,7 +19,6 @@ from fedbench_baselines import fedavg
 from fedbench import ClientContext, ConfigError, FedbenchError, PerClass, Run, hookimpl
 from fedbench.executors.pool import Pool, WorkerDied
 from fedbench.executors.shared import Buffer, Copies
-from fedbench.plugins.discovery import discover
 from fedbench.plugins.registry import Registry
 from fedbench.types import seal
 
@@ -31,7 +30,7 @@ def pool(workers: int) -> dict[str, Any]:
     return {"name": "pool", "workers": workers}
 
 
-@pytest.mark.parametrize("method", sorted(discover().names("recipe")))
+@pytest.mark.every_method
 def test_the_same_bits_inline_and_with_any_number_of_workers(
     method: str, run_tiny: Callable[..., Run]
 ) -> None:

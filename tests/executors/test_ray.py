@@ -192,7 +192,7 @@ def same(*results: dict[str, Any]) -> bool:
 
 
 @needs_ray
-@pytest.mark.parametrize("method", sorted(discover().names("recipe")))
+@pytest.mark.every_method
 def test_the_same_bits_inline_and_on_two_nodes(
     method: str, run_tiny: Callable[..., Run], reused: list[Any], connected: Any
 ) -> None:

@@ -12,12 +12,10 @@ import torch
 from filelock import FileLock
 
 from fedbench import ConfigError, Run
-from fedbench.plugins.discovery import discover
 from fedbench.plugins.registry import Registry
 from fedbench.store.client_states import ClientStates
 from fedbench.store.directory import unfinished
 
-RECIPES = sorted(discover().names("recipe"))
 DIGESTS = ("weights_sha256", "metrics_sha256")
 
 
@@ -48,7 +46,7 @@ def cut(registry: Registry, tiny_config: Callable[..., Any], tmp_path: Path) -> 
     return tmp_path / "cut"
 
 
-@pytest.mark.parametrize("method", RECIPES)
+@pytest.mark.every_method
 @pytest.mark.parametrize("clients", [1, 6, 19])
 def test_resumed_run_ends_with_the_same_bits(
     method: str, clients: int, registry: Registry, tiny_config: Callable[..., Any], tmp_path: Path

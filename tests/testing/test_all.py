@@ -33,11 +33,29 @@ APART = pytest.mark.skip(
 )
 
 
+def representatives() -> set[tuple[str, str]]:
+    """Return (kind, name) of the methods and plugins that are tested without ``-m matrix``, too.
+
+    One method of each family, and FedHPro's methods and their plugins; of the plugins that belong
+    to no method, one for each set of hooks.
+    """
+    methods = {entry.name: entry.value.plugins for entry in REGISTRY.all("recipe")}
+    ours = [name for name, plugins in methods.items() if "hyper_prototypes" in plugins]
+    first = [entries[0].name for entries in REGISTRY.families().values()]
+    rest = {*REGISTRY.names("plugin")} - set().union(*methods.values())
+    by_hooks = {tuple(REGISTRY.get("plugin", n).hooks): n for n in sorted(rest, reverse=True)}
+    plugins = [*by_hooks.values(), *(plugin for name in ours for plugin in methods[name])]
+    return {("method", n) for n in (*ours, *first)} | {("plugin", n) for n in plugins}
+
+
 def cases() -> Iterator[Any]:
+    kept = representatives()
     for kind in ("method", "plugin", "dataset", "model", "metric", "executor"):
         for entry in REGISTRY.all("recipe" if kind == "method" else kind):
             options = OPTIONS.get(entry.name)
             marks = [pytest.mark.filterwarnings("ignore")] if entry.name in LOUD else []
+            if kind in ("method", "plugin") and (kind, entry.name) not in kept:
+                marks.append(pytest.mark.matrix)
             marks += [APART] if (kind, entry.name) == ("executor", "ray") else []
             model = MODELS.get(entry.name)
             for rule in testing.rules(kind, entry.name, REGISTRY, options=options, model=model):
