@@ -21,7 +21,7 @@ from torch.optim import adamw as functional_w
 from fedbench.options import Search
 from fedbench.training import Training
 
-from .trainers import Step, Trainer
+from .trainers import ADAPTIVE, Step, Trainer
 
 
 @dataclass
@@ -85,7 +85,7 @@ def step(
 class Adam(Trainer):
     """Train the client's model by Adam on the sum of all loss terms."""
 
-    roles: ClassVar[tuple[str, ...]] = ("adaptive trainer",)
+    roles: ClassVar[tuple[str, ...]] = (ADAPTIVE,)
 
     lr: Annotated[
         float,

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from fedbench import Batch, ClientContext, Search, Weights, hookimpl
 
 from .personal_parts import ROLE, WHY, learning_rate, own_model
+from .trainers import ADAPTIVE
 
 STATE = "apfl.personal"
 ALPHA = "apfl.alpha"
@@ -95,7 +96,10 @@ class Apfl:
     ] = False
 
     roles: ClassVar[tuple[str, ...]] = (ROLE,)
-    conflicts: ClassVar[Mapping[str, str]] = {ROLE: WHY}
+    conflicts: ClassVar[Mapping[str, str]] = {
+        ROLE: WHY,
+        ADAPTIVE: "its personal model takes steps of SGD's learning rate",
+    }
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:

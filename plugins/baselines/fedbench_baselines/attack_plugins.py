@@ -30,7 +30,14 @@ from fedbench import (
 from fedbench.random import Streams
 
 from .attacks import alie, alie_factor, flip_labels, flip_pair, ipm, replace_model, stamp
-from .malicious import Attack, malicious, parameters, update_of, with_weights
+from .malicious import (
+    Attack,
+    WeightsAttack,
+    malicious,
+    parameters,
+    update_of,
+    with_weights,
+)
 from .robust import moved, received, update
 from .vectors import flat, restored
 
@@ -69,7 +76,7 @@ class LabelFlip(Attack):
 
 
 @dataclass(frozen=True, eq=False)
-class SignFlip(Attack):
+class SignFlip(WeightsAttack):
     """Let malicious clients send their update with the opposite sign.
 
     Source: Li, Xu, Chen, Giannakis, Ling: RSA: Byzantine-Robust Stochastic Aggregation Methods,
@@ -90,7 +97,7 @@ class SignFlip(Attack):
 
 
 @dataclass(frozen=True, eq=False)
-class Gaussian(Attack):
+class Gaussian(WeightsAttack):
     """Let malicious clients send Gaussian noise as their update.
 
     Source: Blanchard et al., Krum, NeurIPS 2017, with a standard deviation of 200, as remembered;
@@ -119,7 +126,7 @@ class Gaussian(Attack):
 
 
 @dataclass(frozen=True, eq=False)
-class _Colluding(Attack):
+class _Colluding(WeightsAttack):
     """What attacks by clients that see each other share.
 
     Memory: all updates of a round at once, K models.
@@ -220,7 +227,7 @@ class Ipm(_Colluding):
 
 
 @dataclass(frozen=True, eq=False)
-class Backdoor(Attack):
+class Backdoor(WeightsAttack):
     """Let malicious clients teach the model to see a stamped square as the target class.
 
     They stamp a share of their images and label them as the target, and send their update scaled

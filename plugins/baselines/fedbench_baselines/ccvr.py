@@ -36,6 +36,7 @@ from fedbench import (
     hookimpl,
 )
 
+from .fedavg import NO_EXCHANGE
 from .fedgh import train_head
 
 MEANS, COVARIANCES = "ccvr.means", "ccvr.covariances"
@@ -138,7 +139,7 @@ class Ccvr:
     The rows of classes that no client of the round holds are kept.
     """
 
-    conflicts: ClassVar[Mapping[str, str]] = {"personal": "there is no global extractor"}
+    conflicts: ClassVar[Mapping[str, str]] = {NO_EXCHANGE: "there is no global extractor"}
 
     per_class: Annotated[
         int,

@@ -11,6 +11,9 @@ ROLE = "classification loss"
 ALONE = {ROLE: "each is the classification loss"}
 """Conflicts of a plugin whose term takes the place of the cross-entropy."""
 
+FIXED = "fixed classifier"
+"""The role of plugins whose clients do not train the classifier."""
+
 COUNTS = "classification.counts"
 
 

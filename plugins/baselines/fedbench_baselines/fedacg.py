@@ -86,6 +86,8 @@ class FedAcg:
 
     @hookimpl
     def local_loss(self, ctx: ClientContext) -> Mapping[str, Tensor]:
+        if KEY not in ctx.scratch:  # outside of a turn nothing is received
+            return {}
         term = proximal_term(ctx.model.parameters(), ctx.scratch[KEY])
         return {"fedacg": 2 * self.beta * term}
 

@@ -1,13 +1,19 @@
 """FedAvg (McMahan et al., AISTATS 2017, Algorithm 1): the mean of the clients' weights."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from fedbench import ClientContext, ClientResult, ServerState, Weights, hookimpl
+
+NO_EXCHANGE = "no exchange"
+"""The role of plugins in whose runs no weights travel."""
+
+EXCHANGED: Mapping[str, str] = {NO_EXCHANGE: "it needs the clients' weights, and none travel"}
+"""What plugins that need the clients' weights state as ``conflicts``."""
 
 
 def weighted_mean(items: Iterable[tuple[Weights, float]]) -> Weights:
@@ -26,6 +32,8 @@ def weighted_mean(items: Iterable[tuple[Weights, float]]) -> Weights:
 @dataclass(frozen=True, eq=False)
 class Exchange:
     """Send the global weights, collect the clients' weights."""
+
+    conflicts: ClassVar[Mapping[str, str]] = EXCHANGED
 
     @hookimpl
     def broadcast(self, state: ServerState) -> dict[str, Weights]:

@@ -131,6 +131,8 @@ class FedDyn:
 
     @hookimpl
     def local_loss(self, ctx: ClientContext) -> Mapping[str, Tensor]:
+        if STATE not in ctx.scratch:  # outside of a turn nothing is received
+            return {}
         received, gradient = ctx.scratch[STATE]
         params = ctx.model.parameters()
         term = dynamic_term(params, received.values(), gradient.values(), self.alpha)

@@ -37,7 +37,7 @@ from fedbench import (
     hookimpl,
 )
 
-from .classification import ALONE, ROLE
+from .classification import ALONE, FIXED, ROLE
 
 KEY, UPLOAD = "fednh.prototypes", "fednh.directions"
 
@@ -101,7 +101,7 @@ class FedNH:
     makes it predict the same class as the rule ``cosine``.
     """
 
-    roles: ClassVar[tuple[str, ...]] = (ROLE,)
+    roles: ClassVar[tuple[str, ...]] = (ROLE, FIXED)
     conflicts: ClassVar[Mapping[str, str]] = ALONE
 
     smoothing: Annotated[

@@ -36,6 +36,7 @@ from fedbench import (
 
 from .fedavg import weighted_mean
 from .server_steps import PLAIN_MEAN, ROLE, parameters
+from .trainers import ADAPTIVE
 from .vectors import combined, difference, weighted_sum
 
 KEY = "fednova.steps"
@@ -62,7 +63,7 @@ def normalizer(steps: int, momentum: float = 0.0, proximal: float = 0.0) -> floa
 def normalized_mean(
     received: Weights, items: Iterable[tuple[Weights, float, float, float]]
 ) -> Weights:
-    """Return the new global weights, ``w_t + tau * sum_k p_k (w_k - w_t) / a_k``.
+    """Return the new global weights, ``w_t + tau * sum_k p_k (w_k - w_t) / a_k``, of what was sent.
 
     Here ``p_k = n_k / sum n``, and ``tau`` is the mean of the last numbers of ``items``, weighted
     by ``p_k``.
@@ -87,7 +88,7 @@ def normalized_mean(
     def formula(w: Tensor, direction: Tensor) -> Tensor:
         return w + steps / examples * (direction / examples)
 
-    return combined(formula, received, total)
+    return combined(formula, {name: received[name] for name in total}, total)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +98,7 @@ class FedNova:
     roles: ClassVar[tuple[str, ...]] = (ROLE,)
     conflicts: ClassVar[Mapping[str, str]] = {
         **PLAIN_MEAN,
-        "adaptive trainer": "its normaliser is that of SGD with momentum",
+        ADAPTIVE: "its normaliser is that of SGD with momentum",
     }
 
     mu: Annotated[

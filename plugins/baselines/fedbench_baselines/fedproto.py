@@ -42,6 +42,7 @@ from fedbench import (
     hookimpl,
 )
 
+from .fedavg import NO_EXCHANGE
 from .personal_parts import ROLE, WHY
 from .prototypes import gather, local_prototypes
 
@@ -144,7 +145,7 @@ class Personal:
     end of its last turn. The initial weights also remain the run's global weights.
     """
 
-    roles: ClassVar[tuple[str, ...]] = (ROLE,)
+    roles: ClassVar[tuple[str, ...]] = (ROLE, NO_EXCHANGE)
     conflicts: ClassVar[Mapping[str, str]] = {ROLE: WHY}
 
     @hookimpl(wrapper=True)

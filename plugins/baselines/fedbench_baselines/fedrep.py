@@ -17,6 +17,7 @@ averaged by number of examples.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -24,12 +25,18 @@ from pydantic import Field
 
 from fedbench import ClientContext, hookimpl
 
-from .personal_parts import Kept, is_body, is_head
+from .classification import FIXED
+from .personal_parts import ROLE, WHY, Kept, is_body, is_head
 
 
 @dataclass(frozen=True, eq=False)
 class FedRep(Kept):
     """Keep the classifier with the client and train it first, then train the rest without it."""
+
+    conflicts: ClassVar[Mapping[str, str]] = {
+        ROLE: WHY,
+        FIXED: "each turn begins with training the classifier",
+    }
 
     body_epochs: Annotated[
         int,

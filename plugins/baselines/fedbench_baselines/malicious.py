@@ -27,6 +27,8 @@ from fedbench import (
 )
 from fedbench.random import Streams
 
+from .fedavg import EXCHANGED
+
 Clients: TypeAlias = Annotated[float, Field(ge=0, le=1)] | tuple[Annotated[int, Field(ge=0)], ...]
 """A share of all clients, or ids."""
 
@@ -65,11 +67,14 @@ def parameters(model: nn.Module, weights: Weights) -> Weights:
 def update_of(ctx: ClientContext, uploads: Payload) -> tuple[Weights, Weights]:
     """Return what a client received and what it trained: its parameters, by name, on the CPU.
 
+    Parameters that it was not sent are its own, such as a personal classifier.
+
     Raises:
         PluginError: when the client does not send weights, or was not sent any.
     """
-    trained = parameters(ctx.model, uploads.weights())
     sent = ctx.sent.weights()
+    both = {name: w for name, w in uploads.weights().items() if name in sent}
+    trained = parameters(ctx.model, both)
     return {name: sent[name].cpu() for name in trained}, trained
 
 
@@ -89,6 +94,7 @@ class Attack:
     # Honest plugins handle whatever a malicious client has made: they clip it, add noise, encode it
     # on the client, and decode it before colluding clients see each other's.
     outermost: ClassVar[bool] = True
+    roles: ClassVar[tuple[str, ...]] = ("attack",)
     name: ClassVar[str]
 
     clients: Annotated[
@@ -110,3 +116,10 @@ class Attack:
     def attacks(self, ctx: ClientContext) -> bool:
         """Return whether the client of this turn is malicious."""
         return ctx.client in malicious(ctx.streams, ctx.num_clients, self.clients)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightsAttack(Attack):
+    """An attack on the weights that clients send."""
+
+    conflicts: ClassVar[Mapping[str, str]] = EXCHANGED

@@ -34,6 +34,7 @@ from fedbench import (
 
 from .ditto import personal_step
 from .personal_parts import ROLE, WHY
+from .trainers import ADAPTIVE
 from .vectors import combined
 
 STATE = "pfedme.theta"
@@ -91,7 +92,7 @@ class PFedMe:
         float, Field(gt=0, description="server step; 1 takes the mean of the clients' w")
     ] = 1.0
 
-    roles: ClassVar[tuple[str, ...]] = (ROLE,)
+    roles: ClassVar[tuple[str, ...]] = (ROLE, ADAPTIVE)
     conflicts: ClassVar[Mapping[str, str]] = {ROLE: WHY}
 
     def __post_init__(self) -> None:

@@ -134,10 +134,12 @@ class Dp:
 
     requires: ClassVar[tuple[str, ...]] = ("uniform",)
     conflicts: ClassVar[Mapping[str, str]] = {
-        ROBUST: "its sensitivity is not that of the plain mean, for which the noise is scaled",
         "afl": WEIGHED,
         "term": WEIGHED,
         "qfedavg": WEIGHED,
+        ROBUST: "its sensitivity is not that of the plain mean, for which the noise is scaled",
+        "ccvr": "its statistics travel in the last round only, and every round is protected alike",
+        "fedplvm": "clients send several prototypes of a class, and only one can be protected",
     }
 
     bounds: Annotated[

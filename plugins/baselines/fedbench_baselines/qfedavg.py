@@ -9,7 +9,7 @@ As in the released code, 1e-10 is added to every loss, so that a loss of 0 has p
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, ClassVar
@@ -30,6 +30,7 @@ from fedbench import (
 from .fairness import Cohort, SendsLoss
 from .personal_parts import learning_rate
 from .server_steps import parameters
+from .trainers import ADAPTIVE
 from .vectors import combined, difference, squared_norm
 
 LR = "qfedavg.lr"
@@ -84,6 +85,9 @@ class QFedAvg(SendsLoss):
         Field(description="estimate of the loss's Lipschitz constant; default 1 / learning rate"),
     ] = None
 
+    conflicts: ClassVar[Mapping[str, str]] = {
+        ADAPTIVE: "its Lipschitz constant is 1 / the learning rate of SGD"
+    }
     key: ClassVar[str] = "qfedavg.loss"
 
     @hookimpl(wrapper=True)

@@ -9,15 +9,21 @@ from torch import nn
 
 from fedbench import Weights
 
+from .fedavg import EXCHANGED
+from .robust import ROLE as ROBUST
+
 ROLE = "server step"
 """The role of plugins that decide how the global weights move."""
 
-ONE_STEP: Mapping[str, str] = {ROLE: "each defines the server's step from its own sums"}
+ONE_STEP: Mapping[str, str] = {
+    ROLE: "each defines the server's step from its own sums",
+    **EXCHANGED,
+}
 """What such plugins state as ``conflicts``."""
 
 PLAIN_MEAN: Mapping[str, str] = {
     **ONE_STEP,
-    "robust mean": "its server step is derived for the plain mean of all clients",
+    ROBUST: "its server step is derived for the plain mean of all clients",
 }
 """The same for those whose step needs the plain mean."""
 

@@ -23,6 +23,9 @@ from fedbench.pipeline import batch_sizes
 from fedbench.training import Training
 from fedbench.types import forward
 
+ADAPTIVE = "adaptive trainer"
+"""The role of trainers whose steps are not a learning rate times a gradient or its momentum."""
+
 Step: TypeAlias = Callable[[float], None]
 """Takes one step of an optimiser with a learning rate, in place; it keeps the momenta of a pass."""
 

@@ -16,6 +16,7 @@ from fedbench.context import ClientContext
 from fedbench.hookspecs import hookimpl
 from fedbench.types import Batch, Output, PerClass
 
+from .class_batches import SCRATCH as SAMPLES
 from .class_batches import real_samples
 
 MARGIN = "hpcl.margin"
@@ -100,7 +101,8 @@ class Hpcl:
 
     The margin is computed from the client's class means under its current model. With
     ``margin: round`` these are the means of the class batches, which ran through the model before
-    training. With ``epoch`` and ``batch``, all of the client's examples run through it again.
+    training. With ``epoch`` and ``batch``, and when a client trains outside of its turns, all of
+    its examples run through it again.
     """
 
     # Class batches are read only with ``margin: round``, but hyper_prototypes needs them anyway.
@@ -151,7 +153,7 @@ class Hpcl:
 
     def _class_means(self, ctx: ClientContext) -> Tensor:
         """Return the client's class means (n, d) under its current model."""
-        if self.margin == "round":
+        if self.margin == "round" and SAMPLES in ctx.scratch:  # drawn in turns only
             first = real_samples(ctx)[0]
             return PerClass.means(first.features, first.labels).values
         output, labels = ctx.embed()

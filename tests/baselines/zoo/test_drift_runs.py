@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
-from fedbench import ConfigError, Run
-from fedbench.config.model import RunConfig
-from fedbench.plugins.registry import Registry
+from fedbench import Run
+from fedbench.values import sha256
 
 RunTiny = Callable[..., Run]
 ONE_STEP = {"sgd": {"epochs": 1, "batch_size": 10**6, "momentum": 0.0, "weight_decay": 0.0}}
-METHODS = (
-    *("scaffold", "fednova", "feddyn", "fedavgm", "fedadam", "fedyogi", "fedadagrad"),
-    *("fedsam", "fedasam", "fedexp", "fedacg"),
-)
-OPTIMISERS = ("fedavgm", "fedadam", "fedyogi", "fedadagrad", "fedexp", "fedacg")
 
 
 def weights(run: Run) -> Mapping[str, Tensor]:
@@ -28,33 +19,16 @@ def weights(run: Run) -> Mapping[str, Tensor]:
     return run.state.weights
 
 
-def digests(run: Run) -> tuple[str, str]:
-    result = run.result()
-    return result["weights_sha256"], result["metrics_sha256"]
-
-
 def assert_close(one: Run, other: Run) -> None:
     for name, value in weights(one).items():
         torch.testing.assert_close(value, weights(other)[name], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_same_bits_in_the_pool(method: str, run_tiny: RunTiny) -> None:
-    pool = {"name": "pool", "workers": 2}
-    assert digests(run_tiny(method, executor=pool)) == digests(run_tiny(method))
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_clients_may_miss_rounds(method: str, run_tiny: RunTiny) -> None:
-    run = run_tiny(method, rounds=4, extra={"uniform": {"fraction": 0.3}})
-    assert all(bool(torch.isfinite(value).all()) for value in weights(run).values())
-
-
 def test_momentum_zero_at_rate_one_is_fedavg_bit_for_bit(run_tiny: RunTiny) -> None:
     plain = run_tiny("fedavg", rounds=3)
     same = run_tiny("fedavgm", rounds=3, extra={"fedavgm": {"momentum": 0.0}})
-    assert digests(same) == digests(plain)
-    assert digests(run_tiny("fedavgm", rounds=3))[0] != digests(plain)[0]
+    assert sha256(weights(same)) == sha256(weights(plain))
+    assert sha256(weights(run_tiny("fedavgm", rounds=3))) != sha256(weights(plain))
 
 
 def test_two_rounds_of_fedavgm_by_hand(run_tiny: RunTiny) -> None:
@@ -78,7 +52,7 @@ def test_fednova_differs_where_steps_differ(run_tiny: RunTiny) -> None:
     sizes = {"domains": {"clients_per_domain": {"ink": 1, "chalk": 3}}}
     nova, plain = run_tiny("fednova", extra=sizes), run_tiny("fedavg", extra=sizes)
     assert len(set(nova.runtime.server_context(1).client_sizes)) > 1
-    assert digests(nova)[0] != digests(plain)[0]
+    assert sha256(weights(nova)) != sha256(weights(plain))
 
 
 def test_scaffold_with_one_full_step_of_all_clients_is_the_plain_mean(run_tiny: RunTiny) -> None:
@@ -141,34 +115,4 @@ def test_sam_leaves_loss_terms_and_prototypes_to_the_first_pass(run_tiny: RunTin
     name = "loss.cross_entropy"  # one step: both report the loss at the received weights
     assert sharp.history[0].metrics[name] == plain.history[0].metrics[name]
     assert sharp.history[0].bytes_up == plain.history[0].bytes_up
-    assert digests(sharp)[0] != digests(plain)[0]
-
-
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
-@pytest.mark.parametrize("method", ["fedprox", "moon", "fedproto", "fpl", "fedhpro", "fedsam"])
-def test_a_server_optimiser_goes_with_every_method(
-    optimiser: str, method: str, run_tiny: RunTiny
-) -> None:
-    run = run_tiny(method, extra={optimiser: {}})
-    assert digests(run)[0] != digests(run_tiny(method))[0]
-    assert next(iter(run.config.plugins)) == optimiser, "it acts right after the aggregation"
-
-
-@pytest.mark.parametrize(
-    "pair", list(itertools.combinations(("scaffold", "feddyn", *OPTIMISERS), 2)), ids="+".join
-)
-def test_two_server_steps_are_refused_with_the_reason(
-    pair: tuple[str, str], registry: Registry, tiny_config: Callable[..., RunConfig]
-) -> None:
-    first, second = pair
-    with pytest.raises(ConfigError, match="each defines the server's step from its own sums"):
-        tiny_config(registry, first, extra={second: {}})
-
-
-@pytest.mark.parametrize("trainer", ["adam", "adamw"])
-def test_fednova_is_refused_with_a_trainer_that_its_normaliser_is_not_for(
-    trainer: str, registry: Registry, tiny_config: Callable[..., RunConfig]
-) -> None:
-    options: dict[str, Any] = {trainer: {"epochs": 1, "batch_size": 8}}
-    with pytest.raises(ConfigError, match="SGD with momentum"):
-        tiny_config(registry, "fednova", extra=options, without=["sgd"])
+    assert sha256(weights(sharp)) != sha256(weights(plain))

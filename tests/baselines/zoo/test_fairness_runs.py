@@ -12,7 +12,6 @@ from fedbench_baselines.qfedavg import fair_step
 from fedbench_baselines.term import tilted_mean, tilted_weights
 from torch.nn import functional as F
 
-from fedbench import ConfigError
 from fedbench.pipeline import Pipeline
 from fedbench.types import forward
 
@@ -154,18 +153,3 @@ def test_the_streamed_mean_has_the_tilted_weights_without_overflow(t: float) -> 
     items = [({"w": row}, float(f), float(n)) for row, f, n in zip(rows, given, sizes, strict=True)]
     torch.testing.assert_close(tilted_mean(items, t)["w"], tilted_weights(given, sizes, t))
     assert all(map(math.isfinite, tilted_mean(items[::-1], t)["w"].tolist()))
-
-
-@pytest.mark.parametrize("method", ["qfedavg", "term"])
-def test_workers_give_the_same_bits(method, run_tiny):
-    pool = {"name": "pool", "workers": 2}
-    inline, pooled = (
-        run_tiny(method, extra=HALF, executor=executor) for executor in ("inline", pool)
-    )
-    assert same(inline.state.weights, pooled.state.weights)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_what_is_derived_for_the_plain_mean_is_refused(method, run_tiny):
-    with pytest.raises(ConfigError, match="derived for the plain mean of all clients"):
-        run_tiny(method, extra={"feddyn": {}})
