@@ -105,16 +105,17 @@ def test_the_residual_is_that_of_the_pure_function() -> None:
 @pytest.mark.every_method(but="local")  # local training sends nothing
 def test_every_method_runs_with_every_codec(method: str, codec: str, run_tiny: RunTiny) -> None:
     dense = run_tiny(method, rounds=2)
-    (key,) = {"weights"} & dense.history[1].bytes_up.keys() or dense.history[1].bytes_up
+    (key,) = {"weights"} & dense.history[0].bytes_up.keys() or dense.history[0].bytes_up
     run = run_tiny(method, rounds=2, extra={codec: {"keys": (key,)}})
     assert len(run.history) == 2
-    less, more = (r.history[1].bytes_up for r in (run, dense))
+    # In round 1, as later the number of rows may depend on what has been lost (FedPLVM).
+    less, more = (r.history[0].bytes_up for r in (run, dense))
     assert less.keys() == more.keys()
     assert less[key] < more[key]
     assert {k: v for k, v in less.items() if k != key} == {
         k: v for k, v in more.items() if k != key
     }
-    assert run.history[1].bytes_down == dense.history[1].bytes_down
+    assert run.history[0].bytes_down == dense.history[0].bytes_down
     assert digests(run)[1] != digests(dense)[1]
 
 
