@@ -58,6 +58,10 @@ PIECES: dict[str, Any] = {
 """The plugins of a run besides the method's own."""
 
 
+FEW = frozenset({"fedavg", "fedhpro", "fedproto-aaai"})
+"""Methods that stand for all in slow tests: weights, prototypes and server state, own models."""
+
+
 @cache
 def methods() -> tuple[dict[str, Any], frozenset[str]]:
     """Return the plugins of each method, and the methods that stand for all."""
@@ -68,13 +72,16 @@ def methods() -> tuple[dict[str, Any], frozenset[str]]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give a test that is marked ``every_method`` the names of all methods but one (``but``).
+    """Give a test that is marked ``every_method`` the names of all methods but some.
 
-    Without ``-m matrix`` it takes one of each family, and those with FedHPro's hyper-prototypes.
+    Without ``-m matrix`` it takes one of each family, and those with FedHPro's hyper-prototypes; a
+    slow test (``slow=True``) takes a few.
     """
     if mark := metafunc.definition.get_closest_marker("every_method"):
         plugins, chosen = methods()
-        names = sorted(plugins.keys() - set(mark.kwargs.values()))
+        if mark.kwargs.get("slow"):
+            chosen = FEW
+        names = sorted(plugins.keys() - set(mark.kwargs.get("but", ())))
         marks = {name: [] if name in chosen else [pytest.mark.matrix] for name in names}
         metafunc.parametrize("method", [pytest.param(n, marks=marks[n], id=n) for n in names])
 

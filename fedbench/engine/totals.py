@@ -21,11 +21,8 @@ def canonical_round(result: RoundResult) -> str:
     """Return a round as the JSON that is hashed: without its time and the failures' reasons."""
     data = json_ready(result)
     del data["seconds"], data["personal_seconds"], data["personal_bytes"]
-    for key in (
-        "client_scores",
-        "validation",
-        "extra_scores",
-    ):  # a run without them keeps its older form
+    # A round without them keeps the form of earlier versions.
+    for key in ("client_scores", "validation", "extra_scores"):
         if not getattr(result, key) or getattr(result, key) == SplitScores():
             del data[key]
     if result.failures:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedbench import PerClass, Report, Run, hookimpl, testing
+from fedbench import ConfigError, PerClass, Report, Run, hookimpl, testing
 from fedbench.config import resolve as configs
 from fedbench.config import yamlfile
 from fedbench.plugins.registry import Registry
@@ -132,6 +133,16 @@ def test_aaai_form_sends_no_weights_and_keeps_models_apart(
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(weights, 2))
 
 
+@contextmanager
+def enough_clients() -> Iterator[None]:
+    """Let a method refuse a round with too few clients, if it says how many it needs."""
+    try:
+        yield
+    except ConfigError as error:
+        if "needs at least" not in str(error):
+            raise
+
+
 @pytest.mark.every_method
 @pytest.mark.parametrize(
     "extra",
@@ -142,12 +153,12 @@ def test_aaai_form_sends_no_weights_and_keeps_models_apart(
     ],
     ids=["one client", "a last batch of one", "one client online"],
 )
-@pytest.mark.filterwarnings("ignore:afl is defined for rounds with all clients")
 def test_edges(method: str, extra: dict[str, Any], run_tiny: RunTiny) -> None:
     if method == "pfedme" and "sgd" in extra:  # it is its own trainer
         extra = {"pfedme": {"batch_size": 17}}
-    run = run_tiny(method, rounds=2, extra=extra)
-    assert all(v == v and abs(v) < 1e6 for r in run.history for v in r.metrics.values())
+    with enough_clients():
+        run = run_tiny(method, rounds=2, extra=extra)
+        assert all(v == v and abs(v) < 1e6 for r in run.history for v in r.metrics.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +179,8 @@ def test_a_client_with_one_class_and_a_class_nobody_holds(
     del config["plugins"]["domains"]
     config["plugins"]["one_class"] = {}
     run = Run(configs.resolve(registry, file=yamlfile.Document(config, "test")), registry=registry)
-    run.run()
+    with enough_clients():
+        run.run()
     assert all(v == v and abs(v) < 1e6 for r in run.history for v in r.metrics.values())
 
 

@@ -18,7 +18,8 @@ from fedbench.plugins.registry import Registry
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, reads /proc")
 
 ROUNDS, DIGESTS = 3, ("weights_sha256", "metrics_sha256")
-RECIPES = sorted(discover().names("recipe"))
+# centralised has one client, so that some points never come; pfedme has no batches of sgd
+RECIPES = sorted({*discover().names("recipe")} - {"centralised", "pfedme"})
 
 IN_ROUNDS = [
     *(f"a client starts {k}" for k in (1, 4, 8)),

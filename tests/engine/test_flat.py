@@ -48,7 +48,7 @@ def after_rounds(run: Run, look: Callable[[], Any]) -> list[Any]:
     return [look() for _ in run.rounds()]
 
 
-@pytest.mark.every_method
+@pytest.mark.every_method(slow=True)
 def test_no_tensor_stays_behind(
     method: str, registry: Registry, tiny_config: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -178,22 +178,22 @@ def test_a_second_forward_pass_on_another_model_is_neither_reported_nor_kept() -
 
 
 @dataclass(frozen=True, eq=False)
-class Ditto:
+class Beside:
     """Trains a second model in each turn, which the client keeps; it is not recorded."""
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Any:
         own = copy.deepcopy(ctx.model)
-        if "ditto" in ctx.state:
-            own.load_state_dict(ctx.state["ditto"])
+        if "beside" in ctx.state:
+            own.load_state_dict(ctx.state["beside"])
         ctx.train(own, epochs=2)
-        ctx.state["ditto"] = own.state_dict()
+        ctx.state["beside"] = own.state_dict()
         return (yield)
 
     @hookimpl
     def personalize(self, ctx: ClientContext) -> None:
-        if "ditto" in ctx.state:
-            ctx.model.load_state_dict(ctx.state["ditto"])
+        if "beside" in ctx.state:
+            ctx.model.load_state_dict(ctx.state["beside"])
 
 
 @pytest.mark.parametrize("method", ["fedavg", "fedproto", "moon", "fpl", "fedhpro"])
@@ -201,8 +201,8 @@ def test_a_pass_that_is_not_recorded_changes_no_bit_of_any_method(
     method: str, add: Callable[..., None], run_tiny: Callable[..., Run]
 ) -> None:
     """Neither weights nor metrics, prototypes that are gathered, or the model kept by MOON."""
-    add(ditto=Ditto)
+    add(beside=Beside)
     plain = run_tiny(method)
-    more = run_tiny(method, extra={"ditto": {}}, accuracy={"model": "global"})
+    more = run_tiny(method, extra={"beside": {}}, accuracy={"model": "global"})
     for key in ("weights_sha256", "metrics_sha256"):
         assert plain.result()[key] == more.result()[key]

@@ -51,11 +51,11 @@ def test_the_result_is_the_file(run_tiny: Callable[..., Run], tmp_path: Path) ->
     assert list(run.result()) == [
         *("method", "changes", "data", "model", "seed", "rounds", "accuracy", "bytes", "failures"),
         *("seconds", "weights_sha256", "metrics_sha256", "card", "config_hash", "versions"),
-        *("others", "personal", "personal_sha256"),
+        *("others", "extra", "personal", "personal_sha256"),
     ]
     assert list(run.result()["accuracy"]) == [
         *("rule", "metric", "inference", "mean", "worst", "std", "domains"),
-        *("population", "split", "model"),
+        *("population", "split", "model", "plain"),
     ]
 
 
