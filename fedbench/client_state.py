@@ -38,7 +38,7 @@ class ClientState(MutableMapping[str, Value]):
         empty: Empty | None = None,
         watch: Watch = UNWATCHED,
     ) -> None:
-        self._sealed = dict(kept)  # nobody else writes to these
+        self._sealed = dict(kept.items())  # nobody else writes to these
         self._read: dict[str, Value] = {}  # their copies that hooks hold and may write to
         self._where, self._empty, self._watch = where, empty, watch
 

@@ -84,12 +84,11 @@ class ClientContext:
     Attributes:
         round, rounds: the current round, from 1, and how many rounds the run has.
         client: the client's id.
-        attempt: 1, or more when the turn failed and is tried again (``failures.policy: retry``).
-            Random streams do not depend on it unless their purpose names it.
+        attempt: 1, or more when a failed turn is tried again (``failures.policy: retry``). Random
+            streams do not depend on it unless their purpose names it.
         num_clients: how many clients there are, selected or not.
         num_classes: C.
-        streams: the run's random streams, for draws that all clients and the server share; for
-            what is this client's alone, see `rng`.
+        streams: the run's random streams, for draws that all share; this client's are `rng`'s.
         device: where the model is.
         model: the model, loaded with the received weights; train it in place.
         payload: what the client received, by key; do not write to its tensors.
@@ -248,6 +247,7 @@ class ClientContext:
         finally:
             self.model, self._recording = own, recording
             self._training = work if record else outer
+            work.end()
         return work
 
     @property

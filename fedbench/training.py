@@ -81,6 +81,10 @@ class Training:
             yield batch
             self.steps += 1
 
+    def end(self) -> None:
+        """Let go of the turn, which holds this pass: a cycle would keep its tensors in memory."""
+        del self._ctx, self._loss
+
     def backward(self, batch: Batch) -> None:
         """Compute the gradients of one batch; plugins see them if the pass is recorded."""
         for parameter in self.parameters:

@@ -74,14 +74,14 @@ def methods() -> tuple[dict[str, Any], frozenset[str]]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give a test that is marked ``every_method`` the names of all methods but some.
 
-    Without ``-m matrix`` it takes one of each family, and those with FedHPro's hyper-prototypes; a
-    slow test (``slow=True``) takes a few.
+    Without ``-m matrix`` it takes one of each family, and those with FedHPro's hyper-prototypes. A
+    slow test (``slow=True``) takes a few of these, and the others with ``-m matrix``.
     """
     if mark := metafunc.definition.get_closest_marker("every_method"):
         plugins, chosen = methods()
-        if mark.kwargs.get("slow"):
-            chosen = FEW
         names = sorted(plugins.keys() - set(mark.kwargs.get("but", ())))
+        if mark.kwargs.get("slow"):
+            names, chosen = sorted(chosen | FEW), FEW
         marks = {name: [] if name in chosen else [pytest.mark.matrix] for name in names}
         metafunc.parametrize("method", [pytest.param(n, marks=marks[n], id=n) for n in names])
 

@@ -99,7 +99,7 @@ class Rounds:
         clients = _checked(hook.select_clients(ctx=ctx, state=state), ctx.num_clients)
         ctx = replace(ctx, cohort=tuple(clients))
         payload, sent = self._broadcast(ctx, state)
-        jobs = [ClientJob(number, client, self._clients.get(client, {})) for client in clients]
+        jobs = [ClientJob(number, client, self._clients.for_turn(client)) for client in clients]
         arrived = _Arrived(number, len(jobs))
         self._check_cohort(arrived)
         before = state.weights

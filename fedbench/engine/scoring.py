@@ -35,9 +35,6 @@ from ..types import (
 )
 from .evaluation import Found, Rules, by_client, by_domain, classifier_rule, score, whose
 
-AT_ONCE = 32
-"""How many clients' states are read from disk at a time, so that memory stays flat."""
-
 
 class Scored:
     """What `Scoring.after` returns.
@@ -230,22 +227,20 @@ class Scoring:
             travels, _ = outgoing(calls, sent, ctx=ctx, state=state)
             scored.bytes = {key: nbytes(value) * len(pieces) for key, value in travels.items()}
             payload |= sent
-        clients = list(pieces)
-        for start in range(0, len(clients), AT_ONCE):
-            jobs = [
-                ClientJob(
-                    ctx.round,
-                    client,
-                    self._clients.newest(client) or {},
-                    tuple(chunk for part in pieces[client] for chunk in part),
-                    keep,
-                )
-                for client in clients[start : start + AT_ONCE]
-            ]
-            for answer in map(self._runtime.watch.arrive, self._workers.run(payload, jobs)):
-                if isinstance(answer, ClientFailure):
-                    raise answer.error
-                yield answer
+        jobs = [
+            ClientJob(
+                ctx.round,
+                client,
+                self._clients.newest(client) or {},
+                tuple(chunk for part in parts for chunk in part),
+                keep,
+            )
+            for client, parts in pieces.items()
+        ]
+        for answer in map(self._runtime.watch.arrive, self._workers.run(payload, jobs)):
+            if isinstance(answer, ClientFailure):
+                raise answer.error
+            yield answer
 
     def _score(self, outputs: list[Output], first: Chunk, rules: Rules) -> Found:
         runtime = self._runtime

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,33 @@ if TYPE_CHECKING:
 
 OVERHEAD = 1024
 """Approximate number of bytes that a tensor in memory takes in addition to its numbers."""
+
+
+class Filed(Mapping[str, "Value"]):
+    """A client's state in a file, read for each use, so that many of them take no memory.
+
+    Args:
+        read: reads the file.
+    """
+
+    def __init__(self, read: Callable[[], Mapping[str, Value]]) -> None:
+        self._read = read
+
+    def __getitem__(self, key: str) -> Value:
+        return self._read()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def __bool__(self) -> bool:
+        return True  # no file is written for an empty state
+
+    def items(self) -> ItemsView[str, Value]:
+        """Return all values by key, from one reading of the file."""
+        return self._read().items()
 
 
 class ClientStates(Mapping[int, Mapping[str, "Value"]]):
@@ -55,12 +83,20 @@ class ClientStates(Mapping[int, Mapping[str, "Value"]]):
     def __len__(self) -> int:
         return len(self._states)
 
+    def for_turn(self, client: int) -> Mapping[str, Value]:
+        """Return what a client kept, for its next turn; one in a file is read when it is used."""
+        found = self._states.get(client, {})
+        return Filed(partial(self._read, found)) if isinstance(found, str) else found
+
     def newest(self, client: int) -> Mapping[str, Value] | None:
-        """Return a copy of a client's newest state, staged or not; ``None`` if it has none."""
+        """Return a client's newest state, staged or not; ``None`` if it has none.
+
+        It is a copy, or if it is in a file, read when it is used.
+        """
         _, staged = self._staged.get(client, (0, None))
         found = staged if staged is not None else self._states.get(client)
         if found is None or isinstance(found, str):
-            return self._read(found) if found else None
+            return Filed(partial(self._read, found)) if found else None
         import torch
 
         from ..types import copy_to

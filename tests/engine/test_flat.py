@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import sys
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,3 +100,37 @@ def test_what_a_plugin_hoards_is_seen(
     (fewer, less), (more, greater) = after_rounds(run, Held())[3:]
     assert more > fewer
     assert greater > 1.02 * less
+
+
+TURNS: list[weakref.ref[ClientContext]] = []
+
+
+@dataclass(frozen=True, eq=False)
+class Remembering:
+    """Remembers the contexts of turns and scores, weakly; trains once more in each of them."""
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
+        TURNS.append(weakref.ref(ctx))
+        ctx.train(copy.deepcopy(ctx.model), epochs=1)
+        return (yield)
+
+    @hookimpl
+    def personalize(self, ctx: ClientContext) -> None:
+        TURNS.append(weakref.ref(ctx))
+        ctx.train(epochs=1, stream="remembering")
+
+
+def test_what_a_turn_holds_is_freed_at_its_end_without_the_garbage_collector(
+    add: Callable[..., None], run_tiny: Callable[..., Run]
+) -> None:
+    """A cycle of references would keep a turn's models and states until some later collection."""
+    add(remembering=Remembering)
+    TURNS.clear()
+    gc.disable()
+    try:
+        run = run_tiny("scaffold", rounds=2, extra={"remembering": {}})
+    finally:
+        gc.enable()
+    assert len(TURNS) >= 4 * len(run.runtime.parts)
+    assert [ref() for ref in TURNS] == [None] * len(TURNS)

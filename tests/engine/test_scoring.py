@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from fedbench.executors.inline import InlineWorkers
 from fedbench.plugins.registry import Registry
 from fedbench.store.client_states import ClientStates
 from fedbench.store.directory import RunDirectory
-from fedbench.types import ClientJob, SplitScores, sha256
+from fedbench.types import SplitScores, sha256
 
 HELD = {"clients": {"test": 0.25, "validation": 0.25}}
 EXECUTORS = [
@@ -188,22 +189,28 @@ def test_outputs_are_read_by_their_position_whatever_the_order_they_come_in(
     assert run_tiny(rounds=1, extra={"tunes": {}}).history[0].scores == plain.history[0].scores
 
 
-def test_few_clients_states_are_in_memory_while_all_clients_are_scored(
+def test_states_in_files_are_in_memory_for_one_client_at_a_time(
     registry: Registry, tiny_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedbench.engine.scoring.AT_ONCE", 2)
+    alive: set[int] = set()
     most: list[int] = []
-    run = InlineWorkers.run
+    read = ClientStates._read
 
-    def counted(self: InlineWorkers, payload: Any, jobs: list[ClientJob]) -> Any:
-        most.append(sum(bool(job.state) for job in jobs if job.scored is not None))
-        return run(self, payload, jobs)
+    def watched(self: ClientStates, name: str) -> Any:
+        found = read(self, name)
+        number = len(most)
+        weakref.finalize(found["personal.weights"]["classifier.weight"], alive.discard, number)
+        alive.add(number)
+        most.append(len(alive))
+        return found
 
-    monkeypatch.setattr(InlineWorkers, "run", counted)
-    whole = Run(tiny_config(registry, "fedproto-aaai", rounds=1), registry=registry)
-    whole._clients = ClientStates(limit=0)
-    whole.run()
-    assert most == [0, 2, 2], "a round's turns, then two scorings"
+    monkeypatch.setattr(ClientStates, "_read", watched)
+    config = tiny_config(registry, "fedproto-aaai", rounds=3)
+    run = Run(config, registry=registry)
+    run._clients = ClientStates(limit=0)
+    run.run()
+    assert len(most) >= 5 * len(run.runtime.parts), "turns in two rounds, scores in three"
+    assert max(most) <= 2, "the one that is read, and the one before it"
 
 
 # --- the same bits everywhere --------------------------------------------------------------------

@@ -125,12 +125,12 @@ class Scaffold:
 
     @hookimpl
     def receive_uploads(
-        self, ctx: ServerContext, results: Iterator[ClientResult]
+        self, ctx: ServerContext, state: ServerState, results: Iterator[ClientResult]
     ) -> Iterator[ClientResult]:
-        total: Weights = {}
+        total = {n: c.double().zero_() for n, c in state.entries.weights(VARIATE).items()}
         for result in results:
-            delta = result.uploads.weights(DELTA)
-            total = {n: d.double() + total[n] if total else d.double() for n, d in delta.items()}
+            for name, delta in result.uploads.weights(DELTA).items():
+                total[name] += delta  # in place: memory stays flat
             yield result.with_uploads({k: v for k, v in result.uploads.items() if k != DELTA})
         ctx.scratch[DELTA] = total
 
