@@ -61,3 +61,23 @@ def test_the_released_form_is_the_same():
         torch.testing.assert_close(new["w"], mean + (-q / alpha).mean(0))
         torch.testing.assert_close(state["w"], q.mean(0))
         weights, h = new["w"], state["w"]
+
+
+def test_rounds_converge_to_the_optimum_of_the_mean_objective():
+    """With quadratic objectives the local optimum is known, and so is the global one."""
+    curvature = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
+    optimum = torch.tensor([-1.0, 0.5, 4.0], dtype=torch.float64)
+    alpha, w = 1.0, {"w": torch.zeros((), dtype=torch.float64)}
+    h, states = {"w": torch.zeros_like(w["w"])}, [{"w": torch.zeros_like(w["w"])} for _ in "abc"]
+    for _ in range(300):
+        local = [
+            {"w": (a * b + q["w"] + alpha * w["w"]) / (a + alpha)}
+            for a, b, q in zip(curvature, optimum, states, strict=True)
+        ]
+        states = [client_gradient(q, k, w, alpha) for q, k in zip(states, local, strict=True)]
+        mean = {"w": torch.stack([k["w"] for k in local]).mean()}
+        w, h = server_step(h, mean, w, 3, 3, alpha)
+    best = (curvature * optimum).sum() / curvature.sum()
+    torch.testing.assert_close(w["w"], best)
+    gradients = curvature * (best - optimum)
+    torch.testing.assert_close(torch.stack([q["w"] for q in states]), gradients)
