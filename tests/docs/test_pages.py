@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -40,6 +41,8 @@ def test_methods_plugins_and_options_in_command_lines_exist(page, site, tmp_path
     registry = discover()
     for block in site.blocks(page.read_text(encoding="utf-8")):
         for words in site.typed(block):
+            if "timm" in words and not find_spec("timm"):
+                continue  # an extra
             ctx, command = site.parse(words)
             given = ctx.params
             if "my-" in " ".join(words) or ctx.params.get("file"):
