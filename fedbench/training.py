@@ -61,7 +61,7 @@ class Training:
         drop_last: bool = False,
         max_steps: int | None = None,
     ) -> Iterator[Batch]:
-        """Yield shuffled, transformed batches; each one that is followed by another is a step.
+        """Yield shuffled, transformed batches; each is a step, counted when the next is asked for.
 
         Args:
             batch_size: examples per batch.
