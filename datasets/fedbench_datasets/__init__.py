@@ -62,6 +62,7 @@ def register_plugins() -> Mapping[str, type]:
         "dirichlet": dirichlet.Dirichlet,
         "quantity": dirichlet.Quantity,
         "long_tail": modifiers.LongTail,
+        "subset": modifiers.Subset,
         "leave_out": modifiers.LeaveOut,
         "label_noise": modifiers.LabelNoise,
         "feature_noise": modifiers.FeatureNoise,

@@ -70,6 +70,26 @@ class LongTail:
         return replace(data, train=data.train[index])
 
 
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """Keep a random share of the training examples, the same share of each class in each domain.
+
+    For studies that a machine can afford. Sizes are rounded, and at least one example is kept.
+    """
+
+    share: Annotated[float, Field(gt=0, le=1, description="share of the examples to keep")] = 0.1
+
+    @hookimpl
+    def prepare_data(self, data: Dataset, rng: np.random.Generator) -> Dataset:
+        labels, domains = data.train.labels.numpy(), data.train.domains.numpy()
+        cells = domains * len(data.classes) + labels
+        kept = []
+        for cell in np.unique(cells):
+            members = rng.permutation(np.flatnonzero(cells == cell))
+            kept.append(members[: max(1, round(self.share * len(members)))])
+        return replace(data, train=data.train[torch.from_numpy(np.sort(np.concatenate(kept)))])
+
+
 def noisy_labels(
     labels: Ints, num_classes: int, rate: float, kind: str, rng: np.random.Generator
 ) -> Ints:

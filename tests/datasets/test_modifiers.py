@@ -11,6 +11,7 @@ from fedbench_datasets.modifiers import (
     FeatureNoise,
     LabelNoise,
     LongTail,
+    Subset,
     add_noise,
     long_tail_sizes,
     noisy_labels,
@@ -61,6 +62,22 @@ def test_long_tail_keeps_random_examples_in_their_order_and_all_test_data():
     kept = cut.train.inputs.flatten()
     assert torch.equal(kept, kept.unique())
     assert torch.equal(cut.train.labels, of.train.labels[kept])
+    assert torch.equal(kept, again.train.inputs.flatten())
+    assert not torch.equal(kept, other.train.inputs.flatten())
+    assert cut.test is of.test
+
+
+def test_a_subset_keeps_the_share_of_each_class_in_each_domain_and_at_least_one_example():
+    labels = torch.tensor([0] * 40 + [1] * 20 + [0] * 10 + [1])
+    domains = torch.tensor([0] * 60 + [1] * 11)
+    train = Examples(torch.arange(71)[:, None], labels, domains)
+    of = Dataset(("a", "b"), ("x", "y"), train, train[torch.arange(5)])
+    cut, again, other = (Subset(0.25).prepare_data(of, rng(s)) for s in (0, 0, 1))
+    kept = cut.train.inputs.flatten()
+    cells = (cut.train.domains * 2 + cut.train.labels).bincount().tolist()
+    assert cells == [10, 5, 2, 1]
+    assert torch.equal(kept, kept.unique())
+    assert torch.equal(cut.train.labels, labels[kept])
     assert torch.equal(kept, again.train.inputs.flatten())
     assert not torch.equal(kept, other.train.inputs.flatten())
     assert cut.test is of.test
