@@ -37,6 +37,14 @@ if TYPE_CHECKING:
     help="Protocol card; `fedbench cards` lists all. Default: each data set's own. Repeatable.",
 )
 @click.option(
+    "--setting",
+    "settings",
+    multiple=True,
+    metavar="CHANGES",
+    help="Changes of every METHOD, in the form of a METHOD's, such as an attack: "
+    "+sign_flip:sign_flip.clients=0.2; 'plain' is without any. Repeatable.",
+)
+@click.option(
     "--seeds",
     metavar="N|A,B,C",
     help="Number of seeds, which start at 0, or the seeds themselves. Default: 3.",
@@ -102,6 +110,7 @@ def compare(
     fedbench compare fedavg fedproto fpl fedhpro --data digits --seeds 5
     fedbench compare fedhpro:-hpcl fedhpro:hpcl.temperature=0.1 fedhpro
     fedbench compare fedprox:+faults:faults.drop=0.2 mine.yaml fedavg
+    fedbench compare fedavg krum --setting plain --setting +sign_flip
     fedbench compare --config grid.yaml
 
     A METHOD is a name or a YAML file. It may be followed by plugins to remove (:-PLUGIN), plugins
@@ -158,6 +167,7 @@ def _grid(
         "set": list(given.pop("sets")),
         "data": list(given.pop("data")),
         "cards": list(given.pop("cards")),
+        "settings": list(given.pop("settings")),
         **given,
     }
     changes = {key: value for key, value in wanted.items() if value not in (None, [])}

@@ -59,6 +59,9 @@ class PluginFacts:
         roles: what it is in a run, in free words such as ``"server step"``, for ``conflicts``.
         conflicts: plugin or role -> why no other plugin of that name or role can be in the same
             run. It is enough that one of the two states it.
+        setting: whether it is a part of the problem, as an attack is, rather than of the methods
+            that are compared on it. Plugins that prepare or divide data or choose clients always
+            are.
         outermost: whether it comes before all others, so that its wrappers are the outermost.
         expects: the inputs that its ``transform`` is for; ``None`` for either.
         produces: the inputs that its ``transform`` returns, where that changes what they are.
@@ -68,6 +71,7 @@ class PluginFacts:
     requires: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     conflicts: Mapping[str, str] = field(default_factory=dict)
+    setting: bool = False
     outermost: bool = False
     expects: Inputs | None = None
     produces: Inputs | None = None

@@ -27,6 +27,9 @@ from ..plugins.registry import Registry
 from ..store.directory import RunDirectory
 from . import records
 
+PLAIN = "plain"
+"""The setting without changes."""
+
 
 @dataclass(frozen=True, eq=False)
 class Grid:
@@ -48,6 +51,13 @@ class Grid:
     partitions: Annotated[
         list[dict[str, dict[str, Any] | None]],
         Field(description="partition plugins with options, in place of the card's"),
+    ] = field(default_factory=list)
+    settings: Annotated[
+        list[str],
+        Field(
+            description="changes of every method, such as +sign_flip:sign_flip.clients=0.2, each "
+            "in turn; 'plain' is without any"
+        ),
     ] = field(default_factory=list)
     seeds: Annotated[int | list[int], Field(description="how many seeds from 0, or which ones")] = 3
     options: Annotated[
@@ -117,6 +127,19 @@ def parse_method(text: str) -> Variant:
     """
     head, *changes = parts(text)
     is_file = Path(head).suffix in (".yaml", ".yml")
+    return _changed(text, changes, None if is_file else head, _path(head) if is_file else None)
+
+
+def parse_setting(text: str) -> Variant:
+    """Read a setting as the user names it: changes for every method, or ``plain`` for none.
+
+    Raises:
+        ConfigError: for a part that is not ``-PLUGIN``, ``+PLUGIN`` or ``KEY=VALUE``.
+    """
+    return _changed(text, [] if text == PLAIN else parts(text), None, None)
+
+
+def _changed(text: str, changes: Sequence[str], method: str | None, file: Path | None) -> Variant:
     for part in changes:
         if part == "reordered":
             raise ConfigError(
@@ -126,12 +149,16 @@ def parse_method(text: str) -> Variant:
         if not (part[:1] in ("-", "+") or "=" in part) or len(part) < 2:
             raise ConfigError(f"{text}: {part!r} must be -PLUGIN, +PLUGIN or KEY=VALUE")
     return Variant(
-        None if is_file else head,
-        Path(os.path.expanduser(head)) if is_file else None,
+        method,
+        file,
         tuple(part[1:] for part in changes if part[0] == "-"),
         tuple(part[1:] for part in changes if part[0] == "+"),
         tuple(part for part in changes if part[0] not in "-+"),
     )
+
+
+def _path(text: str) -> Path:
+    return Path(os.path.expanduser(text))
 
 
 def plan(registry: Registry, grid: Grid, folder: Path) -> list[Job]:
@@ -148,12 +175,13 @@ def plan(registry: Registry, grid: Grid, folder: Path) -> list[Job]:
     names: list[str | None] = [*grid.data] or [None]
     cards: list[str | None] = [*grid.cards] or [None]
     partitions: list[dict[str, dict[str, Any] | None] | None] = [*grid.partitions] or [None]
-    settings = itertools.product(names, cards, partitions)
+    changes = [parse_setting(text) for text in grid.settings or [PLAIN]]
+    settings = itertools.product(names, cards, partitions, changes, itertools.product(*choices))
     resolver = {method: _resolver(registry, grid, method) for method in grid.methods}
     jobs: dict[str, Job] = {}
-    for (data, card, partition), extra in itertools.product(settings, itertools.product(*choices)):
+    for data, card, partition, change, extra in settings:
         for seed, method in itertools.product(seeds, grid.methods):
-            config = resolver[method](data, card, extra, seed)
+            config = resolver[method](data, card, change, extra, seed)
             if partition is not None:
                 config = _with_partition(registry, config, partition)
             job = Job(config, method, run_path(folder, method, config))
@@ -175,15 +203,17 @@ def _resolver(registry: Registry, grid: Grid, method: str) -> Callable[..., RunC
     if file and "methods" in file.data:
         raise ConfigError(f"{wanted.file} is a grid, not a method; give it as --config")
 
-    def resolved(data: str | None, card: str | None, extra: Sequence[str], seed: int) -> RunConfig:
+    def resolved(
+        data: str | None, card: str | None, setting: Variant, extra: Sequence[str], seed: int
+    ) -> RunConfig:
         return resolve(
             registry,
             wanted.method,
             file=file,
             card=card,
-            sets=[*grid.set, *extra, *wanted.sets],
-            without=wanted.without,
-            plus=wanted.plus,
+            sets=[*grid.set, *setting.sets, *extra, *wanted.sets],
+            without=(*setting.without, *wanted.without),
+            plus=(*setting.plus, *wanted.plus),
             flags={"data": data, "rounds": grid.rounds, "seed": seed, "device": grid.device},
         )
 

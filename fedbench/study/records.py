@@ -20,7 +20,8 @@ from ..config.model import RunConfig
 from ..config.resolve import load
 from ..engine.evaluation import reported, views
 from ..engine.totals import metrics_sha256
-from ..plugins.registry import Registry
+from ..plugins.facts import PluginFacts, facts
+from ..plugins.registry import Entry, Registry
 from ..store.contents import Environment, Partition, Result
 from ..store.directory import RunDirectory
 from ..types import RoundResult
@@ -28,8 +29,12 @@ from ..types import RoundResult
 SETTING_HOOKS = ("prepare_data", "partition", "client_data", "select_clients")
 """Plugins that implement one of these belong to the setting, not to the method.
 
-One that only wraps it, as to give the examples of all clients to one, belongs to the method.
+So do those whose class states ``setting = True``. One that only wraps a hook, as to give the
+examples of all clients to one, belongs to the method.
 """
+
+PLUGINS = "plugins."
+"""What dotted keys of plugins' options begin with."""
 
 SETTING_KEYS = ("data", "model", "rounds", "clients", "evaluate_every", "accuracy", "metrics")
 
@@ -85,10 +90,13 @@ class Record:
 def setting_plugins(registry: Registry, plugins: Iterable[str]) -> list[str]:
     """Return those of ``plugins`` that belong to the setting."""
 
-    def hooks(name: str) -> list[str]:
-        return [hook for e in registry.entries.get(("plugin", name), []) for hook in e.own_hooks]
+    def belongs(entry: Entry) -> bool:
+        return (
+            bool({*SETTING_HOOKS} & {*entry.own_hooks}) or facts(PluginFacts, entry.value).setting
+        )
 
-    return [name for name in plugins if set(SETTING_HOOKS) & set(hooks(name))]
+    entries = registry.entries
+    return [name for name in plugins if any(map(belongs, entries.get(("plugin", name), [])))]
 
 
 def setting_of(registry: Registry, config: RunConfig) -> dict[str, Any]:
@@ -199,13 +207,28 @@ def by_setting(records: Iterable[Record]) -> list[list[Record]]:
 
 
 def setting_labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a label per setting: its data set, and whatever else differs between the settings."""
+    """Return a label per setting: its data set, and whatever else differs between the settings.
+
+    Of a plugin that only some settings have, the options that differ between those are said, or
+    its name if none does.
+    """
+    everywhere = set.intersection(*({*one["plugins"]} for one in settings))
     flat = [_flatten(setting) for setting in settings]
     keys = list(dict.fromkeys(key for one in flat for key in one))
-    differing = [k for k in keys if len({json.dumps(one.get(k)) for one in flat}) > 1]
+
+    def differs(key: str) -> bool:
+        plugin = key.removeprefix(PLUGINS).split(".")[0]
+        sometimes = key.startswith(PLUGINS) and plugin not in everywhere
+        values = {json.dumps(one.get(key)) for one in flat if key in one or not sometimes}
+        return len(values) > 1
+
+    differing = [key for key in keys if key != "data.name" and differs(key)]
     labels = []
-    for one in flat:
-        parts = [f"{k}={one[k]}" for k in differing if k in one and k != "data.name"]
+    for setting, one in zip(settings, flat, strict=True):
+        said = [key.removeprefix(PLUGINS) for key in differing if key in one]
+        bare = (name for name in setting["plugins"] if name not in everywhere)
+        parts = [name for name in bare if not any(k.startswith(f"{name}.") for k in said)]
+        parts += [f"{key.removeprefix(PLUGINS)}={one[key]}" for key in differing if key in one]
         labels.append(", ".join((str(one["data.name"]), *parts)))
     return labels
 
@@ -217,4 +240,4 @@ def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             flat.update(_flatten(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value
-    return {k.removeprefix("plugins."): v for k, v in flat.items()}
+    return flat

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -15,7 +15,7 @@ from fedbench.config import yamlfile
 from fedbench.config.resolve import resolve
 from fedbench.plugins.registry import Registry
 from fedbench.study import records
-from fedbench.study.grid import Grid, Variant, labels, parse_method, plan
+from fedbench.study.grid import Grid, Variant, labels, parse_method, parse_setting, plan
 
 
 def grid(*methods: str, **more: Any) -> Grid:
@@ -62,6 +62,45 @@ def test_a_malformed_spec_is_refused(text: str) -> None:
 )
 def test_what_a_method_names(text: str, wanted: Variant) -> None:
     assert parse_method(text) == wanted
+
+
+def test_what_a_setting_names() -> None:
+    assert parse_setting("plain") == Variant(None)
+    assert parse_setting("+odd:odd.on=true:-crop") == Variant(
+        None, without=("crop",), plus=("odd",), sets=("odd.on=true",)
+    )
+    with pytest.raises(ConfigError, match=r"^sign_flip: 'sign_flip' must be -PLUGIN, \+PLUGIN or"):
+        parse_setting("sign_flip")
+
+
+@dataclass(frozen=True, eq=False)
+class Storm:
+    """A part of the problem, although it prepares no data."""
+
+    setting: ClassVar[bool] = True
+    force: int = 1
+
+    @hookimpl
+    def round_end(self) -> None: ...
+
+
+def test_settings_change_every_method_and_are_no_part_of_its_name(
+    registry: Registry, add: Callable[..., None], tmp_path: Path
+) -> None:
+    add(storm=Storm)
+    settings = ["plain", "+storm", "+storm:storm.force=2:sgd.lr=0.5"]
+    wanted = Grid(["fedavg", "fedprox"], settings=settings, seeds=1)
+    jobs = plan(registry, wanted, tmp_path)
+    variants = [records.variant_of(registry, job.config) for job in jobs]
+    assert variants == [*["fedavg", "fedprox"] * 2, "fedavg:sgd.lr=0.5", "fedprox:sgd.lr=0.5"]
+    found = [records.setting_of(registry, job.config) for job in jobs]
+    assert found[0] == found[1]
+    assert records.setting_labels([found[0], found[2], found[4]]) == [
+        "digits",
+        "digits, storm.force=1",
+        "digits, storm.force=2",
+    ]
+    assert records.setting_labels([found[0], found[2]]) == ["digits", "digits, storm"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -95,6 +95,7 @@ class Attack:
     # on the client, and decode it before colluding clients see each other's.
     outermost: ClassVar[bool] = True
     roles: ClassVar[tuple[str, ...]] = ("attack",)
+    setting: ClassVar[bool] = True
     name: ClassVar[str]
 
     clients: Annotated[
