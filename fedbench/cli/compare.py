@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from .flags import checkpoint_flags, data_root_flag, installed
 from .kinds import PATH
 
 if TYPE_CHECKING:
+    from ..study.analysis import Analysis
+    from ..study.comparison import How, Outcome
     from ..study.execute import Progress
     from ..study.grid import Grid, Job
 
@@ -100,9 +102,10 @@ if TYPE_CHECKING:
 @data_root_flag
 @click.option("--quiet", is_flag=True, help="Print no progress, only the result.")
 def compare(
-    methods: tuple[str, ...], seeds: str | None, file: Path | None, jobs: int | None,
-    retry: bool, trust_old: bool, out: Path, data_root: Path | None, quiet: bool,
-    checkpoint_rounds: int | None, checkpoint_minutes: float, keep_checkpoints: bool, **given: Any,
+    methods: tuple[str, ...], data: tuple[str, ...], cards: tuple[str, ...],
+    settings: tuple[str, ...], seeds: str | None, rounds: int | None, device: str | None,
+    sets: tuple[str, ...], file: Path | None, reference: str | None, test: str | None, out: Path,
+    quiet: bool, **how: Any,
 ) -> None:  # fmt: skip
     """Run METHODs over several seeds and test which one is better.
 
@@ -124,82 +127,47 @@ def compare(
     report. If the code of a plugin, the data, a version or the arithmetic has changed since, one
     line says so and the run is repeated; the old one moves to replaced/.
     """
-    from ..study import grid as grids
-    from ..study.earlier import earlier
+    from ..study.comparison import How
+    from ..study.grid import plan
 
     registry = installed()
-    grid = _grid(methods, seeds, file, given)
-    planned = grids.plan(registry, grid, out)
+    wanted = {
+        "methods": methods, "data": data, "cards": cards, "settings": settings, "seeds": _seeds(seeds),
+        "set": sets, "rounds": rounds, "device": device, "reference": reference, "test": test,
+    }  # fmt: skip
+    grid = _grid(file, wanted)
+    planned = plan(registry, grid, out)
     if isinstance(grid.seeds, int) and not quiet:
         echo(f"{grid.seeds} seeds, 0 to {grid.seeds - 1}" if grid.seeds > 1 else "1 seed, 0")
-    words = ["--checkpoint-minutes", str(checkpoint_minutes)]
-    words += ["--checkpoint-rounds", str(checkpoint_rounds)] if checkpoint_rounds else []
-    words += ["--keep-checkpoints"] if keep_checkpoints else []
-    changes: Any = {} if trust_old else _changes(registry, planned, data_root)
-    carried_out = _execute(
-        planned, out, quiet, jobs=jobs, retry=retry, data_root=data_root, words=words, **changes
-    )
-    found = grids.collect(registry, planned, echo)
-    labels = grids.labels(registry, planned)
-    added, line = earlier(registry, planned, found, changes.get("changes", lambda _: ()))
-    if line:
-        echo(line)
-    reference = grid.reference or grid.methods[-1]
-    if found or not carried_out.interrupted:
-        _report(registry, [*found, *added], labels, reference, grid.test, out)
-    _say_interrupted(carried_out)
-    if carried_out.left_alone or any(r.status == "failed" for r in found):
+    outcome = _carry_out(registry, grid, planned, How(**how), out, quiet)
+    if outcome.analysis:
+        _report(outcome.analysis, out)
+    _say_interrupted(outcome.progress)
+    if outcome.progress.left_alone or outcome.failed:
         sys.exit(1)
-    if carried_out.interrupted:
+    if outcome.progress.interrupted:
         sys.exit(TEMPORARY)
 
 
-def _grid(
-    methods: tuple[str, ...], seeds: str | None, file: Path | None, given: dict[str, Any]
-) -> Grid:
+def _grid(file: Path | None, wanted: Mapping[str, Any]) -> Grid:
     """Return the grid that the command line describes; it overrides that of a YAML file."""
-    from ..options import build
-    from ..study.grid import Grid, load_grid
+    from ..study.grid import make_grid
 
-    wanted = {
-        "methods": list(methods),
-        "seeds": _seeds(seeds),
-        "set": list(given.pop("sets")),
-        "data": list(given.pop("data")),
-        "cards": list(given.pop("cards")),
-        "settings": list(given.pop("settings")),
-        **given,
-    }
-    changes = {key: value for key, value in wanted.items() if value not in (None, [])}
-    if file:
-        return load_grid(file, changes)
-    if methods:
-        return build(Grid, changes, lambda path: ".".join(("command line", *path)))
-    raise click.UsageError("name the methods to compare, or give a grid with --config FILE")
+    if not (file or wanted["methods"]):
+        raise click.UsageError("name the methods to compare, or give a grid with --config FILE")
+    return make_grid(file, wanted, "command line")
 
 
-def _changes(registry: Any, planned: Sequence[Job], data_root: Path | None) -> dict[str, Any]:
-    """Print what has changed since the kept runs were made; return the argument for `execute`."""
-    from ..store.files import default_data_root
-    from ..study.reuse import Reuse
-
-    reuse = Reuse(registry, data_root or default_data_root())
-    if line := reuse.summary(planned):
-        echo(line)
-    return {"changes": reuse.changes}
-
-
-def _execute(
-    planned: Sequence[Job], out: Path, quiet: bool, *, jobs: int | None, **more: Any
-) -> Progress:
-    """Carry out the unfinished runs with progress; on an interrupt, say how to continue."""
-    from ..study.execute import execute
+def _carry_out(
+    registry: Any, grid: Grid, planned: Sequence[Job], how: How, out: Path, quiet: bool
+) -> Outcome:
+    """Carry out the comparison with progress; on an interrupt, say how to continue."""
+    from ..study.comparison import compare
     from .progress import comparison_progress
 
-    show = comparison_progress(quiet)
+    display = comparison_progress(quiet)
     try:
-        with show:
-            return execute(planned, workers=jobs, show=show.update, **more)
+        return compare(registry, grid, planned, how, say=echo, display=display)
     except KeyboardInterrupt as error:
         echo("", err=True)
         echo(f"Interrupted; finished runs are kept in {out}. The same command resumes.", err=True)
@@ -242,10 +210,11 @@ def report(directories: tuple[Path, ...], reference: str | None, test: Any, out:
     """
     from ..store.directory import find
     from ..study import records
+    from ..study.analysis import analyse
 
     registry = installed()
     found = records.fitting(registry, find(directories), echo)
-    _report(registry, found, None, reference, test, out)
+    _report(analyse(registry, found, reference=reference, test=test), out)
 
 
 def _seeds(text: str | None) -> int | list[int] | None:
@@ -259,18 +228,10 @@ def _seeds(text: str | None) -> int | list[int] | None:
         ) from None
 
 
-def _report(
-    registry: Any, found: Any, labels: Any, reference: str | None, test: Any, out: Path
-) -> None:
-    from ..report import write
-    from ..report.terminal import print_analysis
-    from ..study.analysis import analyse
+def _report(analysis: Analysis, out: Path) -> None:
+    """Print an analysis and write its report."""
+    from ..report import print_analysis, write
 
-    order = None
-    if labels:
-        reference = labels[reference]
-        order = list(dict.fromkeys(labels.values()))
-    analysis = analyse(registry, found, variants=order, reference=reference, test=test)
     print_analysis(analysis)
     written = write(analysis, out)
     echo("Wrote " + ", ".join(str(p) for p in written.paths if p.parent == out))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich import box
@@ -183,10 +183,10 @@ class ComparisonProgress:
         self.live = Live(console=console(), transient=True) if sys.stdout.isatty() else None
         self.shown = -1
 
-    def __enter__(self) -> ComparisonProgress:
+    def __enter__(self) -> Callable[[Any], None]:
         if self.live and not self.quiet:
             self.live.start()
-        return self
+        return self.update
 
     def __exit__(self, *exc: object) -> None:
         if self.live and not self.quiet:

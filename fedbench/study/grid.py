@@ -79,14 +79,26 @@ class Grid:
             raise ValueError(f"the reference {self.reference!r} is not among the methods{known}")
 
 
-def load_grid(path: Path, changes: Mapping[str, Any]) -> Grid:
-    """Read a grid from a YAML file; ``changes`` override it.
+def make_grid(file: Path | None, changes: Mapping[str, Any], giver: str) -> Grid:
+    """Return the grid that ``changes`` describe, on top of that of a YAML file if there is one.
+
+    Args:
+        file: the YAML file.
+        changes: keys of the grid; those that are ``None`` or empty change nothing.
+        giver: who gives them, for errors.
 
     Raises:
-        ConfigError: naming file, line and key.
+        ConfigError: naming the key, and file and line if it comes from there.
     """
-    document = yamlfile.read(path)
-    return options.build(Grid, {**document.data, **changes}, document.where)
+    given = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in changes.items()
+        if value not in (None, (), [])
+    }
+    if file is None:
+        return options.build(Grid, given, lambda path: ".".join((giver, *path)))
+    document = yamlfile.read(file)
+    return options.build(Grid, {**document.data, **given}, document.where)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from fedbench.study.grid import (
     Job,
     collect,
     labels,
-    load_grid,
+    make_grid,
     plan,
     run_path,
 )
@@ -108,13 +108,13 @@ def test_a_grid_file_is_checked(text: str, message: str, tmp_path: Path) -> None
     file = tmp_path / "grid.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=message):
-        load_grid(file, {})
+        make_grid(file, {}, "test")
 
 
 def test_flags_win_over_the_grid_file(tmp_path: Path) -> None:
     file = tmp_path / "grid.yaml"
     file.write_text("methods: [fedavg]\nseeds: 5\n")
-    assert load_grid(file, {"seeds": 2}).seeds == 2
+    assert make_grid(file, {"seeds": 2}, "test").seeds == 2
 
 
 @pytest.fixture(scope="module")

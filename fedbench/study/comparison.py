@@ -1,0 +1,128 @@
+"""A comparison from start to end: a planned grid is carried out, read back and analysed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..plugins.registry import Registry
+from ..store.files import default_data_root
+from . import grid as grids
+from .analysis import Analysis, analyse
+from .earlier import earlier
+from .execute import Progress, execute
+from .grid import Grid, Job
+from .reuse import Reuse
+
+Say = Callable[[str], object]
+"""What is called with each line that a user should read."""
+
+Display = AbstractContextManager[Callable[[Progress], None]]
+"""A display of progress, open while runs are carried out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """How the runs of a comparison are carried out; nothing here changes their results.
+
+    Args:
+        jobs: how many run at the same time; default one per core, but only one on each GPU.
+        retry: whether to try again what failed, or was interrupted too often.
+        trust_old: whether to reuse finished runs even if code, data, versions or arithmetic have
+            changed since.
+        data_root: where data sets look for files.
+        checkpoint_rounds: also write a checkpoint after this many rounds.
+        checkpoint_minutes: write one at the end of a round when the last one is this old.
+        keep_checkpoints: whether to keep every checkpoint.
+    """
+
+    jobs: int | None = None
+    retry: bool = False
+    trust_old: bool = False
+    data_root: Path | None = None
+    checkpoint_rounds: int | None = None
+    checkpoint_minutes: float = 1.0
+    keep_checkpoints: bool = False
+
+    def words(self) -> Iterator[str]:
+        """Yield the flags of ``fedbench run`` that say the same about checkpoints."""
+        yield from ("--checkpoint-minutes", str(self.checkpoint_minutes))
+        if self.checkpoint_rounds:
+            yield from ("--checkpoint-rounds", str(self.checkpoint_rounds))
+        if self.keep_checkpoints:
+            yield "--keep-checkpoints"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What has come of a comparison.
+
+    Args:
+        analysis: of its runs and of earlier ones of the same settings; ``None`` when the machine
+            ended every run before it began.
+        progress: how the runs ended.
+        failed: whether any run of the comparison failed.
+    """
+
+    analysis: Analysis | None
+    progress: Progress
+    failed: bool
+
+
+def compare(
+    registry: Registry,
+    grid: Grid,
+    planned: Sequence[Job],
+    how: How,
+    *,
+    say: Say = lambda line: None,
+    display: Display | None = None,
+) -> Outcome:
+    """Carry out the runs of a grid that are not finished yet, and analyse all of them.
+
+    Earlier finished runs in the same folder that share a setting with the grid are analysed too.
+
+    Args:
+        registry: what is installed.
+        grid: what to compare.
+        planned: its runs, by `fedbench.study.grid.plan`.
+        how: how to carry them out.
+        say: is called with each line on runs that are repeated, added or left out.
+        display: shows the progress.
+
+    Raises:
+        ConfigError: for data that cannot be read, or runs that contradict each other.
+    """
+    changes: Callable[[Job], Sequence[str]] = _unchanged
+    if not how.trust_old:
+        reuse = Reuse(registry, how.data_root or default_data_root())
+        changes = reuse.changes
+        if line := reuse.summary(planned):
+            say(line)
+    with display or nullcontext(lambda progress: None) as show:
+        done = execute(
+            planned, workers=how.jobs, retry=how.retry, data_root=how.data_root,
+            words=list(how.words()), show=show, changes=changes,
+        )  # fmt: skip
+    found = grids.collect(registry, planned, say)
+    added, line = earlier(registry, planned, found, changes)
+    if line:
+        say(line)
+    failed = any(record.status == "failed" for record in found)
+    if not found and done.interrupted:
+        return Outcome(None, done, failed)
+    names = grids.labels(registry, planned)
+    reference, order = (
+        names[grid.reference or grid.methods[-1]],
+        list(dict.fromkeys(names.values())),
+    )
+    analysis = analyse(
+        registry, [*found, *added], variants=order, reference=reference, test=grid.test
+    )
+    return Outcome(analysis, done, failed)
+
+
+def _unchanged(job: Job) -> tuple[str, ...]:
+    return ()
