@@ -189,6 +189,17 @@ def searches(cls: type) -> dict[str, Search]:
     return found
 
 
+def unfit(cls: type, name: str, space: Search) -> str:
+    """Return why a search space does not fit an option of ``cls``; empty if it does."""
+    return _search_error(typing.get_type_hints(cls, include_extras=True)[name], [space])
+
+
+def whole(cls: type, name: str) -> bool:
+    """Return whether the numbers that an option of ``cls`` takes are whole."""
+    kinds = [*_parts(typing.get_type_hints(cls)[name])]
+    return int in kinds and float not in kinds
+
+
 def _search_error(hint: Any, spaces: Sequence[Search]) -> str:
     if len(spaces) > 1:
         return "there are two"
