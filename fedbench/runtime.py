@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from . import loading
 from .ambient import settled
 from .config.construct import build, build_plugins
 from .config.model import RunConfig
@@ -121,8 +122,8 @@ class Runtime:
         return [c for c, part in enumerate(self.parts) if bool((domains[part] == domain).any())]
 
     def _load(self, data_root: Path) -> Dataset:
-        data = build(self.registry, "dataset", self.config.data).load(data_root)
-        self.depends[fingerprint.DATA] = fingerprint.of_data(data)
+        loaded = loading.load(self.registry, self.config.data, data_root)
+        data, self.depends[fingerprint.DATA] = loaded.data, loaded.digest
         for name, call in self.plugins.calls("prepare_data"):
             data = call(data=data, rng=self.streams.numpy(f"data/{name}"))
         empty = [name for name, examples in data.extra.items() if not len(examples)]

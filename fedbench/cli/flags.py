@@ -76,10 +76,14 @@ def config_flags(command: Callable[..., Any], rounds: str = "the card's") -> Cal
 
 
 def installed() -> Registry:
-    """Return what is installed. Commands call this first, because it does the slow imports."""
-    from ..plugins.discovery import discover
+    """Return what is installed. Commands call this first, because it does the slow imports.
 
-    registry = discover()
+    A run that `fedbench.cli.warm` forks gets it from there.
+    """
+    from ..plugins.discovery import discover
+    from ..plugins.registry import Registry
+
+    registry = click.get_current_context().find_object(Registry) or discover()
     signals.begin()
     return registry
 

@@ -1,5 +1,8 @@
 """Run a plan: each run in a process of its own, several at a time; finished runs are reused.
 
+The processes of a plan with several runs are forked by one that has imported everything and holds
+the data, see `fedbench.study.warm`.
+
 Every run has a lock file: two comparisons in one folder wait for each other's runs instead of
 repeating or corrupting them.
 
@@ -13,7 +16,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, TypeAlias
 
 from ..device import cores
 from ..errors import ConfigError
@@ -33,12 +36,16 @@ from ..text import last_words
 from . import PARENT, TEMPORARY
 from .grid import Job
 from .reuse import set_aside
+from .warm import SUPPORTED, Forked, Warm, python
 
 PATIENCE = 3
 """How often a run may be interrupted before it is no longer tried again."""
 
 SETTLE = 1.0
 """Seconds to wait, after a signal ended a run, for the same signal to reach this process."""
+
+Process: TypeAlias = "subprocess.Popen[bytes] | Forked"
+"""The process of a run."""
 
 
 @dataclass
@@ -87,16 +94,18 @@ def execute(
     """
     more = [*words, *(["--data-root", str(data_root)] if data_root else [])]
     queues = _queues(jobs, workers)
-    if sum(number for _, number in queues) > 1:  # runs take the cores; the bits are the same
+    stop, total = threading.Event(), sum(number for _, number in queues)
+    if total > 1:  # runs take the cores; the bits are the same
         more += ["--executor", "inline"]
-    execution = _Execution(len(jobs), retry, more, show, changes)
-    with ThreadPoolExecutor(max_workers=sum(number for _, number in queues) or 1) as threads:
+    with Warm(stop, data_root) as warm, ThreadPoolExecutor(max_workers=total or 1) as threads:
+        helper = warm if SUPPORTED and len(jobs) > 1 else None
+        execution = _Execution(len(jobs), retry, more, show, changes, stop, helper)
         futures = [threads.submit(execution.work, q) for q, number in queues for _ in range(number)]
         try:
             for future in futures:
                 future.result()
         except BaseException:
-            execution.stop.set()
+            stop.set()
             raise
     return execution.progress
 
@@ -125,8 +134,10 @@ class _Execution:
         words: Sequence[str],
         show: Callable[[Progress], None],
         changes: Callable[[Job], Sequence[str]],
+        stop: threading.Event,
+        warm: Warm | None,
     ) -> None:
-        self.progress, self.stop = Progress(total), threading.Event()
+        self.progress, self.stop, self._warm = Progress(total), stop, warm
         self._lock = threading.Lock()
         self._retry, self._words, self._show, self._changes = retry, words, show, changes
 
@@ -199,46 +210,46 @@ class _Execution:
         file = job.path.parent / f".{job.path.name}.yaml"
         log = job.path.parent / f".{job.path.name}.log"
         write_atomic(file, job.config.to_yaml().encode())
-        command = [*_python(), "-m", "fedbench", "run", str(file), "--out", str(job.path)]
+        words = ["run", str(file), "--out", str(job.path), "--quiet", *self._words]
         log.unlink(missing_ok=True)
         with log.open("xb") as output:  # a new file, never the target of a link
-            # The run has its own process group, so that Ctrl-C on a terminal reaches it only once,
-            # from here. It ends when this process does, for whatever reason.
-            process = subprocess.Popen(
-                [*command, "--quiet", *self._words],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, PARENT: str(os.getpid())},
-                process_group=0,
-            )
+            process = self._begin(job, words, output)
             self._follow(process, job, directory)
         text = log.read_text(encoding="utf-8", errors="replace").strip()
         log.unlink()
         file.unlink()
+        assert process.returncode is not None
         return process.returncode, text
 
-    def _follow(self, process: subprocess.Popen[bytes], job: Job, directory: RunDirectory) -> None:
+    def _begin(self, job: Job, words: Sequence[str], output: IO[bytes]) -> Process:
+        """Start a run: from the warm parent if possible, else as a program of its own.
+
+        The run has its own process group, so that Ctrl-C on a terminal reaches it only once, from
+        here. It ends when this process does, for whatever reason.
+        """
+        forked = None
+        if self._warm and job.config.device == "cpu":  # no GPU can be used after a fork
+            forked = self._warm.fork(words, job.config.data, output)
+        return forked or subprocess.Popen(
+            [*python(), "-m", "fedbench", *words],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, PARENT: str(os.getpid())},
+            process_group=0,
+        )
+
+    def _follow(self, process: Process, job: Job, directory: RunDirectory) -> None:
         """Show the rounds of a process until it ends, or end it when everything has to stop."""
         running = self.progress.running
         try:
-            while process.poll() is None:
+            while process.poll() is None and not self.stop.is_set():
                 running[job.path.name] = (directory.count_rounds(), job.config.rounds)
                 self._update()
-                if self.stop.wait(0.5):
-                    break
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.5)
         finally:
             running.pop(job.path.name, None)
             _end(process)
-
-
-def _python() -> list[str]:
-    """Return the command that starts this Python with the same search path for modules.
-
-    Only the current folder is omitted, because a file there may have the name of any module.
-    """
-    flags = ["-E"] if sys.flags.ignore_environment else []
-    flags += ["-s"] if sys.flags.no_user_site else []
-    return [sys.executable, "-P", *flags]
 
 
 def _prepare_retry(job: Job) -> None:
@@ -269,7 +280,7 @@ def _signal(status: int) -> str | None:
     return f"{name}, perhaps for lack of memory" if name == "SIGKILL" else name
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: Process) -> None:
     if process.poll() is None:
         process.terminate()  # it writes a checkpoint before it ends
         try:

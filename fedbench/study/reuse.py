@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from .. import loading
 from ..ambient import settled
-from ..config.construct import build
 from ..config.model import RunConfig
 from ..errors import ConfigError
 from ..plugins.registry import Registry
@@ -54,11 +54,11 @@ class Reuse:
         if key not in self._data:
             try:
                 with settled():
-                    data = build(self._registry, "dataset", config.data).load(self._root)
+                    loaded = loading.load(self._registry, config.data, self._root)
             except ConfigError as error:
                 error.add_note("(--trust-old reuses finished runs without reading their data)")
                 raise
-            self._data[key] = fingerprint.of_data(data)
+            self._data[key] = loaded.digest
         return self._data[key]
 
     def summary(self, jobs: Sequence[Job]) -> str | None:

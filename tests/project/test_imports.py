@@ -24,6 +24,7 @@ LAYERS = (
     ("engine",),
     ("executors",),
     ("runtime",),
+    ("loading",),
     ("splits", "store"),
     ("config",),
     ("plugins", "codec"),
