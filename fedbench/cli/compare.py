@@ -132,7 +132,8 @@ def compare(
 
     registry = installed()
     wanted = {
-        "methods": methods, "data": data, "cards": cards, "settings": settings, "seeds": _seeds(seeds),
+        "methods": methods, "data": data, "cards": cards, "settings": settings,
+        "seeds": _seeds(seeds),
         "set": sets, "rounds": rounds, "device": device, "reference": reference, "test": test,
     }  # fmt: skip
     grid = _grid(file, wanted)

@@ -15,7 +15,7 @@ def compare(fedbench, monkeypatch):
         planned[0].path.parent.mkdir(parents=True, exist_ok=True)
         return Progress(len(planned))
 
-    monkeypatch.setattr("fedbench.study.execute.execute", execute)
+    monkeypatch.setattr("fedbench.study.comparison.execute", execute)
     return lambda *words: fedbench("compare", "fedavg", "--trust-old", *words)
 
 
