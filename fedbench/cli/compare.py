@@ -14,7 +14,12 @@ from ..text import echo
 from . import signals
 from .base import Command
 from .flags import checkpoint_flags, data_root_flag, installed
-from .kinds import PATH
+from .kinds import PATH, Finite
+
+TARGET = (
+    "Value of the reported metric whose cost in rounds, bytes and time is compared, for example "
+    "0.9 for 90 %. Default: the final value of the reference, the mean over its seeds."
+)
 
 if TYPE_CHECKING:
     from ..study.analysis import Analysis
@@ -80,6 +85,7 @@ if TYPE_CHECKING:
     help="Paired test. The t-test is exact under normality and useful from 3 seeds on; "
     "Wilcoxon's cannot reject at 5 % with fewer than 6. Default: t.",
 )  # fmt: skip
+@click.option("--target", type=Finite(), metavar="VALUE", help=TARGET)
 @click.option(
     "--jobs", type=click.IntRange(1), metavar="N",
     help="Number of runs at the same time. Default: one per usable core (as limited by taskset, "
@@ -104,8 +110,8 @@ if TYPE_CHECKING:
 def compare(
     methods: tuple[str, ...], data: tuple[str, ...], cards: tuple[str, ...],
     settings: tuple[str, ...], seeds: str | None, rounds: int | None, device: str | None,
-    sets: tuple[str, ...], file: Path | None, reference: str | None, test: str | None, out: Path,
-    quiet: bool, **how: Any,
+    sets: tuple[str, ...], file: Path | None, reference: str | None, test: str | None,
+    target: float | None, out: Path, quiet: bool, **how: Any,
 ) -> None:  # fmt: skip
     """Run METHODs over several seeds and test which one is better.
 
@@ -133,8 +139,8 @@ def compare(
     registry = installed()
     wanted = {
         "methods": methods, "data": data, "cards": cards, "settings": settings,
-        "seeds": _seeds(seeds),
-        "set": sets, "rounds": rounds, "device": device, "reference": reference, "test": test,
+        "seeds": _seeds(seeds), "set": sets, "rounds": rounds, "device": device,
+        "reference": reference, "test": test, "target": target,
     }  # fmt: skip
     grid = _grid(file, wanted)
     planned = plan(registry, grid, out)
@@ -195,15 +201,19 @@ def _say_interrupted(carried_out: Progress) -> None:
 @click.option(
     "--test", type=click.Choice(["t", "wilcoxon"]), default="t", help="Paired test. Default: t."
 )
+@click.option("--target", type=Finite(), metavar="VALUE", help=TARGET)
 @click.option(
     "--out", type=PATH, default=Path("report"), metavar="DIR",
     help="Folder to write the report into. Default: report.",
 )  # fmt: skip
-def report(directories: tuple[Path, ...], reference: str | None, test: Any, out: Path) -> None:
+def report(
+    directories: tuple[Path, ...], reference: str | None, test: Any, target: float | None, out: Path
+) -> None:
     """Write the tables, figures and page for existing runs.
 
     \b
     fedbench report runs/* --out report
+    fedbench report comparison --reference fedavg --target 0.9
 
     Every run at or below a DIRECTORY is included; it may come from another machine. Runs are
     grouped by data, partition, model, rounds and accuracy rule. Runs that differ in one of these
@@ -215,7 +225,7 @@ def report(directories: tuple[Path, ...], reference: str | None, test: Any, out:
 
     registry = installed()
     found = records.fitting(registry, find(directories), echo)
-    _report(analyse(registry, found, reference=reference, test=test), out)
+    _report(analyse(registry, found, reference=reference, test=test, target=target), out)
 
 
 def _seeds(text: str | None) -> int | list[int] | None:

@@ -231,6 +231,15 @@ def counted(rule: Accuracy, history: Sequence[Scores], higher_is_better: bool) -
     return list(range(len(history)))[-last:]
 
 
+def reaches(value: float, target: float, higher_is_better: bool) -> bool:
+    """Return whether a metric's value is at least as good as a target.
+
+    Means over domains are rounded, so that a value counts when it misses by no more than that.
+    """
+    passed = value > target if higher_is_better else value < target
+    return passed or math.isclose(value, target, rel_tol=1e-12)
+
+
 def reported(rule: Accuracy, history: Sequence[Scores], higher_is_better: bool) -> Scores:
     """Apply the accuracy rule to the scores of rounds 1, 2, ..., and summarise over domains.
 

@@ -39,9 +39,10 @@ def write(analysis: Analysis, folder: Path, figures: bool = True) -> Written:
     """Write the report into ``folder``, which is made when it is missing.
 
     ``report.html`` (one page, no network needed), ``table.md``, ``table.tex`` (booktabs),
-    ``rounds.csv`` (long form), ``summary.json`` and, unless ``figures`` is false,
-    ``figures/*.png`` and ``figures/*.svg``. Each file is written whole or not at all. Tables and
-    numbers are written first, then the page; a failure to draw costs pictures and nothing else.
+    ``runs.csv`` (a line per run), ``rounds.csv`` (long form), ``summary.json`` and, unless
+    ``figures`` is false, ``figures/*.png`` and ``figures/*.svg``. Each file is written whole or not
+    at all. Tables and numbers are written first, then the page; a failure to draw costs pictures
+    and nothing else.
 
     Raises:
         ConfigError: when the folder cannot be written.
@@ -52,6 +53,7 @@ def write(analysis: Analysis, folder: Path, figures: bool = True) -> Written:
     texts = {
         "table.md": tables.markdown(analysis).encode(),
         "table.tex": tables.latex(analysis).encode(),
+        "runs.csv": exports.runs_csv(analysis).encode(),
         "rounds.csv": exports.rounds_csv(analysis).encode(),
         "summary.json": exports.summary_json(analysis),
     }

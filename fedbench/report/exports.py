@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import io
 import math
@@ -12,7 +13,9 @@ from typing import Any
 
 from ..store.files import json_ready, to_json
 from ..study.analysis import MEAN, Analysis, Group
+from ..study.curves import COSTS
 from ..study.records import Record
+from ..study.targets import by_seed
 from ..text import printable
 from ..types import RoundResult, SplitScores
 from .content import PAIRED, unpaired_seeds
@@ -30,6 +33,12 @@ COLUMNS = (
     "client",
     "class",
     "value",
+)
+
+RUN_COLUMNS = (
+    *("setting", "variant", "seed", "status", "rounds", "metric", "accuracy", "target", "reached"),
+    *(f"{cost}_to_target" for cost in COSTS),
+    *("area", "best", "best_round", "drop", "below_peak"),
 )
 
 MANY_VALUES = 1_000_000
@@ -67,6 +76,36 @@ def rounds_csv(analysis: Analysis) -> str:
                 for row in _round(one, classes, one.round in in_full):
                     writer.writerow(map(_cell, (*head, one.round, *row)))
     return text.getvalue()
+
+
+def runs_csv(analysis: Analysis) -> str:
+    """Return a line for each variant and seed: its accuracy, what the target cost it, its curve.
+
+    Where ``reached`` is 0, the costs are what the run spent without reaching the target: lower
+    bounds. What a run does not have, such as the accuracy of a failed one, is empty.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(RUN_COLUMNS)
+    for group in analysis.groups:
+        for variant, runs in by_seed(group.records).items():
+            for seed, run in sorted(runs.items()):
+                head = (group.label, variant, seed, run.status, len(run.rounds), group.metric)
+                writer.writerow(map(_cell, (*head, *_in_numbers(group, run))))
+    return text.getvalue()
+
+
+def _in_numbers(group: Group, run: Record) -> Iterator[Any]:
+    """Yield the numbers of `RUN_COLUMNS`, from the accuracy on; an empty text for each lacking."""
+    yield run.result.accuracy.mean if run.result else ""
+    if reaching := group.curves.reaching:
+        costs = [reaching.amounts[run.variant][cost][run.seed] for cost in COSTS]
+        yield from (reaching.target, int(costs[0].exact), *(one.value for one in costs))
+    else:
+        yield from ("", "", *("" for _ in COSTS))
+    found = group.curves.shapes[run.variant].get(run.seed)
+    numbers = dataclasses.astuple(found) if found else [None] * 5
+    yield from ("" if value is None else value for value in numbers)
 
 
 def left_out(analysis: Analysis) -> str:
@@ -205,6 +244,7 @@ def _group(group: Group) -> dict[str, Any]:
         "higher_is_better": group.higher_is_better,
         "reference": group.reference,
         "not_paired": unpaired_seeds(group),
+        "curves": json_ready(group.curves),
         "variants": {
             variant: {
                 "wins_ties_losses": group.wins.get(variant),

@@ -24,6 +24,7 @@ from ..study.analysis import Analysis, Group
 from ..study.records import Record
 from ..text import all_printable, duration, printable, size
 from . import content, series, specs
+from .curve_tables import curve_tables
 from .figure import Figure, look
 from .narrow import narrowed
 
@@ -141,6 +142,7 @@ def _group(analysis: Analysis, group: Group, key: str, figures: Sequence[Figure]
         "facts": _facts(analysis, group),
         "table": table,
         "unsure": content.has_unsure(table),
+        "curves": curve_tables(group),
         "sections": [(name, text) for name, text in SECTIONS.items() if name in present],
         "figures": [_figure(group, key, figure) for figure in figures],
         "failed": [_failed(r) for r in group.records if r.status != "finished"],

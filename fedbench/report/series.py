@@ -10,20 +10,18 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Any, TypeGuard
+from typing import Any
 
 from ..config.model import Accuracy
 from ..engine.evaluation import client_view, counted, view, views
 from ..store.contents import Partition
 from ..study.analysis import MEAN, Group
+from ..study.curves import averages
 from ..study.records import Record
 from ..types import RoundResult, Scores
 from . import narrow
 
 Rows = list[dict[str, Any]]
-
-LARGEST = 1e150
-"""Values from here on are not drawn: their squares are infinite."""
 
 
 def finished(group: Group) -> dict[str, list[Record]]:
@@ -71,7 +69,7 @@ def over_rounds(group: Group, pick: Callable[[RoundResult], float | None]) -> Ro
         for number, same_round in _by_round(runs):
             if number % step and number not in (1, last):
                 continue
-            values = [v for v in map(pick, same_round) if shows(v)]
+            values = [v for v in map(pick, same_round) if averages(v)]
             if values:
                 rows.append({"v": variant, "r": number, **_band(values)})
     return rows
@@ -151,7 +149,7 @@ def client_scores(group: Group) -> ClientValues:
     for variant, runs in finished(group).items():
         for run in runs:
             last = client_view(rounds_used(group, run)[-1], run.config.accuracy)
-            values = {c: v for c, v in last.clients.items() if shows(v)} if last else {}
+            values = {c: v for c, v in last.clients.items() if averages(v)} if last else {}
             if values:
                 found.setdefault(variant, {})[run.seed] = values
     return found
@@ -184,7 +182,7 @@ def class_scores(group: Group) -> dict[tuple[str, str], dict[str, Rows]]:
             for domain, lists in domains.items():
                 for number, column in enumerate(zip(*lists, strict=True)):
                     name = classes[number] if number < len(classes) else str(number)
-                    values = [value for value in column if shows(value)]
+                    values = [value for value in column if averages(value)]
                     if values:
                         rows = found.setdefault((inference, metric), {}).setdefault(domain, [])
                         rows.append({"v": variant, "c": name, "m": short(fmean(values))})
@@ -218,11 +216,6 @@ def partition_rows(table: Partition) -> dict[str, Rows]:
                 if count
             ]
     return {domain: rows for domain, rows in found.items() if rows}
-
-
-def shows(value: float | None) -> TypeGuard[float]:
-    """Whether a chart can show a value: not ``None``, infinite, NaN, or too large to average."""
-    return value is not None and abs(value) < LARGEST
 
 
 def short(value: float) -> float:
@@ -262,7 +255,7 @@ def _add_costs(group: Group, rows: Rows) -> None:
             )
     for row in rows:
         sent_so_far, seconds = costs.get((row["v"], row["r"]), (None, None))
-        if shows(sent_so_far) and shows(seconds):
+        if averages(sent_so_far) and averages(seconds):
             row |= {"b": round(sent_so_far), "s": short(seconds)}
 
 
@@ -272,7 +265,7 @@ def total_bytes(one: RoundResult) -> int:
 
 
 def _seconds(one: RoundResult) -> float:
-    return one.seconds if shows(one.seconds) else math.nan
+    return one.seconds if averages(one.seconds) else math.nan
 
 
 def _number(value: object) -> float | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from ..study.analysis import Analysis
 from ..text import printable
 from .content import NONE, Entry, Table, has_unsure, minus, ranks, sentence, table
+from .curve_tables import CurveTable, curve_tables
 
 TEX = {
     "\\": r"\textbackslash{}",
@@ -79,6 +80,10 @@ def _captions(content: Table) -> tuple[str, str]:
     )
 
 
+def _caption(label: str, found: CurveTable) -> str:
+    return ". ".join(map(sentence, (label, found.title, *found.notes))) + "."
+
+
 def markdown(analysis: Analysis) -> str:
     """Return the summary tables of all settings as Markdown."""
     parts = ["# Comparison"]
@@ -92,6 +97,9 @@ def markdown(analysis: Analysis) -> str:
         if versus:
             parts.append(_md_grid(versus_heads, versus))
         parts.append(md(captions[1]))
+        for found in curve_tables(group):
+            rows = [list(map(md, row)) for row in found.rows]
+            parts += [_md_grid(found.head, rows), md(_caption(content.label, found))]
     order = ranks(analysis)
     if order:
         rows = [[md(name), rank] for name, rank in order.rows]
@@ -125,6 +133,10 @@ def latex(analysis: Analysis) -> str:
         versus = [[tex(name), *(tex(minus(c)) for c in cells)] for name, *cells in _versus(content)]
         if versus:
             parts.append(_tex_float(versus_heads, versus, captions[1], f"differences-{number}"))
+        for found in curve_tables(group):
+            rows = [[tex(name), *(tex(minus(c)) for c in cells)] for name, *cells in found.rows]
+            caption = _caption(content.label, found)
+            parts.append(_tex_float(found.head, rows, caption, f"{found.name}-{number}"))
     order = ranks(analysis)
     if order:
         rows = [[tex(name), rank] for name, rank in order.rows]

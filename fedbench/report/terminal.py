@@ -14,6 +14,7 @@ from ..console import Console
 from ..study.analysis import Analysis, Group
 from ..text import printable, summary
 from .content import Entry, Table, has_unsure, headline, ranks, table
+from .curve_tables import CurveTable, curve_tables
 
 FAINT, STRONG = "dim", "bold"
 WIDE = 10_000
@@ -34,8 +35,11 @@ class Printer:
 
     def text(self, text: str, style: str = "") -> None:
         """Print a line; brackets in it are no markup."""
-        plain = text if self.rich else _ascii(text)
-        self.out.print(_cell(plain, style=style), soft_wrap=not self.rich)
+        self.out.print(_cell(self.signed(text), style=style), soft_wrap=not self.rich)
+
+    def signed(self, text: str) -> str:
+        """Return text with signs that the encoding has."""
+        return text if self.rich else _ascii(text)
 
     def grid(self, title: str, head: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
         """Print a table whose first column is text and the others numbers."""
@@ -114,12 +118,25 @@ def _print_group(printer: Printer, group: Group, content: Table) -> None:
     if unsure:
         sign = printer.signs[1]
         printer.text(f"{sign}: not significantly different from {content.reference}", FAINT)
+    printer.out.print()
+    for found in curve_tables(group):
+        _print_curve_table(printer, found)
     for record in group.records:
         if record.status == "finished":
             continue
         why = record.error or f"{len(record.rounds)} of {record.config.rounds} rounds done"
         what = f"{record.status}: {record.variant}, seed {record.seed}: {summary(why)}"
         printer.text(what, "red" if record.status == "failed" else "yellow")
+    printer.out.print()
+
+
+def _print_curve_table(printer: Printer, found: CurveTable) -> None:
+    rows = [
+        [_name(row[0]), *(_cell(printer.signed(text)) for text in row[1:])] for row in found.rows
+    ]
+    printer.grid(found.title, found.head, rows)
+    for note in found.notes:
+        printer.text(note, FAINT)
     printer.out.print()
 
 

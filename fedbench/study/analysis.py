@@ -23,6 +23,7 @@ from ..text import Unit, score
 from . import statistics
 from .records import Record, by_setting, setting_labels, without_shared
 from .statistics import Paired, Ranks, Summary
+from .targets import Curves, check_target, curves
 
 MEAN = "mean"
 """The column of the unweighted mean over domains."""
@@ -68,6 +69,7 @@ class Group:
         wins: variant -> (wins, ties, losses) against the reference over seeds x domains, or over
             seeds without domains.
         records: every run, including unfinished and failed ones.
+        curves: the learning curves in numbers: what a target costs, area, best round, forgetting.
         published: the published values of the setting's card next to the measured ones, one per
             line, with their source and what differs from the card.
         differences: what differs between the runs besides their configs, one line each.
@@ -83,6 +85,7 @@ class Group:
     cells: Mapping[str, Mapping[str, Cell]]
     wins: Mapping[str, tuple[int, int, int]]
     records: Sequence[Record]
+    curves: Curves
     published: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()
 
@@ -146,6 +149,7 @@ def analyse(
     variants: Sequence[str] | None = None,
     reference: str | None = None,
     test: Test = "t",
+    target: float | None = None,
 ) -> Analysis:
     """Analyse runs, setting by setting.
 
@@ -155,10 +159,12 @@ def analyse(
         variants: the variants that come first, in order; the others follow as they appear.
         reference: the variant to compare with; default the last one.
         test: paired ``t`` or ``wilcoxon``.
+        target: the value of the reported metric whose costs are compared, a fraction for
+            percentages; default the reference's accuracy in each setting.
 
     Raises:
-        ConfigError: when there is no run, the reference is unknown, or two runs of one setting,
-            variant and seed have different results.
+        ConfigError: when there is no run, the reference is unknown, two runs of one setting,
+            variant and seed have different results, or a percentage's target is no fraction.
     """
     if not records:
         raise ConfigError("there is no run to report")
@@ -181,6 +187,7 @@ def analyse(
             [v for v in order if any(r.variant == v for r in group)],
             chosen,
             test,
+            target,
         )
         for label, group in zip(labels, settings, strict=True)
     ]
@@ -194,6 +201,7 @@ def _group(
     variants: Sequence[str],
     reference: str,
     test: Test,
+    target: float | None,
 ) -> Group:
     setting = records[0].setting
     rule = build(Accuracy, setting["accuracy"], lambda path: ".".join(("accuracy", *path)))
@@ -201,6 +209,7 @@ def _group(
         name: facts(MetricFacts, registry.get("metric", name).value) for name in setting["metrics"]
     }
     higher_is_better = metrics[rule.metric].higher_is_better
+    check_target(target, metrics[rule.metric].unit, rule.metric)
     values = {v: _values([r for r in records if r.variant == v]) for v in variants}
     columns = list(dict.fromkeys(c for found in values.values() for c in found))
     if not columns or len(columns) == 2:
@@ -230,6 +239,7 @@ def _group(
         cells=cells,
         wins=wins,
         records=records,
+        curves=curves(records, rule, metrics, reference, target),
         published=_published(registry, records, cells, metrics[rule.metric].unit),
         differences=tuple(differences(records)),
     )

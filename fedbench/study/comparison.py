@@ -114,12 +114,13 @@ def compare(
     if not found and done.interrupted:
         return Outcome(None, done, failed)
     names = grids.labels(registry, planned)
-    reference, order = (
-        names[grid.reference or grid.methods[-1]],
-        list(dict.fromkeys(names.values())),
-    )
     analysis = analyse(
-        registry, [*found, *added], variants=order, reference=reference, test=grid.test
+        registry,
+        [*found, *added],
+        variants=list(dict.fromkeys(names.values())),
+        reference=names[grid.reference or grid.methods[-1]],
+        test=grid.test,
+        target=grid.target,
     )
     return Outcome(analysis, done, failed)
 

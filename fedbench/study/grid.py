@@ -23,9 +23,11 @@ from ..config.changes import parts
 from ..config.model import RunConfig
 from ..config.resolve import resolve
 from ..errors import ConfigError, did_you_mean
+from ..plugins.facts import MetricFacts, facts
 from ..plugins.registry import Registry
 from ..store.directory import RunDirectory
 from . import records
+from .targets import check_target
 
 PLAIN = "plain"
 """The setting without changes."""
@@ -69,6 +71,14 @@ class Grid:
     rounds: Annotated[int | None, Field(ge=1, description="rounds of every run")] = None
     device: Annotated[str | None, Field(description="device of every run")] = None
     reference: Annotated[str | None, Field(description="default the last method")] = None
+    target: Annotated[
+        float | None,
+        Field(
+            allow_inf_nan=False,
+            description="value of the reported metric whose cost is compared; default the final "
+            "value of the reference",
+        ),
+    ] = None
     test: Annotated[Literal["t", "wilcoxon"], Field(description="the paired test")] = "t"
 
     def __post_init__(self) -> None:
@@ -201,6 +211,9 @@ def plan(registry: Registry, grid: Grid, folder: Path) -> list[Job]:
             if method not in (same.method, *same.also):
                 jobs[config.hash] = replace(same, also=(*same.also, method))
     _refuse_same_names(registry, jobs.values())
+    for metric in {job.config.accuracy.metric for job in jobs.values()}:
+        unit = facts(MetricFacts, registry.get("metric", metric).value).unit
+        check_target(grid.target, unit, metric)
     return list(jobs.values())
 
 

@@ -90,7 +90,7 @@ def test_write_names_what_it_wrote(report: Path) -> None:
     names = {str(p.relative_to(report)) for p in report.rglob("*") if p.is_file()}
     figures = {n for n in names if n.startswith("figures/")}
     assert names - figures == {
-        *("report.html", "table.md", "table.tex", "rounds.csv", "summary.json")
+        *("report.html", "table.md", "table.tex", "runs.csv", "rounds.csv", "summary.json")
     }
     stems = {Path(n).stem for n in figures}
     assert stems == {

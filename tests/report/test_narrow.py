@@ -65,7 +65,7 @@ def test_of_many_variants_the_best_and_the_reference_are_drawn(
     runs.add("broken", 0, rounds=1, error="broke")
     analysis = analysed(reference="n0")
     assert len(table(analysis, analysis.groups[0]).rows) == 201
-    assert markdown(analysis).count("\n| n") == 200 + 199
+    assert markdown(analysis).count("\n| n") == 200 + 199 + 200 + 3 * 199 + 200
     found = by_name(analysis)
     best = by_mean(analysis)[-30:]
     for name in ("rounds", "bytes", "seconds", "domains", "classes", "losses"):
