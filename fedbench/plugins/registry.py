@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pluggy
@@ -57,12 +58,12 @@ class Entry:
         text = text if isinstance(text, str) else inspect.getdoc(self.value) or ""
         return text.strip().split("\n")[0]
 
-    @property
+    @cached_property
     def hooks(self) -> list[str]:
         """The run hooks that a plugin class implements, in the order of a round."""
         return list(marked(self.value)) if self.kind == "plugin" else []
 
-    @property
+    @cached_property
     def own_hooks(self) -> list[str]:
         """Those of `hooks` that it implements itself, and does not only wrap."""
         found = marked(self.value) if self.kind == "plugin" else {}
