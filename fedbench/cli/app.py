@@ -14,6 +14,7 @@ from .listings import cards, data, hooks, partition, plugins
 from .new import new
 from .profile import profile
 from .run import resume, run, show
+from .tune import tune
 from .verify import verify
 
 
@@ -28,6 +29,7 @@ def main() -> None:
     fedbench config fedhpro > mine.yaml         write a complete config to edit
     fedbench run mine.yaml                      run it
     fedbench compare fedavg fedhpro --seeds 5   compare methods, seed by seed
+    fedbench tune fedavg fedhpro --trials 20    tune methods with equal budgets, then compare
     fedbench plugins                            list what is installed
     fedbench data                               list the data sets
     fedbench hooks                              list what a plugin can implement
@@ -35,7 +37,7 @@ def main() -> None:
 
 
 for command in (
-    *(run, resume, show, config, compare, report),
+    *(run, resume, show, config, compare, tune, report),
     *(plugins, hooks, cards, partition, data, new, profile, verify),
 ):
     main.add_command(command)

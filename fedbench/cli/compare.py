@@ -139,7 +139,7 @@ def compare(
     registry = installed()
     wanted = {
         "methods": methods, "data": data, "cards": cards, "settings": settings,
-        "seeds": _seeds(seeds), "set": sets, "rounds": rounds, "device": device,
+        "seeds": seeds_of(seeds), "set": sets, "rounds": rounds, "device": device,
         "reference": reference, "test": test, "target": target,
     }  # fmt: skip
     grid = _grid(file, wanted)
@@ -148,8 +148,8 @@ def compare(
         echo(f"{grid.seeds} seeds, 0 to {grid.seeds - 1}" if grid.seeds > 1 else "1 seed, 0")
     outcome = _carry_out(registry, grid, planned, How(**how), out, quiet)
     if outcome.analysis:
-        _report(outcome.analysis, out)
-    _say_interrupted(outcome.progress)
+        write_report(outcome.analysis, out)
+    say_interrupted(outcome.progress)
     if outcome.progress.left_alone or outcome.failed:
         sys.exit(1)
     if outcome.progress.interrupted:
@@ -181,7 +181,7 @@ def _carry_out(
         sys.exit(signals.status(error))
 
 
-def _say_interrupted(carried_out: Progress) -> None:
+def say_interrupted(carried_out: Progress) -> None:
     """Print the runs that the machine ended, and what to do about them."""
     left = carried_out.left_alone
     for path, end in carried_out.interrupted.items():
@@ -225,21 +225,26 @@ def report(
 
     registry = installed()
     found = records.fitting(registry, find(directories), echo)
-    _report(analyse(registry, found, reference=reference, test=test, target=target), out)
+    write_report(analyse(registry, found, reference=reference, test=test, target=target), out)
 
 
-def _seeds(text: str | None) -> int | list[int] | None:
+def seeds_of(text: str | None, flag: str = "--seeds") -> int | list[int] | None:
+    """Return the seeds that a flag names: how many, or which ones.
+
+    Raises:
+        click.BadParameter: for anything else.
+    """
     if text is None:
         return None
     try:
         return [int(part) for part in text.split(",") if part] if "," in text else int(text)
     except ValueError:
         raise click.BadParameter(
-            f"{text!r}: write a number such as 5, or seeds such as 0,1,2", param_hint="--seeds"
+            f"{text!r}: write a number such as 5, or seeds such as 0,1,2", param_hint=flag
         ) from None
 
 
-def _report(analysis: Analysis, out: Path) -> None:
+def write_report(analysis: Analysis, out: Path) -> None:
     """Print an analysis and write its report."""
     from ..report import print_analysis, write
 

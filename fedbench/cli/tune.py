@@ -1,0 +1,217 @@
+"""``fedbench tune``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..study import TEMPORARY
+from ..text import echo
+from . import signals
+from .base import Command
+from .compare import say_interrupted, seeds_of, write_report
+from .flags import checkpoint_flags, data_root_flag, installed
+from .kinds import PATH
+
+if TYPE_CHECKING:
+    from ..study.tuning import Tuning
+    from ..study.tuning_plan import Plan
+
+
+@click.command(cls=Command)
+@click.argument("methods", nargs=-1, required=True, metavar="METHOD...")
+@click.option("--data", metavar="NAME", help="Data set; `fedbench data` lists all.")
+@click.option(
+    "--card", metavar="NAME",
+    help="Protocol card; `fedbench cards` lists all. Default: the data set's own.",
+)  # fmt: skip
+@click.option(
+    "--trials", type=click.IntRange(1), metavar="N",
+    help="Number of trials of each method, its default included. Default: 20.",
+)  # fmt: skip
+@click.option(
+    "--search-seeds", metavar="N|A,B,C",
+    help="Number of seeds of every trial, which start at 0, or the seeds themselves. Default: 1.",
+)  # fmt: skip
+@click.option(
+    "--seeds", metavar="N|A,B,C",
+    help="Number of fresh seeds of the comparison, which come after those of the search, or the "
+    "seeds themselves. Default: 5.",
+)  # fmt: skip
+@click.option(
+    "--space", "file", type=PATH, metavar="FILE",
+    help="YAML file of search spaces, PLUGIN.OPTION: SPACE, in place of the declared ones.",
+)  # fmt: skip
+@click.option(
+    "--set-space", multiple=True, metavar="KEY=SPACE",
+    help="Search space of an option: sgd.lr=log:0.001:1, =uniform:0:1, =int:1:10, "
+    "=choice:0.1,1 or =default, which does not search it; METHOD:KEY=SPACE is for one method. "
+    "Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--shared", multiple=True, metavar="KEY",
+    help="Tune this option once, on the first METHOD, and use its best value for all. Default: "
+    "tune every option for every method. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--sampler", type=click.Choice(["tpe", "random", "grid"]),
+    help="How trials are proposed. Default: tpe.",
+)  # fmt: skip
+@click.option(
+    "--sampler-seed", type=click.IntRange(0), metavar="S",
+    help="Seed of the proposals. Default: 0.",
+)  # fmt: skip
+@click.option(
+    "--batch", type=click.IntRange(1), metavar="N",
+    help="Number of trials proposed at a time, whatever --jobs is. Default: 4.",
+)  # fmt: skip
+@click.option(
+    "--rounds", type=int, metavar="N",
+    help="Number of communication rounds of every run. Default: the card's.",
+)  # fmt: skip
+@click.option("--device", metavar="DEV", help="Device of every run. Default: cpu.")
+@click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE",
+    help="Set a value in every run; it is not searched. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--reference", metavar="METHOD",
+    help="The METHOD that the others are compared with. Default: the last.",
+)  # fmt: skip
+@click.option(
+    "--test", type=click.Choice(["t", "wilcoxon"]),
+    help="Paired test of the comparison, as in `fedbench compare`. Default: t.",
+)  # fmt: skip
+@click.option(
+    "--jobs", type=click.IntRange(1), metavar="N",
+    help="Number of runs at the same time, which changes no result. Default: one per usable "
+    "core, but only one on each GPU.",
+)  # fmt: skip
+@checkpoint_flags
+@click.option(
+    "--retry", is_flag=True,
+    help="Try again the runs that failed or were interrupted 3 times.",
+)  # fmt: skip
+@click.option(
+    "--trust-old", is_flag=True,
+    help="Reuse finished runs even if code, data, versions or arithmetic have changed since.",
+)  # fmt: skip
+@click.option(
+    "--out", type=PATH, default=Path("tuning"), metavar="DIR",
+    help="Folder of the runs and the report. Default: tuning.",
+)  # fmt: skip
+@data_root_flag
+@click.option("--dry-run", is_flag=True, help="Print what would be run, and run nothing.")
+@click.option("--quiet", is_flag=True, help="Print no progress, only the result.")
+def tune(
+    file: Path | None, out: Path, dry_run: bool, quiet: bool, jobs: int | None, retry: bool,
+    trust_old: bool, data_root: Path | None, checkpoint_rounds: int | None,
+    checkpoint_minutes: float, keep_checkpoints: bool, **given: Any,
+) -> None:  # fmt: skip
+    """Search the options of METHODs with equal budgets, then compare the best of each.
+
+    \b
+    fedbench tune fedavg fedprox fedhpro --data digits --trials 20 --seeds 5
+    fedbench tune fedavg fedprox --set-space sgd.lr=log:0.001:1 --dry-run
+    fedbench tune fedavg fedprox --shared sgd.lr --space space.yaml
+
+    Each METHOD gets the same number of trials. The first is its default; the others are proposed
+    from the search spaces that the options declare (`fedbench plugins show fedprox` prints them).
+    Only validation data is looked at: a share of each client's examples that nobody trains on.
+    Then the best values of each METHOD are trained under fresh seeds and compared on test data, as
+    `fedbench compare` does.
+
+    The same command gives the same trials, with any --jobs, and continues an interrupted search.
+    The runs, report.html, tables and figures are written to --out.
+    """
+    from ..study.comparison import How
+    from ..study.tuning_plan import plan, wanted
+
+    registry = installed()
+    given["set"] = given.pop("sets")
+    given |= {key: seeds_of(given[key], f"--{key.replace('_', '-')}") for key in SEEDS}
+    planned = plan(registry, wanted(given), file)
+    for line in _lines(planned):
+        echo(line)
+    if dry_run:
+        return
+    how = How(
+        jobs=jobs, retry=retry, trust_old=trust_old, data_root=data_root,
+        checkpoint_rounds=checkpoint_rounds, checkpoint_minutes=checkpoint_minutes,
+        keep_checkpoints=keep_checkpoints,
+    )  # fmt: skip
+    done = _carry_out(registry, planned, how, out, quiet)
+    if done.outcome.analysis:
+        write_report(done.outcome.analysis, out)
+    _print_gaps(done)
+    say_interrupted(done.outcome.progress)
+    if done.outcome.progress.left_alone or done.outcome.failed:
+        sys.exit(1)
+    if done.outcome.progress.interrupted:
+        sys.exit(TEMPORARY)
+
+
+SEEDS = ("seeds", "search_seeds")
+
+
+def _lines(plan: Plan) -> Iterator[str]:
+    """Yield what will be searched and run."""
+    from ..report.tuning import metric, seeds_text
+
+    budget, wanted = plan.budget, plan.wanted
+    for method, spaces in plan.spaces.items():
+        found = "; ".join(f"{key} {space}" for key, space in spaces.items())
+        yield f"{method}: {found or 'no option to search, its default only'}"
+    unit = "as many rounds as" if budget.prune else "at most"
+    yield (
+        f"each method: {unit} {budget.trials} trials of {budget.rounds} rounds on "
+        f"{seeds_text(plan.search_seeds)}, proposed by {wanted.sampler} in batches of "
+        f"{budget.batch}; the first is its default"
+    )
+    if wanted.shared:
+        yield f"tuned once, on {wanted.methods[0]}: {', '.join(wanted.shared)}"
+    why = "" if plan.given else " (--set clients.validation=0.2 would hold out more)"
+    share = f"{100 * plan.share:g} % of each client's examples, which nobody trains on"
+    yield f"searched for: {metric(plan)} on {share}{why}"
+    yield f"compared afterwards: the best of each on {seeds_text(plan.seeds)}, on test data"
+    runs, more = plan.most_runs(), len(plan.spaces) * len(plan.seeds)
+    yield f"at most {runs} runs of the search and {more} of the comparison"
+
+
+def _carry_out(registry: Any, plan: Plan, how: Any, out: Path, quiet: bool) -> Tuning:
+    """Carry out the tuning with progress; on an interrupt, say how to continue."""
+    from ..study.tuning import tune
+    from ..study.tuning_runs import Stopped
+    from .progress import comparison_progress
+
+    try:
+        return tune(
+            registry, plan, out, how, say=echo, display=partial(comparison_progress, quiet),
+            found=partial(_print_found, plan),
+        )  # fmt: skip
+    except KeyboardInterrupt as error:
+        echo("", err=True)
+        echo(f"Interrupted; finished runs are kept in {out}. The same command resumes.", err=True)
+        sys.exit(signals.status(error))
+    except Stopped as error:
+        say_interrupted(error.progress)
+        sys.exit(1 if error.progress.left_alone else TEMPORARY)
+
+
+def _print_found(plan: Plan, tuned: Sequence[Any]) -> None:
+    from ..report.terminal import print_lines
+    from ..report.tuning import found
+
+    print_lines(found(plan, tuned))
+
+
+def _print_gaps(done: Tuning) -> None:
+    from ..report.terminal import print_lines
+    from ..report.tuning import gaps
+
+    print_lines(gaps(done.plan, done.methods))

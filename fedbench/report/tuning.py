@@ -1,0 +1,157 @@
+"""What a tuning found, as tables of text: every renderer prints the same cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from .. import text
+from ..study.spaces import sets
+from ..study.trials import Trial, rank
+from .content import NONE, listed, plural
+
+if TYPE_CHECKING:  # at run time they need Optuna, an extra
+    from ..study.tuning import Tuned
+    from ..study.tuning_plan import Plan
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A table whose first column is text and the others numbers, and what a reader has to know."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    notes: Sequence[str] = ()
+
+
+def number(plan: Plan, value: float | None, sign: str = "") -> str:
+    """Return a score in its unit."""
+    return NONE if value is None else text.score(value, plan.unit, sign)
+
+
+def counted(plan: Plan) -> str:
+    """Return what scores are counted in, in brackets: `` (%)`` or nothing."""
+    return " (%)" if plan.unit == "percent" else ""
+
+
+def metric(plan: Plan) -> str:
+    """Return the name of what was searched for."""
+    return next(iter(plan.configs.values())).accuracy.metric
+
+
+def ended(trials: Sequence[Trial]) -> str:
+    """Return how many trials there were, and how many were pruned or failed."""
+    parts = [str(len(trials))]
+    for status in ("pruned", "failed"):
+        found = sum(trial.status == status for trial in trials)
+        parts += [f"{found} {status}"] if found else []
+    return ", ".join(parts)
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Return ``seed 3``, ``seeds 1 to 5`` or ``seeds 1 and 7``."""
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    run = len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1))
+    return f"seeds {f'{seeds[0]} to {seeds[-1]}' if run else listed(list(map(str, seeds)))}"
+
+
+def values_text(trial: Trial) -> str:
+    """Return a trial's values: ``sgd.lr=0.1, fedprox.mu=0.01``."""
+    return ", ".join(sets(trial.values)) or NONE
+
+
+def found(plan: Plan, tuned: Sequence[Tuned]) -> Lines:
+    """Return what each search spent and found."""
+    rows = [
+        (
+            one.method,
+            ended(one.trials),
+            f"{one.spent:,}",
+            number(plan, one.trials[0].score),
+            f"{one.default_rank or NONE} of {len(one.trials)}",
+            number(plan, one.best.score),
+            values_text(one.best),
+        )
+        for one in tuned
+    ]
+    budget = f"{plan.budget.total:,} rounds"
+    notes = [
+        f"{metric(plan)}{counted(plan)} on validation data, {seeds_text(plan.search_seeds)}; every "
+        f"method may spend {budget}, and a failed trial counts in full",
+        *(_why_less(plan, one) for one in tuned if _is_less(plan, one)),
+        *(
+            f"{one.method}: {', '.join(sets(one.shared))} as tuned on {tuned[0].method}"
+            for one in tuned
+            if one.shared
+        ),
+    ]
+    head = ("method", "trials", "rounds", "default", "its rank", "best", "values")
+    return Lines("search on validation data", head, rows, notes)
+
+
+def _is_less(plan: Plan, one: Tuned) -> bool:
+    return plan.budget.total - one.spent >= plan.budget.trial
+
+
+def _why_less(plan: Plan, one: Tuned) -> str:
+    if not one.spaces:
+        return f"{one.method} has no option to search, so only its default was run"
+    return f"{one.method} spent less: there was nothing left to try in its space"
+
+
+def gaps(plan: Plan, tuned: Sequence[Tuned]) -> Lines:
+    """Return the score of the best values from the search to test data under fresh seeds."""
+    rows = []
+    for one in tuned:
+        fresh, test = (
+            fmean(scores.values()) if (scores := one.fresh.get(split)) else None
+            for split in ("validation", "test")
+        )
+        best = one.best.score
+        lost = None if best is None or fresh is None else fresh - best
+        cells = (number(plan, best), number(plan, fresh), number(plan, lost, "+"))
+        rows.append((one.method, *cells, number(plan, test)))
+    notes = [
+        f"search: {seeds_text(plan.search_seeds)}, on which the values were chosen, so it is too "
+        f"good; fresh: {seeds_text(plan.seeds)}. Their difference is what the choice owes to "
+        "chance, plus what the seeds differ in. Only test was not looked at before",
+    ]
+    head = ("method", "validation, search", "validation, fresh", "difference", "test, fresh")
+    return Lines("from the search to test data", head, rows, notes)
+
+
+def importance(tuned: Sequence[Tuned]) -> Lines | None:
+    """Return how much each option sets the best trials apart; ``None`` if there is nothing."""
+    rows = [
+        (one.method, name, f"{share:.2f}")
+        for one in tuned
+        for name, share in one.importances.items()
+    ]
+    notes = [
+        "PED-ANOVA (Watanabe et al., IJCAI 2023) of the best tenth of the complete trials, or the "
+        "best 5; shares of each method add up to 1. Only for methods with two or more options and "
+        "15 or more complete trials"
+    ]
+    head = ("method", "option", "importance")
+    return Lines("importance of the options", head, rows, notes) if rows else None
+
+
+def trials(plan: Plan, one: Tuned) -> Lines:
+    """Return all trials of one method."""
+    up = plan.higher_is_better
+    rows = []
+    for trial in one.trials:
+        place = rank(one.trials, trial, up)
+        best = " (best)" if trial is one.best else ""
+        what = ("default" if trial.number == 0 else str(trial.number)) + best
+        cells = (number(plan, trial.score), NONE if place is None else str(place))
+        test = number(plan, one.test.get(trial.number))
+        how = trial.error or trial.status
+        rows.append((what, values_text(trial), *cells, test, str(trial.rounds), how))
+    head = ("trial", "values", "validation", "rank", "test", "rounds", "end")
+    title = f"{one.method}: {len(one.trials)} trials, {plural(len(plan.search_seeds))} each"
+    return Lines(title, head, rows, ["test was read after the search and chose nothing"])
