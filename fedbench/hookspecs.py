@@ -27,6 +27,7 @@ they send back. A run as pseudocode, with its hooks by name::
     scores  = metrics over inference(ctx, state) rules       per domain, per class, per client
     round_end(result, directory)                             observers
 
+    conclude(history)                                        what holds for the whole run, in words
     run_end(status, error, directory)                        observers; once, whatever ends the run
 
 Single hooks (``partition``, ``select_clients``, ``client_update``, ``train``, ``aggregate``) have
@@ -37,6 +38,8 @@ YAML order, those that receive in reverse order, so that what was changed last o
 undone first; in a chained hook, each plugin gets what the one before it returned. An implementation
 takes any subset of a hook's arguments, by name and without defaults. Plugins are frozen dataclasses
 that hold options only: what lasts belongs in the server's or the client's state.
+
+This file has over 400 lines, because it is the one list of all hooks.
 """
 
 # mypy: disable-error-code="empty-body"
@@ -320,6 +323,14 @@ class RunHooks:
         When: after the round's result is written; ``directory`` is the run directory, or ``None``
         when nothing is saved.
         Returns: nothing; the result cannot be changed.
+        """
+
+    @hookspec
+    def conclude(self, history: Sequence[RoundResult]) -> Sequence[str]:
+        """State what holds for the run as a whole, such as the privacy that it gave its clients.
+
+        When: when the run's result is made; ``history`` are its rounds, at least one.
+        Returns: sentences, which are printed with the result and kept in it; ``()`` for none.
         """
 
     @hookspec

@@ -54,6 +54,8 @@ def print_result(result: Result, unit: Unit) -> None:
     out.print(table)
     for name, value in (result.extra or {}).items():
         out.print(f"{accuracy.metric} on {name}: {score(value, unit)}; it enters no mean")
+    for line in result.conclusions:
+        echo(line)
     if failures := dict(result.failures or {}):
         lost = failures.pop("lost", 0)
         counts = ", ".join(f"{kind} {number}" for kind, number in failures.items())

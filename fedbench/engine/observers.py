@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..ambient import settled
-from ..errors import FedbenchError
+from ..errors import FedbenchError, PluginError
+from ..plugins.hooks import RunPlugins
 from ..runtime import Runtime
 from ..text import summary
 from ..types import RoundResult, RunStatus
@@ -70,6 +71,21 @@ class Observers:
                     error.add_note(note)
                 else:
                     warnings.warn(f"the run is {status} {note}", RuntimeWarning, stacklevel=2)
+
+
+def conclusions(plugins: RunPlugins, history: Sequence[RoundResult]) -> list[str]:
+    """Call ``conclude`` of every plugin, and return what they say about a run.
+
+    Raises:
+        PluginError: for what is not a list of texts.
+    """
+    said: list[str] = []
+    for name, call in plugins.calls("conclude"):
+        found = call(history=tuple(history))
+        if isinstance(found, str) or not all(isinstance(line, str) for line in found):
+            raise PluginError(f"plugin {name!r}: conclude must return texts, got {found!r}")
+        said += found
+    return said
 
 
 def _status(error: BaseException | None) -> RunStatus:

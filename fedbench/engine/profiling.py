@@ -42,6 +42,7 @@ TITLES = {
     "receive_uploads": "aggregation",
     "run_start": "observers",
     "round_end": "observers",
+    "conclude": "observers",
     "run_end": "observers",
 }
 """Hook -> the step that it belongs to; other hooks are listed under their own name."""

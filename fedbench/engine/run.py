@@ -35,7 +35,7 @@ from ..store.fingerprint import Fingerprint
 from ..types import RoundResult, Scores, ServerState
 from ..watching import UNWATCHED, Watch
 from .evaluation import reported, views
-from .observers import Observers
+from .observers import Observers, conclusions
 from .round import Progress, Rounds
 from .summary import summarise
 
@@ -388,7 +388,8 @@ class Run:
             self.state.weights,
             self._metrics[self.config.accuracy.metric].higher_is_better,
         )
-        return replace(found, personal_sha256=self._personal)
+        said = conclusions(self.runtime.plugins, self.history)
+        return replace(found, personal_sha256=self._personal, conclusions=said)
 
     def result(self) -> dict[str, Any]:
         """Return `summary` as plain data, as in ``result.json``; accuracies are fractions.

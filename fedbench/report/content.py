@@ -210,7 +210,7 @@ def _notes(analysis: Analysis, group: Group, compared: bool) -> list[str]:
             f"differences; wins, ties and losses count {_units_of_wins(group)}"
         )
     notes += _whose(group)
-    notes += [*_pair_notes(group), *group.published]
+    notes += [*_pair_notes(group), *group.published, *_conclusions(group)]
     broken = unpaired_seeds(group)
     if broken:
         notes.append(f"WARNING: not paired in {'; '.join(broken)}")
@@ -245,6 +245,17 @@ def _pair_notes(group: Group) -> list[str]:
         note if len(variants) == len(pairs) else f"{', '.join(variants)}: {note}"
         for note, variants in about.items()
     ]
+
+
+def _conclusions(group: Group) -> list[str]:
+    """Return what plugins said about whole runs, each sentence once for a variant."""
+    said = (
+        f"{record.variant}: {line}"
+        for record in group.records
+        if record.result
+        for line in record.result.conclusions
+    )
+    return list(dict.fromkeys(said))
 
 
 def has_unsure(content: Table) -> bool:

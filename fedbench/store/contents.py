@@ -87,6 +87,7 @@ class Result:
         extra: extra test set -> the metric on it, by the run's rule; it enters no accuracy.
         personal: seconds and bytes per round of making and scoring the clients' own models.
         personal_sha256: of the clients' own models, where they were kept.
+        conclusions: what plugins say about the run as a whole, a sentence each.
     """
 
     method: str
@@ -108,6 +109,7 @@ class Result:
     extra: Mapping[str, float] | None = None
     personal: Personal | None = None
     personal_sha256: str | None = None
+    conclusions: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain data that the file holds."""

@@ -269,6 +269,15 @@ def round_end(with_example, run_tiny, folder):
 
 
 @check
+def conclude(with_example, run_tiny, folder):
+    drops = {"others": {"faults": {"drop": 0.5}}, "failures": {"policy": "skip"}}
+    run = with_example("conclude", rounds=2, **drops)
+    lost = run.summary().failures["lost"]
+    assert lost
+    assert run.summary().conclusions == [f"{lost} turns of clients were lost"]
+
+
+@check
 def run_end(with_example, run_tiny, folder):
     with_example("run_end", directory=folder / "good", rounds=1)
     assert (folder / "good" / "status.txt").read_text() == "finished"

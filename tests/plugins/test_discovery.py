@@ -334,7 +334,7 @@ def test_an_unknown_name_names_the_nearest(installed, kind, name, text):
 def test_hooks_are_listed_in_the_order_of_a_round(installed):
     assert installed.get("plugin", "exchange").hooks == ["broadcast", "client_update"]
     assert installed.get("recipe", "fedavg").hooks == []
-    assert RUN_HOOKS[-2:] == ("round_end", "run_end")
+    assert RUN_HOOKS[-3:] == ("round_end", "conclude", "run_end")
 
 
 def test_every_kind_has_a_discovery_hook():

@@ -15,14 +15,12 @@ noise comes from the run's seed; whoever knows the seed can subtract it.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -51,7 +49,6 @@ from .robust import ROLE as ROBUST
 from .robust import received
 
 COHORT = "dp.cohort"
-FILE = "privacy.json"
 Bound = Annotated[float, Field(gt=0)]
 WEIGHED = "it weighs clients by losses that they send, and both leak outside the mechanism"
 
@@ -257,24 +254,21 @@ class Dp:
         return ServerUpdate(metrics=metrics)
 
     @hookimpl
-    def round_end(self, result: RoundResult, directory: Path | None) -> None:
-        if directory is None or not self.noise_multiplier:
-            return
-        numbers = {
-            name.removeprefix("dp."): value
-            for name, value in result.metrics.items()
-            if name.startswith("dp.")
-        }
-        words = {
-            "sampling": "a fixed number of clients per round, drawn without replacement",
-            "neighbours": "one client is replaced by another",
-            "noise": f"Gaussian, added by the {self.noise}",
-            "accountant": f"RDP, dp-accounting {version('dp-accounting')}",
-            "holds for": "the weights and all protected uploads after all rounds, not for reported "
-            "losses and scores, the clients' numbers of examples, or options tuned on results",
-        }
-        text = json.dumps({**numbers, **words}, indent=2)
-        (directory / FILE).write_text(text + "\n", encoding="utf-8")
+    def conclude(self, history: Sequence[RoundResult]) -> Sequence[str]:
+        found = history[-1].metrics
+        if "dp.epsilon" not in found:
+            return ["dp: no epsilon is claimed: uploads were clipped and no noise was added"]
+        bounds = ", ".join(f"{key} {bound:g}" for key, bound in self.bounds.items())
+        return [
+            f"dp: every client has ({found['dp.epsilon']:.4g}, {self.delta:g})-differential "
+            f"privacy after {found['dp.rounds']:g} rounds. Noise multiplier "
+            f"{self.noise_multiplier:g}, Gaussian noise added by the {self.noise}; clipped at "
+            f"{bounds}; {found['dp.cohort']:g} of {found['dp.clients']:g} clients per round, drawn "
+            "without replacement; neighbours differ by one client being replaced; RDP accountant "
+            f"of dp-accounting {version('dp-accounting')}. This holds for the weights and all "
+            "protected uploads, not for reported losses and scores, the clients' numbers of "
+            "examples, or options tuned on results"
+        ]
 
     def _std(self, key: str) -> float:
         """Return the standard deviation of the noise on a key's sum."""

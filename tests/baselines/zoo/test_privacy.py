@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from fedbench_baselines.privacy import Dp, all_classes, noised
 
 from fedbench import ClientResult, ConfigError, PerClass, Run, Value, testing
 from fedbench.engine.totals import canonical_round
+from fedbench.store.directory import RunDirectory
 
 BASE = {"classifier.bias": torch.tensor([1.0, 2.0, 3.0])}
 FREE = {"noise_multiplier": 0.0, "bounds": {"weights": 1e6}}
@@ -110,6 +110,9 @@ def test_without_noise_and_with_a_large_bound_it_is_the_uniform_mean(
     for name, w in plain.state.weights.items():  # type: ignore[union-attr]
         assert torch.allclose(w, private.state.weights[name], atol=1e-6)  # type: ignore[union-attr]
     assert "dp.epsilon" not in private.history[0].metrics
+    assert private.summary().conclusions == [
+        "dp: no epsilon is claimed: uploads were clipped and no noise was added"
+    ]
 
 
 def test_epsilon_is_reported_with_all_that_it_depends_on(
@@ -129,11 +132,15 @@ def test_epsilon_is_reported_with_all_that_it_depends_on(
             "dp.clients": 4.0,
             "dp.bound.weights": 1.0,
         }
-    kept = json.loads((tmp_path / "run" / "privacy.json").read_text())
-    assert (kept["epsilon"], kept["bound.weights"]) == (expected, 1.0)
-    assert kept["neighbours"] == "one client is replaced by another"
-    assert kept["sampling"].endswith("drawn without replacement")
-    assert kept["accountant"].startswith("RDP, dp-accounting ")
+    (said,) = RunDirectory(tmp_path / "run").read_result().conclusions  # type: ignore[union-attr]
+    for part in (
+        f"({expected:.4g}, 0.001)-differential privacy after 3 rounds",
+        "Noise multiplier 2, Gaussian noise added by the server; clipped at weights 1",
+        "2 of 4 clients per round, drawn without replacement",
+        "neighbours differ by one client being replaced; RDP accountant of dp-accounting ",
+        "not for reported losses and scores",
+    ):
+        assert part in said
 
 
 @pytest.mark.parametrize("fraction", [0.5, 1.0])
