@@ -13,7 +13,7 @@ from ..study import TEMPORARY
 from ..text import echo
 from . import signals
 from .base import Command
-from .flags import checkpoint_flags, data_root_flag, installed
+from .flags import checkpoint_flags, data_root_flag, installed, stop_at_flag
 from .kinds import PATH, Finite
 
 TARGET = (
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Number of communication rounds of every run. Default: the card's.",
 )
+@stop_at_flag
 @click.option("--device", metavar="DEV", help="Device of every run. Default: cpu.")
 @click.option(
     "--set",
@@ -111,7 +112,7 @@ def compare(
     methods: tuple[str, ...], data: tuple[str, ...], cards: tuple[str, ...],
     settings: tuple[str, ...], seeds: str | None, rounds: int | None, device: str | None,
     sets: tuple[str, ...], file: Path | None, reference: str | None, test: str | None,
-    target: float | None, out: Path, quiet: bool, **how: Any,
+    target: float | None, stop_at: str | None, out: Path, quiet: bool, **how: Any,
 ) -> None:  # fmt: skip
     """Run METHODs over several seeds and test which one is better.
 
@@ -140,7 +141,7 @@ def compare(
     wanted = {
         "methods": methods, "data": data, "cards": cards, "settings": settings,
         "seeds": seeds_of(seeds), "set": sets, "rounds": rounds, "device": device,
-        "reference": reference, "test": test, "target": target,
+        "reference": reference, "test": test, "target": target, "stop_at": stop_at,
     }  # fmt: skip
     grid = _grid(file, wanted)
     planned = plan(registry, grid, out)

@@ -34,12 +34,11 @@ def config_flags(command: Callable[..., Any], rounds: str = "the card's") -> Cal
             "--rounds", type=int, metavar="N",
             help=f"Number of communication rounds. Default: {rounds}.",
         ),
+        stop_at_flag,
         click.option(
             "--seed", type=int, metavar="S", help="Seed of every random stream. Default: 0."
         ),
-        click.option(
-            "--device", metavar="DEV", help="cpu, cuda, cuda:1 or mps. Default: cpu."
-        ),
+        click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1 or mps. Default: cpu."),
         click.option(
             "--precision", metavar="P",
             help="fp32, or bf16, which is faster on hardware that supports it. Default: fp32.",
@@ -73,6 +72,15 @@ def config_flags(command: Callable[..., Any], rounds: str = "the card's") -> Cal
     for flag in reversed(flags):
         command = flag(command)
     return command
+
+
+def stop_at_flag(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--stop-at``."""
+    return click.option(
+        "--stop-at", metavar="METRIC=VALUE",
+        help="End a run after the first scored round that reaches a value of the metric that it "
+        "reports, for example accuracy=0.9.",
+    )(command)  # fmt: skip
 
 
 def installed() -> Registry:

@@ -61,6 +61,10 @@ def print_result(result: Result, unit: Unit) -> None:
         counts = ", ".join(f"{kind} {number}" for kind, number in failures.items())
         out.print(f"{lost} clients lost in {result.rounds} rounds; failures: {counts}")
     out.print(f"{result.rounds} rounds in {duration(result.seconds)}")
+    if stop := result.stop_at:
+        wanted = f"{result.accuracy.metric} {score(stop.value, unit)}"
+        end = f"ended by reaching {wanted}" if stop.reached else f"did not reach {wanted}"
+        out.print(f"{end} (stop_at)")
     if own := result.personal:
         sent = ", ".join(f"{key} {size(number)}" for key, number in own.bytes.items())
         bytes_too = f" and, per round, {sent}" if sent else ""

@@ -127,6 +127,14 @@ class RunConfig:
     accuracy: Annotated[Accuracy, Field(description="the accuracy rule")] = field(
         default_factory=Accuracy
     )
+    stop_at: Annotated[
+        float | None,
+        Field(
+            allow_inf_nan=False,
+            description="end the run after the first scored round whose reported metric, by "
+            "population, split and inference rule, is at least this good",
+        ),
+    ] = None
     metrics: Annotated[
         dict[str, dict[str, Any]], Field(description="metrics on test data: name -> options")
     ] = field(default_factory=lambda: {"accuracy": {}, "loss": {}, "class_accuracy": {}})
@@ -176,5 +184,6 @@ LATER: Mapping[str, Any] = {
     "failures": options.dump(Failures()),
     "clients": options.dump(Clients()),
     "evaluate_every": 1,
+    "stop_at": None,
 }
 """Keys that were added after version 0.1, with their defaults; see `RunConfig.hash`."""

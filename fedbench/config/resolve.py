@@ -15,7 +15,7 @@ from .. import options
 from ..errors import ConfigError, did_you_mean
 from ..plugins.facts import DatasetFacts, facts
 from ..plugins.registry import Entry, Registry
-from . import layers, merging, yamlfile
+from . import layers, merging, stopping, yamlfile
 from .cards import load_card
 from .construct import build_plugins
 from .layers import CHOICES, Layer, LeftOut
@@ -47,7 +47,8 @@ def resolve(
         without: plugins of card, recipe and file to leave out.
         plus: plugins to add with their defaults; ``sets`` may set their options. They come last,
             or in the place of those that they replace.
-        flags: top-level keys given as flags; ``data`` and ``model`` as plain names.
+        flags: top-level keys given as flags; ``data`` and ``model`` as plain names, ``stop_at``
+            also as ``METRIC=VALUE``.
         seen: is called with the merged layers, which know where each value came from.
 
     Raises:
@@ -55,7 +56,8 @@ def resolve(
     """
     shorts = dict(file.data) if file else {}
     user = [layers.from_file(file)] if file else []
-    user.append(layers.from_flags(registry, sets, flags or {}, plus, without))
+    given, stopping_metric = stopping.read_flags(flags or {})
+    user.append(layers.from_flags(registry, sets, given, plus, without))
     whole = method is None and "recipe" not in shorts and _is_whole(file)
     card_name = card or shorts.get("card")
     if card_name:
@@ -70,7 +72,9 @@ def resolve(
         _require_enough(file, card_name, recipe_name)
     merged = merging.merge(registry, [*below, *user])
     seen(merged)
-    return _validate(registry, merged.data, merged.sources)
+    config = _validate(registry, merged.data, merged.sources)
+    stopping.check_metric(config, stopping_metric)
+    return config
 
 
 def load(registry: Registry, path: str | Path, **more: Any) -> RunConfig:
@@ -184,6 +188,7 @@ def _validate(
             f"{where(('accuracy', 'metric'))}: {config.accuracy.metric!r} is not among the "
             f"metrics{did_you_mean(config.accuracy.metric, known)}"
         )
+    stopping.check(registry, config, where(("stop_at",)))
     config = options.build(RunConfig, {**merged, **resolved}, where)
     build_plugins(registry, config)
     return config

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config.model import Accuracy
+from ..config.model import Accuracy, RunConfig
 from ..contracts import Metric
 from ..errors import ConfigError, NonFiniteError
 from ..types import CLIENTS_KEPT, ClientScores, Output, RoundResult, Score, Scores
@@ -238,6 +238,22 @@ def reaches(value: float, target: float, higher_is_better: bool) -> bool:
     """
     passed = value > target if higher_is_better else value < target
     return passed or math.isclose(value, target, rel_tol=1e-12)
+
+
+def stops(config: RunConfig, history: Sequence[RoundResult], higher_is_better: bool) -> bool:
+    """Return whether a run ends with the last of its rounds so far, as it has reached ``stop_at``.
+
+    Args:
+        config: the run's config.
+        history: the rounds so far.
+        higher_is_better: of the reported metric.
+    """
+    if config.stop_at is None or not history:
+        return False
+    found = view(history[-1], config.accuracy)
+    if found is None or found.mean is None:
+        return False
+    return reaches(found.mean, config.stop_at, higher_is_better)
 
 
 def reported(rule: Accuracy, history: Sequence[Scores], higher_is_better: bool) -> Scores:

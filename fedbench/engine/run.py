@@ -34,7 +34,7 @@ from ..store.files import default_data_root
 from ..store.fingerprint import Fingerprint
 from ..types import RoundResult, Scores, ServerState
 from ..watching import UNWATCHED, Watch
-from .evaluation import reported, views
+from .evaluation import reported, stops, views
 from .observers import Observers, conclusions
 from .round import Progress, Rounds
 from .summary import summarise
@@ -204,8 +204,9 @@ class Run:
             self._claim_directory()
             rounds = self._open()
             state = self.state or self._initial_state(rounds)
-            for number in range(state.round + 1, self.config.rounds + 1):
-                state, result = self._play(rounds, state, number)
+            config, higher = self.config, self._higher_is_better
+            while state.round < config.rounds and not stops(config, self.history, higher):
+                state, result = self._play(rounds, state, state.round + 1)
                 self._keep(rounds, state, result)
                 if self._checkpoint_is_due():
                     self._checkpoint()
@@ -355,6 +356,11 @@ class Run:
             for name, given in self.config.metrics.items()
         }
 
+    @property
+    def _higher_is_better(self) -> bool:
+        """Whether a higher value of the reported metric is better."""
+        return self._metrics[self.config.accuracy.metric].higher_is_better
+
     def run(self) -> dict[str, Any]:
         """Run all rounds and return `result`."""
         for _ in self.rounds():
@@ -370,8 +376,7 @@ class Run:
         if not self.history:
             raise FedbenchError(NO_ROUND)
         rule = self.config.accuracy
-        scores = views(self.history, rule)
-        return reported(rule, scores, self._metrics[rule.metric].higher_is_better)
+        return reported(rule, views(self.history, rule), self._higher_is_better)
 
     def summary(self) -> Result:
         """Return the run's result over the rounds so far.
@@ -381,13 +386,8 @@ class Run:
         """
         if self.state is None:
             raise FedbenchError(NO_ROUND)
-        found = summarise(
-            self.registry,
-            self.config,
-            self.history,
-            self.state.weights,
-            self._metrics[self.config.accuracy.metric].higher_is_better,
-        )
+        weights, higher = self.state.weights, self._higher_is_better
+        found = summarise(self.registry, self.config, self.history, weights, higher)
         said = conclusions(self.runtime.plugins, self.history)
         return replace(found, personal_sha256=self._personal, conclusions=said)
 

@@ -10,10 +10,19 @@ from ..config.changes import describe_changes
 from ..config.model import Accuracy, RunConfig
 from ..plugins.registry import Registry
 from ..splits import SPLITS
-from ..store.contents import Personal, Reported, Result, Sent
+from ..store.contents import Personal, Reported, Result, Sent, StopAt
 from ..store.environment import versions
 from ..types import RoundResult, Weights, sha256
-from .evaluation import accuracy_text, client_view, counted, extra_scores, reported, views, whose
+from .evaluation import (
+    accuracy_text,
+    client_view,
+    counted,
+    extra_scores,
+    reported,
+    stops,
+    views,
+    whose,
+)
 from .totals import count_failures, metrics_sha256, per_round
 
 
@@ -59,6 +68,7 @@ def summarise(
         others=[r for r in reports if (r.population, r.split) != asked],
         extra=extra_scores(config.accuracy, rounds, higher_is_better) or None,
         personal=_personal(rounds),
+        stop_at=_stop_at(config, rounds, higher_is_better),
     )
 
 
@@ -90,6 +100,14 @@ def _plain(rule: Accuracy, rounds: Sequence[RoundResult], higher_is_better: bool
         return None
     means = [found.plain for one in rounds if (found := client_view(one, rule))]
     return fmean(means[n] for n in counted(rule, views(rounds, rule), higher_is_better))
+
+
+def _stop_at(
+    config: RunConfig, rounds: Sequence[RoundResult], higher_is_better: bool
+) -> StopAt | None:
+    if config.stop_at is None:
+        return None
+    return StopAt(config.stop_at, stops(config, rounds, higher_is_better))
 
 
 def _personal(rounds: Sequence[RoundResult]) -> Personal | None:

@@ -26,7 +26,7 @@ from .totals import canonical_round
 
 REPEATED = (
     *("rounds", "accuracy", "bytes", "failures", "metrics_sha256", "weights_sha256"),
-    *("method", "data", "model", "seed", "config_hash"),
+    *("stop_at", "method", "data", "model", "seed", "config_hash"),
 )
 """Keys of ``result.json`` that a second run must repeat; older versions lack some of them."""
 
@@ -134,7 +134,7 @@ class Kept:
                         return Verdict(result.round, text, tuple(notes), start)
                 if result.round == last:
                     break
-        text = self._changed_result(job) if last == self.config.rounds else None
+        text = self._changed_result(job) if last == len(self.rounds) else None
         return Verdict(last, text, tuple(notes), start)
 
     def _changed_result(self, job: Run) -> str | None:

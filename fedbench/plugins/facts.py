@@ -66,6 +66,8 @@ class PluginFacts:
         expects: the inputs that its ``transform`` is for; ``None`` for either.
         produces: the inputs that its ``transform`` returns, where that changes what they are.
         addresses: options that name a machine to connect to, see `ExecutorFacts`.
+        last_round: what it does in the last round and its result needs, in words; a run with
+            ``stop_at``, which may end before, is refused with them.
     """
 
     requires: tuple[str, ...] = ()
@@ -76,6 +78,7 @@ class PluginFacts:
     expects: Inputs | None = None
     produces: Inputs | None = None
     addresses: tuple[str, ...] = ()
+    last_round: str = ""
 
 
 @dataclass(frozen=True)

@@ -209,6 +209,13 @@ def _notes(analysis: Analysis, group: Group, compared: bool) -> list[str]:
             "Holm over the variants; d_z is the mean difference over the standard deviation of the "
             f"differences; wins, ties and losses count {_units_of_wins(group)}"
         )
+    if group.stop_at is not None:
+        notes.append(
+            f"WARNING: a run ends with the first scored round that reaches {reached_text(group)} "
+            "(stop_at): accuracies are those of different numbers of rounds, selected on the "
+            f"{group.scored}, and are not compared; what reaching it cost is. Lines of charts end "
+            "where the first run of a variant ends"
+        )
     notes += _whose(group)
     notes += [*_pair_notes(group), *group.published, *_conclusions(group)]
     broken = unpaired_seeds(group)
@@ -265,6 +272,8 @@ def has_unsure(content: Table) -> bool:
 
 def headline(group: Group) -> str:
     """Return the result in one or two sentences."""
+    if group.stop_at is not None:
+        return _fewest_rounds(group)
     best = group.best(MEAN)
     if not best:
         return "No run is finished yet."
@@ -281,6 +290,28 @@ def headline(group: Group) -> str:
     parts = [f"significant for {listed(clear)}"] if clear else []
     parts += [f"not significant for {listed(unclear)}"] if unclear else []
     return f"{text} The difference to {group.reference} is {', '.join(parts)}."
+
+
+def reached_text(group: Group, value: float | None = None) -> str:
+    """Return a value to reach in its metric's unit: ``93.40 % accuracy``; default ``stop_at``."""
+    sign = " %" if group.unit == "percent" else ""
+    return (
+        f"{text.score(group.stop_at if value is None else value, group.unit)}{sign} {group.metric}"
+    )
+
+
+def _fewest_rounds(group: Group) -> str:
+    """Return which variants need the fewest rounds to the target, where that is known."""
+    reaching = group.curves.reaching
+    assert reaching is not None
+    what = reached_text(group, reaching.target)
+    medians = {v: costs["rounds"] for v, costs in reaching.medians.items()}
+    exact = {v: one.value for v, one in medians.items() if one.exact}
+    if not exact:
+        return f"No variant is known to reach {what} in half of its runs."
+    least = min(exact.values())
+    names = listed([v for v, value in exact.items() if value == least])
+    return f"Fewest rounds to {what}: {names}, median {least:g}."
 
 
 def unpaired_seeds(group: Group) -> list[str]:

@@ -16,7 +16,7 @@ from ..study.censoring import MIN_DECIDED, Amount, Versus
 from ..study.curves import COSTS, Shape
 from ..study.targets import Reaching
 from ..text import Unit, duration, score, size
-from .content import NONE, number, p_value, trouble
+from .content import NONE, p_value, reached_text, trouble
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,6 @@ def curve_tables(group: Group) -> list[CurveTable]:
     return [one for one in found if one.rows]
 
 
-def target_text(group: Group, reaching: Reaching) -> str:
-    """Return the target in the metric's unit: ``93.40 % accuracy``."""
-    sign = " %" if group.unit == "percent" else ""
-    return f"{number(reaching.target, group)}{sign} {group.metric}"
-
-
 def amount(value: Amount, cost: str) -> str:
     """Return what was spent in the cost's unit, with ``>`` before a bound; `NONE` if unknown."""
     if not math.isfinite(value.value):
@@ -71,7 +65,7 @@ def _costs(group: Group, reaching: Reaching) -> CurveTable:
     better = "" if group.higher_is_better else " or less"
     return CurveTable(
         "target",
-        f"to {target_text(group, reaching)}{better}",
+        f"to {reached_text(group, reaching.target)}{better}",
         ("variant", "reached by", "rounds", "bytes", "time"),
         tuple(rows),
         tuple(_notes_on_costs(group, reaching)),
@@ -106,12 +100,13 @@ def _versus(group: Group, reaching: Reaching) -> CurveTable:
     ]
     return CurveTable(
         "target-differences",
-        f"compared with {group.reference}, to {target_text(group, reaching)}",
+        f"compared with {reaching.reference}, to {reached_text(group, reaching.target)}",
         ("variant", "cost", "ratio", "95 % interval", "wins/ties/losses", "p (Holm)"),
         tuple(rows),
         (
-            f"ratio: the variant's cost over that of {group.reference} on the same seed, geometric "
-            f"mean and t-interval on logarithms; {NONE} where a run did not reach the target",
+            f"ratio: the variant's cost over that of {reaching.reference} on the same seed, "
+            "geometric mean and t-interval on logarithms; "
+            f"{NONE} where a run did not reach the target",
             "wins, ties and losses count seeds: a win needs less; seeds on which runs that did not "
             "reach the target leave that open count as ties",
             f"sign test on wins and losses, from {MIN_DECIDED} on, p corrected by Holm over the "
@@ -164,6 +159,8 @@ def _spread(values: Sequence[float | None], unit: Unit) -> str:
 
 
 def _notes_on_shapes(group: Group) -> Iterable[str]:
+    if group.stop_at is not None:
+        yield "WARNING: not comparable between runs that end after different rounds (stop_at)"
     yield "mean ± standard deviation over the seeds of finished runs; round: their median"
     yield "area: mean of the curve from the first to the last scored round, by the trapezoidal rule"
     yield f"best: the best scored round, selected on the {group.scored} that it is scored on"

@@ -157,7 +157,8 @@ def _facts(analysis: Analysis, group: Group) -> Iterator[tuple[str, str]]:
     setting = group.setting
     yield "data", _choice(setting["data"])
     yield "model", _choice(setting["model"])
-    yield "rounds", str(setting["rounds"])
+    ends = "" if group.stop_at is None else f", or to {content.reached_text(group)}"
+    yield "rounds", f"{setting['rounds']}{ends}"
     chosen = [_choice({"name": name, **given}) for name, given in setting["plugins"].items()]
     yield "partition and client sampling", "; ".join(chosen) or content.NONE
     if "card" in setting["card"]:

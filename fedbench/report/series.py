@@ -59,7 +59,7 @@ def curves(group: Group) -> dict[str, Rows]:
 
 
 def over_rounds(group: Group, pick: Callable[[RoundResult], float | None]) -> Rows:
-    """Return mean and one standard deviation over seeds of a number of each round.
+    """Return mean and one standard deviation over seeds of a number of each round that all have.
 
     With too many rounds for a chart, the first, the last and every n-th round are kept.
     """
@@ -236,8 +236,9 @@ def _band(values: Sequence[float]) -> dict[str, float]:
 
 def _by_round(runs: Sequence[Record]) -> Iterable[tuple[int, list[RoundResult]]]:
     rounds: dict[int, list[RoundResult]] = {}
+    shared = min(len(run.rounds) for run in runs)  # with stop_at, some end earlier than others
     for run in runs:
-        for one in run.rounds:
+        for one in run.rounds[:shared]:
             rounds.setdefault(one.round, []).append(one)
     return rounds.items()
 

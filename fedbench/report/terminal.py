@@ -149,7 +149,7 @@ def _print_curve_table(printer: Printer, found: CurveTable) -> None:
     ]
     printer.grid(found.title, found.head, rows)
     for note in found.notes:
-        printer.text(note, FAINT)
+        printer.text(note, "bold red" if note.startswith("WARNING") else FAINT)
     printer.out.print()
 
 

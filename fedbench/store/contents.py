@@ -56,6 +56,14 @@ class Sent:
 
 
 @dataclass(frozen=True)
+class StopAt:
+    """The value of the reported metric that ends a run, and whether the run reached it."""
+
+    value: float
+    reached: bool
+
+
+@dataclass(frozen=True)
 class Personal:
     """What the clients' own models cost: seconds in all, bytes per round by key."""
 
@@ -88,6 +96,7 @@ class Result:
         personal: seconds and bytes per round of making and scoring the clients' own models.
         personal_sha256: of the clients' own models, where they were kept.
         conclusions: what plugins say about the run as a whole, a sentence each.
+        stop_at: what would end the run; ``None`` for a run without it.
     """
 
     method: str
@@ -110,6 +119,7 @@ class Result:
     personal: Personal | None = None
     personal_sha256: str | None = None
     conclusions: Sequence[str] = ()
+    stop_at: StopAt | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain data that the file holds."""

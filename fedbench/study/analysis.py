@@ -13,6 +13,7 @@ from typing import Any, Literal
 from ..config.cards import load_card
 from ..config.changes import describe_changes
 from ..config.model import Accuracy
+from ..config.stopping import check_value
 from ..engine.evaluation import accuracy_text
 from ..errors import ConfigError, did_you_mean
 from ..options import build
@@ -23,7 +24,7 @@ from ..text import Unit, score
 from . import statistics
 from .records import Record, by_setting, setting_labels, without_shared
 from .statistics import Paired, Ranks, Summary
-from .targets import Curves, check_target, curves
+from .targets import Curves, curves
 
 MEAN = "mean"
 """The column of the unweighted mean over domains."""
@@ -64,7 +65,8 @@ class Group:
         higher_is_better: whether a higher value of the reported metric is better.
         units: the unit of each metric of the setting.
         columns: `MEAN` first, then the domains; `MEAN` alone for a single domain.
-        reference: the variant that the others are compared with; ``None`` if it has no run here.
+        reference: the variant whose accuracy the others' are compared with; ``None`` if it has no
+            finished run here, and where runs end at an accuracy (``stop_at``).
         cells: variant -> column -> `Cell`.
         wins: variant -> (wins, ties, losses) against the reference over seeds x domains, or over
             seeds without domains.
@@ -95,6 +97,12 @@ class Group:
         return str(self.setting["accuracy"]["metric"])
 
     @property
+    def stop_at(self) -> float | None:
+        """The value that ends the runs; their accuracies are then those of different rounds."""
+        found: float | None = self.setting["stop_at"]
+        return found
+
+    @property
     def unit(self) -> Unit:
         """The unit of the reported metric."""
         return self.units[self.metric]
@@ -116,7 +124,9 @@ class Group:
         return [r for r in self.records if r.variant == variant and r.status != "finished"]
 
     def best(self, column: str) -> list[str]:
-        """Return the variants with the best mean in a column."""
+        """Return the variants with the best mean in a column; none where runs end at one."""
+        if self.stop_at is not None:
+            return []
         summaries = {v: cells[column].summary for v, cells in self.cells.items()}
         means = {v: s.mean for v, s in summaries.items() if s is not None}
         if not means:
@@ -209,16 +219,17 @@ def _group(
         name: facts(MetricFacts, registry.get("metric", name).value) for name in setting["metrics"]
     }
     higher_is_better = metrics[rule.metric].higher_is_better
-    check_target(target, metrics[rule.metric].unit, rule.metric)
+    check_value(registry, rule.metric, target, "the target")
     values = {v: _values([r for r in records if r.variant == v]) for v in variants}
     columns = list(dict.fromkeys(c for found in values.values() for c in found))
     if not columns or len(columns) == 2:
         columns = [MEAN]
-    base = values.get(reference, {})
+    compared = reference if setting["stop_at"] is None else None
+    base = values.get(compared, {}) if compared else {}
     cells: dict[str, dict[str, Cell]] = {v: {} for v in variants}
     for column in columns:
         here = {v: values[v].get(column, {}) for v in variants}
-        for v, cell in _column(here, reference, test).items():
+        for v, cell in _column(here, compared, test).items():
             cells[v][column] = cell
     sign = 1 if higher_is_better else -1
     wins = {
@@ -235,11 +246,11 @@ def _group(
         higher_is_better=higher_is_better,
         units={name: found.unit for name, found in metrics.items()},
         columns=tuple(columns),
-        reference=reference if base else None,
+        reference=compared if base else None,
         cells=cells,
         wins=wins,
         records=records,
-        curves=curves(records, rule, metrics, reference, target),
+        curves=curves(records, rule, metrics, reference, target, setting["stop_at"]),
         published=_published(registry, records, cells, metrics[rule.metric].unit),
         differences=tuple(differences(records)),
     )
@@ -272,10 +283,10 @@ def _who(value: str, variants: Sequence[str]) -> str:
 
 
 def _column(
-    values: Mapping[str, Mapping[int, float]], reference: str, test: Test
+    values: Mapping[str, Mapping[int, float]], reference: str | None, test: Test
 ) -> dict[str, Cell]:
     """Return a column's cells from variant -> seed -> value; Holm's family is the column."""
-    base = values.get(reference, {})
+    base = values.get(reference, {}) if reference else {}
     paired = {
         v: statistics.paired(found, base, test)
         for v, found in values.items()
@@ -351,7 +362,7 @@ def _by_seed_and_domain(
 
 
 def _ranks(groups: Sequence[Group]) -> Ranks | None:
-    if len(groups) < 2:
+    if len(groups) < 2 or any(group.stop_at is not None for group in groups):
         return None
     table: dict[str, dict[str, float]] = {}
     for number, group in enumerate(groups):

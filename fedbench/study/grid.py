@@ -22,12 +22,11 @@ from ..config import yamlfile
 from ..config.changes import parts
 from ..config.model import RunConfig
 from ..config.resolve import resolve
+from ..config.stopping import check_value
 from ..errors import ConfigError, did_you_mean
-from ..plugins.facts import MetricFacts, facts
 from ..plugins.registry import Registry
 from ..store.directory import RunDirectory
 from . import records
-from .targets import check_target
 
 PLAIN = "plain"
 """The setting without changes."""
@@ -71,6 +70,10 @@ class Grid:
     rounds: Annotated[int | None, Field(ge=1, description="rounds of every run")] = None
     device: Annotated[str | None, Field(description="device of every run")] = None
     reference: Annotated[str | None, Field(description="default the last method")] = None
+    stop_at: Annotated[
+        str | float | None,
+        Field(description="accuracy=0.9: end runs after the first scored round that reaches it"),
+    ] = None
     target: Annotated[
         float | None,
         Field(
@@ -212,8 +215,7 @@ def plan(registry: Registry, grid: Grid, folder: Path) -> list[Job]:
                 jobs[config.hash] = replace(same, also=(*same.also, method))
     _refuse_same_names(registry, jobs.values())
     for metric in {job.config.accuracy.metric for job in jobs.values()}:
-        unit = facts(MetricFacts, registry.get("metric", metric).value).unit
-        check_target(grid.target, unit, metric)
+        check_value(registry, metric, grid.target, "the target")
     return list(jobs.values())
 
 
@@ -228,6 +230,8 @@ def _resolver(registry: Registry, grid: Grid, method: str) -> Callable[..., RunC
     if file and "methods" in file.data:
         raise ConfigError(f"{wanted.file} is a grid, not a method; give it as --config")
 
+    shared = {"rounds": grid.rounds, "stop_at": grid.stop_at, "device": grid.device}
+
     def resolved(
         data: str | None, card: str | None, setting: Variant, extra: Sequence[str], seed: int
     ) -> RunConfig:
@@ -239,7 +243,7 @@ def _resolver(registry: Registry, grid: Grid, method: str) -> Callable[..., RunC
             sets=[*grid.set, *setting.sets, *extra, *wanted.sets],
             without=(*setting.without, *wanted.without),
             plus=(*setting.plus, *wanted.plus),
-            flags={"data": data, "rounds": grid.rounds, "seed": seed, "device": grid.device},
+            flags={**shared, "data": data, "seed": seed},
         )
 
     return resolved

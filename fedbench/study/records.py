@@ -36,7 +36,16 @@ examples of all clients to one, belongs to the method.
 PLUGINS = "plugins."
 """What dotted keys of plugins' options begin with."""
 
-SETTING_KEYS = ("data", "model", "rounds", "clients", "evaluate_every", "accuracy", "metrics")
+SETTING_KEYS = (
+    "data",
+    "model",
+    "rounds",
+    "clients",
+    "evaluate_every",
+    "accuracy",
+    "stop_at",
+    "metrics",
+)
 
 
 @dataclass(frozen=True, eq=False)

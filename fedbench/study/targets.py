@@ -13,9 +13,7 @@ from statistics import fmean
 
 from ..config.model import Accuracy
 from ..engine.evaluation import view
-from ..errors import ConfigError
 from ..plugins.facts import MetricFacts
-from ..text import Unit
 from . import censoring, statistics
 from .censoring import Amount, Versus
 from .curves import COSTS, Shape, shape, to_target
@@ -32,6 +30,7 @@ class Reaching:
     Args:
         target: the value of the reported metric.
         source: where it comes from, in words.
+        reference: the variant that the others are compared with; ``None`` if it has no run here.
         amounts: variant -> cost -> seed -> what the run spent, by `COSTS`.
         medians: variant -> cost -> the median over seeds.
         versus: variant -> cost -> the comparison with the reference; none for the reference itself.
@@ -39,6 +38,7 @@ class Reaching:
 
     target: float
     source: str
+    reference: str | None
     amounts: Mapping[str, Mapping[str, Mapping[int, Amount]]]
     medians: Mapping[str, Mapping[str, Amount]]
     versus: Mapping[str, Mapping[str, Versus]]
@@ -65,17 +65,6 @@ class Curves:
     reaching: Reaching | None
 
 
-def check_target(target: float | None, unit: Unit, metric: str) -> None:
-    """Check that a target is a fraction where the metric is.
-
-    Raises:
-        ConfigError: when it is not, perhaps because it is a percentage.
-    """
-    if target is not None and unit == "percent" and not 0 <= target <= 1:
-        near = f"; write {target / 100:g}" if 1 < target <= 100 else ""
-        raise ConfigError(f"the target {target:g}: {metric} is a fraction from 0 to 1{near}")
-
-
 def by_seed(records: Iterable[Record]) -> dict[str, dict[int, Record]]:
     """Return one run for each variant and seed: a finished one, or else the longest."""
     found: dict[str, dict[int, Record]] = {}
@@ -96,6 +85,7 @@ def curves(
     metrics: Mapping[str, MetricFacts],
     reference: str,
     target: float | None,
+    stop_at: float | None = None,
 ) -> Curves:
     """Return the learning curves of a setting in numbers.
 
@@ -104,8 +94,9 @@ def curves(
         rule: its accuracy rule.
         metrics: its metrics by name.
         reference: the variant to compare with.
-        target: the value to reach; by default the reference's accuracy by the rule, the mean over
-            its seeds.
+        target: the value to reach; by default ``stop_at``, or else the reference's accuracy by the
+            rule, the mean over its seeds.
+        stop_at: the value that ends the runs, if any.
     """
     runs, higher = by_seed(records), metrics[rule.metric].higher_is_better
     name = _by_class(records, rule, metrics)
@@ -119,6 +110,8 @@ def curves(
         for variant, of_seed in runs.items()
     }
     source = "given"
+    if target is None and stop_at is not None:
+        target, source = stop_at, "where the runs end (stop_at)"
     if target is None:
         target, source = _of_reference(runs.get(reference, {}), reference)
     if target is None:
@@ -159,10 +152,11 @@ def _reaching(
         for variant, costs in amounts.items()
     }
     versus: dict[str, dict[str, Versus]] = {v: {} for v in amounts if v != reference}
-    for cost in COSTS if reference in amounts else ():
+    base_variant = reference if reference in amounts else None
+    for cost in COSTS if base_variant else ():
         base = amounts[reference][cost]
         found = {v: censoring.versus(amounts[v][cost], base) for v in versus}
         adjusted = statistics.holm([one.p for one in found.values()])
         for (variant, one), p in zip(found.items(), adjusted, strict=True):
             versus[variant][cost] = replace(one, adjusted_p=p)
-    return Reaching(target, source, amounts, medians, versus)
+    return Reaching(target, source, base_variant, amounts, medians, versus)

@@ -31,6 +31,7 @@ def test_every_key_counts_towards_the_hash_or_the_reason_is_stated(registry):
         "clients": Clients(test=0.2),
         "evaluate_every": 2,
         "accuracy": Accuracy(rule="last"),
+        "stop_at": 0.9,
         "metrics": {"accuracy": {}},
         "plugins": {},
         "origin": {},

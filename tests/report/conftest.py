@@ -47,17 +47,19 @@ class Runs:
         classes: Sequence[str] = CLASSES,
         exact: Mapping[str, Sequence[float]] | None = None,
         partition: Partition | None = None,
+        limit: int | None = None,
         **given: Any,
     ) -> Path:
         """Write a run: finished unless ``done`` rounds were done or it failed with ``error``.
 
-        ``exact`` gives the accuracies of each round by domain; ``given`` is the config's.
+        ``exact`` gives the accuracies of each round by domain; ``limit`` is the config's number of
+        rounds, where the run ended before; ``given`` is the config's.
         """
         place = sum(map(ord, variant)) % 40
         sgd = {"epochs": 1, "batch_size": 8, "lr": 0.01 + place / 1000}
         if exact:
             domains, rounds = tuple(exact), len(next(iter(exact.values())))
-        config = self.config(rounds=rounds, seed=seed, extra={"sgd": sgd}, **given)
+        config = self.config(rounds=limit or rounds, seed=seed, extra={"sgd": sgd}, **given)
         config = dataclasses.replace(config, method=variant)
         level = 0.6 + place / 200 if level is None else level
         path = self.folder / f"{len(list(self.folder.iterdir()))}"

@@ -14,11 +14,13 @@ from rich.console import Console
 
 from fedbench.errors import ConfigError
 from fedbench.report import print_analysis
+from fedbench.report.content import headline, table
 from fedbench.report.curve_tables import CurveTable, amount, curve_tables
 from fedbench.report.exports import runs_csv, summary_json
 from fedbench.report.html import page
+from fedbench.report.series import curves
 from fedbench.report.tables import latex, markdown
-from fedbench.study.analysis import Analysis
+from fedbench.study.analysis import MEAN, Analysis
 from fedbench.study.censoring import Amount
 
 CURVES = {
@@ -177,3 +179,60 @@ def test_the_files_have_every_run(curved: Callable[..., Analysis], runs: Any) ->
     }
     assert found["reaching"]["target"] == pytest.approx(0.55)
     assert found["shapes"]["fast"]["0"]["best_round"] == 4
+
+
+# runs that end at an accuracy
+
+
+@pytest.fixture
+def stopped(runs: Any, analysed: Callable[..., Analysis]) -> Analysis:
+    """Runs that end at 0.6, or after four rounds; of ``slow``, one does not get there."""
+    exact = {
+        "slow": ((0.1, 0.2, 0.3, 0.4), (0.1, 0.2, 0.5, 0.6), (0.2, 0.3, 0.6)),
+        "fast": ((0.2, 0.6), (0.1, 0.6), (0.7,)),
+    }
+    for variant, seeds in exact.items():
+        for seed, values in enumerate(seeds):
+            runs.add(variant, seed, exact={"x": values}, limit=4, stop_at=0.6)
+    return analysed(reference="slow")
+
+
+def test_where_runs_end_at_an_accuracy_its_cost_is_compared_and_not_the_accuracies(
+    stopped: Analysis,
+) -> None:
+    group = stopped.groups[0]
+    content = table(stopped, group)
+    assert content.versus == ()
+    assert not any(e.best or e.unsure for row in content.rows for e in row.entries)
+    assert any(n.startswith("WARNING: a run ends with the first") for n in content.notes)
+    found = tables(stopped)
+    assert found["target"].title == "to 60.00 % accuracy"
+    assert found["target"].notes[0] == "target: where the runs end (stop_at)"
+    assert [row[:3] for row in found["target"].rows] == [
+        ("slow", "2 of 3", "4"),
+        ("fast", "3 of 3", "2"),
+    ]
+    rounds = [row[4] for row in found["target-differences"].rows if row[1] == "rounds"]
+    assert rounds == ["3/0/0"]
+    assert found["curves"].notes[0].startswith("WARNING: not comparable")
+    assert headline(group) == "Fewest rounds to 60.00 % accuracy: fast, median 2."
+    assert "60.00 % accuracy" in page(stopped, [[]], "", "no script")
+
+
+def test_a_target_above_the_accuracy_at_which_runs_end_is_not_reached(
+    stopped: Analysis, analysed: Callable[..., Analysis]
+) -> None:
+    analysis = analysed(reference="slow", target=0.65)
+    assert [row[:3] for row in tables(analysis)["target"].rows] == [
+        ("slow", "0 of 3", "> 4"),
+        ("fast", "1 of 3", "> 2"),
+    ]
+    assert headline(analysis.groups[0]).startswith("No variant is known to reach 65.00 % accuracy")
+
+
+def test_lines_of_charts_end_with_the_first_run_of_a_variant(stopped: Analysis) -> None:
+    rows = curves(stopped.groups[0])[MEAN]
+    assert [(row["v"], row["r"], row["n"]) for row in rows] == [
+        *(("slow", 1, 3), ("slow", 2, 3), ("slow", 3, 3)),
+        ("fast", 1, 3),
+    ]

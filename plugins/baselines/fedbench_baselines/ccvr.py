@@ -140,6 +140,7 @@ class Ccvr:
     """
 
     conflicts: ClassVar[Mapping[str, str]] = {NO_EXCHANGE: "there is no global extractor"}
+    last_round: ClassVar[str] = "it retrains the classifier there"
 
     per_class: Annotated[
         int,

@@ -259,9 +259,12 @@ class Dp:
         if "dp.epsilon" not in found:
             return ["dp: no epsilon is claimed: uploads were clipped and no noise was added"]
         bounds = ", ".join(f"{key} {bound:g}" for key, bound in self.bounds.items())
+        done, planned = len(history), int(found["dp.rounds"])
+        # Composition over all rounds that were planned also bounds a run that ended before.
+        rounds = f"{planned} rounds" if done == planned else f"{done} of at most {planned} rounds"
         return [
             f"dp: every client has ({found['dp.epsilon']:.4g}, {self.delta:g})-differential "
-            f"privacy after {found['dp.rounds']:g} rounds. Noise multiplier "
+            f"privacy after {rounds}. Noise multiplier "
             f"{self.noise_multiplier:g}, Gaussian noise added by the {self.noise}; clipped at "
             f"{bounds}; {found['dp.cohort']:g} of {found['dp.clients']:g} clients per round, drawn "
             "without replacement; neighbours differ by one client being replaced; RDP accountant "

@@ -143,6 +143,17 @@ def test_epsilon_is_reported_with_all_that_it_depends_on(
         assert part in said
 
 
+def test_a_run_that_ends_early_states_the_bound_of_all_its_rounds(run_tiny):
+    run = run_tiny(
+        "dp-fedavg", rounds=3, stop_at=0.0, extra={"dp": FREE | {"noise_multiplier": 1.0}}
+    )
+    (said,) = run.summary().conclusions
+    assert len(run.history) == 1
+    expected = run.history[-1].metrics["dp.epsilon"]
+    assert f"({expected:.4g}, " in said
+    assert "privacy after 1 of at most 3 rounds" in said
+
+
 @pytest.mark.parametrize("fraction", [0.5, 1.0])
 def test_epsilon_falls_when_noise_grows(fraction: float, run_tiny: Callable[..., Run]) -> None:
     def reported(z: float) -> float:
