@@ -22,6 +22,7 @@ TARGET = (
 )
 
 if TYPE_CHECKING:
+    from ..report.part import Part
     from ..study.analysis import Analysis
     from ..study.comparison import How, Outcome
     from ..study.execute import Progress
@@ -245,12 +246,12 @@ def seeds_of(text: str | None, flag: str = "--seeds") -> int | list[int] | None:
         ) from None
 
 
-def write_report(analysis: Analysis, out: Path) -> None:
-    """Print an analysis and write its report."""
+def write_report(analysis: Analysis, out: Path, part: Part | None = None) -> None:
+    """Print an analysis and write its report, perhaps with another part."""
     from ..report import print_analysis, write
 
     print_analysis(analysis)
-    written = write(analysis, out)
+    written = write(analysis, out, part=part)
     echo("Wrote " + ", ".join(str(p) for p in written.paths if p.parent == out))
     for note in written.notes:
         echo(note, err=True)

@@ -146,9 +146,7 @@ def tune(
         keep_checkpoints=keep_checkpoints,
     )  # fmt: skip
     done = _carry_out(registry, planned, how, out, quiet)
-    if done.outcome.analysis:
-        write_report(done.outcome.analysis, out)
-    _print_gaps(done)
+    _report(done, out)
     say_interrupted(done.outcome.progress)
     if done.outcome.progress.left_alone or done.outcome.failed:
         sys.exit(1)
@@ -204,14 +202,17 @@ def _carry_out(registry: Any, plan: Plan, how: Any, out: Path, quiet: bool) -> T
 
 
 def _print_found(plan: Plan, tuned: Sequence[Any]) -> None:
-    from ..report.terminal import print_lines
+    from ..report.terminal import print_table
     from ..report.tuning import found
 
-    print_lines(found(plan, tuned))
+    print_table(found(plan, tuned))
 
 
-def _print_gaps(done: Tuning) -> None:
-    from ..report.terminal import print_lines
-    from ..report.tuning import gaps
+def _report(done: Tuning, out: Path) -> None:
+    """Print the comparison and write the report, with a part on the search."""
+    from ..report.terminal import print_table
+    from ..report.tuning import gaps, part
 
-    print_lines(gaps(done.plan, done.methods))
+    if done.outcome.analysis:
+        write_report(done.outcome.analysis, out, part(done.plan, done.methods))
+        print_table(gaps(done.plan, done.methods))

@@ -18,6 +18,7 @@ from .terminal import print_analysis
 
 if TYPE_CHECKING:
     from .figure import Figure
+    from .part import Part
 
 __all__ = ["Written", "print_analysis", "write"]
 
@@ -35,14 +36,16 @@ class Written:
     notes: list[str]
 
 
-def write(analysis: Analysis, folder: Path, figures: bool = True) -> Written:
+def write(
+    analysis: Analysis, folder: Path, figures: bool = True, part: Part | None = None
+) -> Written:
     """Write the report into ``folder``, which is made when it is missing.
 
     ``report.html`` (one page, no network needed), ``table.md``, ``table.tex`` (booktabs),
     ``runs.csv`` (a line per run), ``rounds.csv`` (long form), ``summary.json`` and, unless
     ``figures`` is false, ``figures/*.png`` and ``figures/*.svg``. Each file is written whole or not
     at all. Tables and numbers are written first, then the page; a failure to draw costs pictures
-    and nothing else.
+    and nothing else. A ``part`` adds what it has to the page and to the files.
 
     Raises:
         ConfigError: when the folder cannot be written.
@@ -56,6 +59,7 @@ def write(analysis: Analysis, folder: Path, figures: bool = True) -> Written:
         "runs.csv": exports.runs_csv(analysis).encode(),
         "rounds.csv": exports.rounds_csv(analysis).encode(),
         "summary.json": exports.summary_json(analysis),
+        **(part.files if part else {}),
     }
     written = _write(folder, texts)
     charts = [figures_of(group) for group in analysis.groups]
@@ -63,9 +67,12 @@ def write(analysis: Analysis, folder: Path, figures: bool = True) -> Written:
         script, problem = draw.javascript(), ""
     except draw.NotDrawn as error:
         script, problem = "", str(error)
-    page = html.page(analysis, charts, script, problem)
+    page = html.page(analysis, charts, script, problem, part)
     written = [*_write(folder, {"report.html": page.encode()}), *written]
-    drawn = draw.pictures(_named(analysis, charts) if figures else {})
+    named = _named(analysis, charts)
+    if part:
+        named |= {f"figures/{figure.name}": figure for figure in part.figures}
+    drawn = draw.pictures(named if figures else {})
     for name in drawn.missing:  # an older picture is not one of this report
         for suffix in (".png", ".svg"):
             (folder / f"{name}{suffix}").unlink(missing_ok=True)

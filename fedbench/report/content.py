@@ -104,7 +104,7 @@ def sentence(text: str) -> str:
 
 def minus(text: str) -> str:
     """Return numbers in ``text`` with a real minus sign, as wide as a plus sign."""
-    return re.sub(r"-(?=\d)", "\u2212", text)
+    return re.sub(r"(?<![\w=])-(?=\d)", "\u2212", text)
 
 
 def p_value(p: float | None) -> str:

@@ -8,7 +8,7 @@ import functools
 import io
 import math
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..store.files import json_ready, to_json
@@ -75,6 +75,16 @@ def rounds_csv(analysis: Analysis) -> str:
             for one in record.rounds:
                 for row in _round(one, classes, one.round in in_full):
                     writer.writerow(map(_cell, (*head, one.round, *row)))
+    return text.getvalue()
+
+
+def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a table as CSV; texts are as in `rounds_csv`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    for row in rows:
+        writer.writerow(map(_cell, row))
     return text.getvalue()
 
 

@@ -27,6 +27,8 @@ from . import content, series, specs
 from .curve_tables import curve_tables
 from .figure import Figure, look
 from .narrow import narrowed
+from .part import Part
+from .specs import Look
 
 HERE = Path(__file__).parent
 SECTIONS = {
@@ -37,7 +39,13 @@ SECTIONS = {
 }
 
 
-def page(analysis: Analysis, figures: Sequence[Sequence[Figure]], script: str, problem: str) -> str:
+def page(
+    analysis: Analysis,
+    figures: Sequence[Sequence[Figure]],
+    script: str,
+    problem: str,
+    part: Part | None = None,
+) -> str:
     """Return the page.
 
     Args:
@@ -45,6 +53,7 @@ def page(analysis: Analysis, figures: Sequence[Sequence[Figure]], script: str, p
         figures: those of each group.
         script: `fedbench.report.draw.javascript`; without it the page has no charts.
         problem: why there is no script.
+        part: another part of the page, which comes last.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -60,11 +69,15 @@ def page(analysis: Analysis, figures: Sequence[Sequence[Figure]], script: str, p
         _group(analysis, group, f"s{number}", found)
         for number, (group, found) in enumerate(zip(analysis.groups, figures, strict=True), 1)
     ]
+    drawn = {f"s{number}": found for number, found in enumerate(figures, 1)}
+    if part:
+        drawn[part.name] = part.figures
     return environment.get_template("page.html.jinja").render(
         title=_title(analysis),
         groups=groups,
         ranks=content.ranks(analysis),
-        data=_script_json(all_printable(_data(figures))),
+        part=_part(part) if part else None,
+        data=_script_json(all_printable(_data(drawn))),
         css=(HERE / "page.css").read_text(encoding="utf-8"),
         script=(HERE / "page.js").read_text(encoding="utf-8"),
         vega=script,
@@ -98,18 +111,18 @@ def _title(analysis: Analysis) -> str:
     return f"{shown} on {content.listed(list(data))}"
 
 
-def _data(figures: Sequence[Sequence[Figure]]) -> dict[str, Any]:
-    """Return what the page's script draws: charts, and each data set once."""
+def _data(figures: Mapping[str, Sequence[Figure]]) -> dict[str, Any]:
+    """Return what the page's script draws, by parts of the page: charts, and each data set once."""
     charts: dict[str, Any] = {}
     data: dict[str, Any] = {}
-    for number, found in enumerate(figures, 1):
+    for key, found in figures.items():
         for figure in found:
-            names = [f"s{number}/{name}" for name in figure.data]
+            names = [f"{key}/{name}" for name in figure.data]
             data |= dict(zip(names, figure.data.values(), strict=True))
             for place, panel in enumerate(figure.panels):
                 mine = [name for name in names if _uses(panel.spec, name.split("/")[1])]
                 spec = _with_toggle(panel.spec) if figure.legend else panel.spec
-                charts[f"s{number}-{figure.name}-{place}"] = {"spec": spec, "data": mine}
+                charts[f"{key}-{figure.name}-{place}"] = {"spec": spec, "data": mine}
     return {"config": specs.CONFIG, "charts": charts, "data": data}
 
 
@@ -144,7 +157,7 @@ def _group(analysis: Analysis, group: Group, key: str, figures: Sequence[Figure]
         "unsure": content.has_unsure(table),
         "curves": curve_tables(group),
         "sections": [(name, text) for name, text in SECTIONS.items() if name in present],
-        "figures": [_figure(group, key, figure) for figure in figures],
+        "figures": [_figure(look(narrowed(group)[0]), key, figure) for figure in figures],
         "failed": [_failed(r) for r in group.records if r.status != "finished"],
         "costs": _costs(group),
         "configs": _differences(group, _configs(group)),
@@ -189,8 +202,17 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _figure(group: Group, key: str, figure: Figure) -> dict[str, Any]:
-    how = look(narrowed(group)[0])
+def _part(part: Part) -> dict[str, Any]:
+    return {
+        "id": part.name,
+        "title": part.title,
+        "tables": part.tables,
+        "folded": part.folded,
+        "figures": [_figure(part.look, part.name, figure) for figure in part.figures],
+    }
+
+
+def _figure(how: Look, key: str, figure: Figure) -> dict[str, Any]:
     colour, dash, shape = (c["scale"] for c in (how.colour, how.dash, how.shape))
     places = [colour["domain"].index(name) for name in figure.legend]
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.table import Table as Grid
@@ -15,9 +15,6 @@ from ..study.analysis import Analysis, Group
 from ..text import printable, summary
 from .content import Entry, Table, has_unsure, headline, ranks, table
 from .curve_tables import CurveTable, curve_tables
-
-if TYPE_CHECKING:
-    from .tuning import Lines
 
 FAINT, STRONG = "dim", "bold"
 WIDE = 10_000
@@ -98,14 +95,9 @@ def print_analysis(analysis: Analysis, console: Console | None = None) -> None:
         printer.text(order.note)
 
 
-def print_lines(lines: Lines, console: Console | None = None) -> None:
-    """Print a table of a tuning, and its notes."""
-    printer = Printer(console)
-    rows = [[_name(row[0]), *map(_cell, row[1:])] for row in lines.rows]
-    printer.grid(lines.title, lines.head, rows)
-    for note in lines.notes:
-        printer.text(note, FAINT)
-    printer.out.print()
+def print_table(found: CurveTable, console: Console | None = None) -> None:
+    """Print a table of text and its notes."""
+    _print_curve_table(Printer(console), found)
 
 
 def _print_group(printer: Printer, group: Group, content: Table) -> None:

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import text
+from ..config.yamlfile import inline
+from ..store.files import json_ready, to_json
 from ..study.spaces import sets
 from ..study.trials import Trial, rank
-from .content import NONE, listed, plural
+from . import tuning_figures
+from .content import NONE, listed
+from .curve_tables import CurveTable
+from .exports import csv_text
+from .part import Part
 
 if TYPE_CHECKING:  # at run time they need Optuna, an extra
     from ..study.tuning import Tuned
     from ..study.tuning_plan import Plan
-
-
-@dataclass(frozen=True)
-class Lines:
-    """A table whose first column is text and the others numbers, and what a reader has to know."""
-
-    title: str
-    head: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    notes: Sequence[str] = ()
 
 
 def number(plan: Plan, value: float | None, sign: str = "") -> str:
@@ -64,7 +59,7 @@ def values_text(trial: Trial) -> str:
     return ", ".join(sets(trial.values)) or NONE
 
 
-def found(plan: Plan, tuned: Sequence[Tuned]) -> Lines:
+def found(plan: Plan, tuned: Sequence[Tuned]) -> CurveTable:
     """Return what each search spent and found."""
     rows = [
         (
@@ -90,7 +85,8 @@ def found(plan: Plan, tuned: Sequence[Tuned]) -> Lines:
         ),
     ]
     head = ("method", "trials", "rounds", "default", "its rank", "best", "values")
-    return Lines("search on validation data", head, rows, notes)
+    title = "search on validation data"
+    return CurveTable("search", title, head, tuple(rows), tuple(notes))
 
 
 def _is_less(plan: Plan, one: Tuned) -> bool:
@@ -103,7 +99,7 @@ def _why_less(plan: Plan, one: Tuned) -> str:
     return f"{one.method} spent less: there was nothing left to try in its space"
 
 
-def gaps(plan: Plan, tuned: Sequence[Tuned]) -> Lines:
+def gaps(plan: Plan, tuned: Sequence[Tuned]) -> CurveTable:
     """Return the score of the best values from the search to test data under fresh seeds."""
     rows = []
     for one in tuned:
@@ -121,10 +117,11 @@ def gaps(plan: Plan, tuned: Sequence[Tuned]) -> Lines:
         "chance, plus what the seeds differ in. Only test was not looked at before",
     ]
     head = ("method", "validation, search", "validation, fresh", "difference", "test, fresh")
-    return Lines("from the search to test data", head, rows, notes)
+    title = "from the search to test data"
+    return CurveTable("search-to-test", title, head, tuple(rows), tuple(notes))
 
 
-def importance(tuned: Sequence[Tuned]) -> Lines | None:
+def importance(tuned: Sequence[Tuned]) -> CurveTable | None:
     """Return how much each option sets the best trials apart; ``None`` if there is nothing."""
     rows = [
         (one.method, name, f"{share:.2f}")
@@ -137,10 +134,13 @@ def importance(tuned: Sequence[Tuned]) -> Lines | None:
         "15 or more complete trials"
     ]
     head = ("method", "option", "importance")
-    return Lines("importance of the options", head, rows, notes) if rows else None
+    if not rows:
+        return None
+    title = "importance of the options"
+    return CurveTable("importance", title, head, tuple(rows), tuple(notes))
 
 
-def trials(plan: Plan, one: Tuned) -> Lines:
+def trials(plan: Plan, one: Tuned) -> CurveTable:
     """Return all trials of one method."""
     up = plan.higher_is_better
     rows = []
@@ -150,8 +150,84 @@ def trials(plan: Plan, one: Tuned) -> Lines:
         what = ("default" if trial.number == 0 else str(trial.number)) + best
         cells = (number(plan, trial.score), NONE if place is None else str(place))
         test = number(plan, one.test.get(trial.number))
-        how = trial.error or trial.status
+        how = text.summary(trial.error) if trial.error else trial.status
         rows.append((what, values_text(trial), *cells, test, str(trial.rounds), how))
     head = ("trial", "values", "validation", "rank", "test", "rounds", "end")
-    title = f"{one.method}: {len(one.trials)} trials, {plural(len(plan.search_seeds))} each"
-    return Lines(title, head, rows, ["test was read after the search and chose nothing"])
+    title = f"trials of {one.method}"
+    notes = (
+        f"{metric(plan)}{counted(plan)}, {seeds_text(plan.search_seeds)}",
+        "test was read after the search and chose nothing",
+    )
+    return CurveTable(f"trials-{one.method}", title, head, tuple(rows), notes)
+
+
+def part(plan: Plan, tuned: Sequence[Tuned]) -> Part:
+    """Return the report's part on a search: tables, charts, ``trials.csv`` and ``search.json``."""
+    tables = [found(plan, tuned), gaps(plan, tuned), importance(tuned)]
+    return Part(
+        name="search",
+        title="Search",
+        tables=[table for table in tables if table],
+        folded=[trials(plan, one) for one in tuned],
+        figures=tuning_figures.figures(plan, tuned, metric(plan)),
+        look=tuning_figures.look(plan, tuned),
+        files={
+            "trials.csv": trials_csv(plan, tuned).encode(),
+            "search.json": to_json(search_json(plan, tuned)),
+        },
+    )
+
+
+def trials_csv(plan: Plan, tuned: Sequence[Tuned]) -> str:
+    """Return a line for each trial; an option that a method does not search is empty."""
+    keys = list(dict.fromkeys(key for one in tuned for key in one.spaces))
+    head = ("method", "trial", "end", "rounds", "validation", "test", "rank", "chosen", "error")
+    rows = []
+    for one in tuned:
+        for trial in one.trials:
+            place = rank(one.trials, trial, plan.higher_is_better)
+            how = (one.method, trial.number, trial.status, trial.rounds)
+            scores = (trial.score, one.test.get(trial.number), place)
+            values = [inline(trial.values[k]) if k in trial.values else None for k in keys]
+            row = (*how, *scores, int(trial is one.best), trial.error, *values)
+            rows.append(["" if cell is None else cell for cell in row])
+    return csv_text((*head, *keys), rows)
+
+
+def search_json(plan: Plan, tuned: Sequence[Tuned]) -> dict[str, Any]:
+    """Return the protocol of a search and all that it found, as JSON-like data."""
+    wanted, budget = plan.wanted, plan.budget
+    protocol = {
+        "metric": metric(plan),
+        "higher_is_better": plan.higher_is_better,
+        "validation_share": plan.share,
+        "search_seeds": plan.search_seeds,
+        "seeds": plan.seeds,
+        "sampler": wanted.sampler,
+        "sampler_seed": wanted.sampler_seed,
+        "batch": budget.batch,
+        "trials": budget.trials,
+        "rounds_of_a_run": budget.rounds,
+        "budget_in_rounds": budget.total,
+        "pruning": budget.prune,
+        "shared": wanted.shared,
+    }
+    methods = [
+        {
+            "method": one.method,
+            "variant": one.variant,
+            "spaces": {key: str(space) for key, space in one.spaces.items()},
+            "shared": one.shared,
+            "rounds_spent": one.spent,
+            "best": one.best.number,
+            "default_rank": one.default_rank,
+            "importances": one.importances,
+            "fresh": one.fresh,
+            "trials": [
+                {**json_ready(trial), "end": trial.status, "test": one.test.get(trial.number)}
+                for trial in one.trials
+            ],
+        }
+        for one in tuned
+    ]
+    return {"protocol": protocol, "methods": methods}
