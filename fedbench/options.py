@@ -9,6 +9,7 @@ import types
 import typing
 from collections import abc, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -71,7 +72,7 @@ def build(cls: type[T], options: Mapping[str, Any], where: Where) -> T:
 def _refuse_unknown(
     cls: type, options: Mapping[str, Any], path: tuple[str, ...], where: Where
 ) -> None:
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     known = [f.name for f in dataclasses.fields(cls) if f.init]
     for key, value in options.items():
         if key not in known:
@@ -79,6 +80,11 @@ def _refuse_unknown(
             raise ConfigError(f"{where((*path, key))}: unknown option{what}")
         if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
             _refuse_unknown(hints[key], value, (*path, key), where)
+
+
+@lru_cache(1000)
+def _hints(cls: type) -> Mapping[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def _refuse_not_finite(value: Any, path: tuple[str, ...], where: Where) -> None:

@@ -185,7 +185,7 @@ def _execute(job: Any, show: Any, quiet: bool, as_json: bool) -> None:
     if as_json:
         echo(json.dumps(job.result(), indent=2), lines=True)
     else:
-        terminal.print_result(job.summary(), show.unit)
+        terminal.print_result(job.directory.read_result(), show.unit)
         echo(f"Kept in {out}")
 
 

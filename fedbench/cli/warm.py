@@ -179,10 +179,12 @@ def main() -> None:
     guard()
     control = socket.socket(fileno=int(sys.argv[1]))
     from ..plugins.discovery import discover
+    from ..store import fingerprint
 
     registry = discover()
     for name in USED:
         import_module(name)
+    fingerprint.of_code(registry)
     WarmParent(control, registry).serve()
     os._exit(0)  # its runs end with it
 

@@ -179,13 +179,14 @@ def check_schema(name: str, cls: type) -> None:
 
 def marked(cls: type) -> dict[str, Any]:
     """Return the methods marked with ``@hookimpl``, by name, in the order of a round."""
+    # A config is resolved from many classes, and inspect's own search would take half of that time.
+    held = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
     found = {}
-    for attribute in sorted(dir(cls), key=_rank):
-        function = inspect.getattr_static(cls, attribute, None)
+    for name, function in held.items():
         inner = function.__func__ if isinstance(function, staticmethod | classmethod) else function
         if inspect.isfunction(inner) and hasattr(inner, "fedbench_impl"):
-            found[attribute] = function
-    return found
+            found[name] = function
+    return {name: found[name] for name in sorted(found, key=_rank)}
 
 
 def _rank(name: str) -> tuple[int, str]:

@@ -91,9 +91,25 @@ def changes(then: Fingerprint, now: Fingerprint) -> list[str]:
     return found
 
 
+def of_code(registry: Registry) -> dict[str, str]:
+    """Return a digest of core, and one of the code of each class that packages register.
+
+    They are computed once in a process, so those that are forked from it afterwards have them.
+    """
+    tops = _tops(registry)
+    modules = {entry.value.__module__ for entry in _classes(registry)}
+    return {CORE: _core(), **{name: _source(name, tops) for name in sorted(modules)}}
+
+
+def _tops(registry: Registry) -> frozenset[str]:
+    """Return the top-level names of the packages that register anything, without core's."""
+    found = {entry.value.__module__.split(".")[0] for entry in _classes(registry)}
+    return frozenset(found - {"fedbench"})
+
+
 def _code(registry: Registry, config: RunConfig) -> dict[str, str]:
     """Return a digest of core, and the package and source of everything that the config names."""
-    tops = {entry.value.__module__.split(".")[0] for entry in _classes(registry)} - {"fedbench"}
+    tops = _tops(registry)
     named = [(kind, str(getattr(config, key)["name"])) for key, kind in CHOICES.items()]
     named += [("plugin", name) for name in config.plugins]
     named += [("metric", name) for name in config.metrics]
@@ -102,7 +118,7 @@ def _code(registry: Registry, config: RunConfig) -> dict[str, str]:
         if kind == "executor":  # every executor computes the same bits
             continue
         entry = registry.get(kind, name)
-        source = _source(entry.value.__module__, frozenset(tops))
+        source = _source(entry.value.__module__, tops)
         found[f"{kind} {name}"] = f"{entry.package} {entry.version}".strip() + source
         if kind == "model":
             found |= {name: version(name) for name in facts(ModelFacts, entry.value).packages}
@@ -161,23 +177,39 @@ def _beside(module: ModuleType) -> Path | None:
 
 def _imports(module: ModuleType, file: Path) -> Iterator[str]:
     """Yield the names of the modules that a module imports, with or without ``from``."""
-    if file.suffix != ".py":
-        return
     package = module.__name__ if hasattr(module, "__path__") else module.__name__.rpartition(".")[0]
+    for level, named, names in _statements(file):
+        above = package.split(".")[: len(package.split(".")) - level + 1]
+        base = ".".join(filter(None, (*(above if level else ()), named)))
+        if not (level or named):  # import a, b
+            yield from names
+            continue
+        whole = [f"{base}.{name}" for name in names]
+        yield from (name for name in whole if name in sys.modules)
+        if any(name not in sys.modules for name in whole):
+            yield base
+
+
+@lru_cache(1000)
+def _statements(file: Path) -> tuple[tuple[int, str, tuple[str, ...]], ...]:
+    """Return the imports of a file: dots, the module after ``from``, the names; in its order.
+
+    A file is read once, although many modules import it.
+    """
+    if file.suffix != ".py":
+        return ()
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError):
-        return
+        return ()
+    found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found.append((0, "", tuple(alias.name for alias in node.names)))
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1]
-            base = ".".join(filter(None, (*(above if node.level else ()), node.module)))
-            whole = [f"{base}.{alias.name}" for alias in node.names]
-            yield from (name for name in whole if name in sys.modules)
-            if any(name not in sys.modules for name in whole):
-                yield base
+            names = tuple(alias.name for alias in node.names)
+            found.append((node.level, node.module or "", names))
+    return tuple(found)
 
 
 def _digest(files: Iterable[Path], root: Path | None = None) -> str:

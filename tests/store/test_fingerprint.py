@@ -59,6 +59,7 @@ def again(package: Path) -> Callable[[], dict[str, str]]:
 
     def take() -> dict[str, str]:
         fingerprint._source.cache_clear()
+        fingerprint._statements.cache_clear()
         for name in ("fb_bit", "fb_bit_helper"):
             sys.modules.pop(name, None)
         return of(discover())
