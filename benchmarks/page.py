@@ -1,7 +1,7 @@
 """Write the performance page of the documentation from the files that the other scripts write.
 
-    python benchmarks/page.py --speed w1.json w2.json --components components.json \
-        --growth growth.json --out docs/performance.md
+    python benchmarks/page.py --speed w1.json w2.json --study study.json \
+        --components components.json --growth growth.json --out docs/performance.md
 
 Plots go into a folder next to the page, with the same name. No number is typed by hand: each has
 its command, its machine and its count on the page.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,47 @@ def speed(result: Result) -> str:
     )
 
 
+def studies(result: Result) -> str:
+    """Return the section of a study of many short runs."""
+    turns = result["turns"]
+    rows = []
+    for name in turns[0]:
+        found = [turn[name] for turn in turns if name in turn]
+
+        def median(key: str, of: Sequence[Result] = found) -> str:
+            return f"{statistics.median(one[key] for one in of):.2f}" if key in of[0] else "-"
+
+        versions = [f" ({k} {v})" for k, v in found[0].get("versions", {}).items() if k == "flwr"]
+        beside = [second for one in found for second in one.get("beside", ())]
+        rows.append(
+            (
+                name + "".join(versions),
+                str(found[0]["runs"]),
+                *map(median, ("per_run", "cpu", "execute/ideal")),
+                f"{statistics.median(beside):.2f}" if beside else "-",
+                f"{max(one['pss_peak'] for one in found) / 1e6:.0f}",
+            )
+        )
+    head = (
+        *("", "runs", "s per run", "processor, s per run", "study / (rounds / cores)"),
+        *("s per run beside its rounds", "peak MB"),
+    )
+    memory = "".join(
+        f"\n{name}: at most {one / 1e6:.0f} MB with one run at a time, {many / 1e6:.0f} MB with "
+        f"{result['memory_runs']} at a time.\n"
+        for name, (one, many) in result["memory"].items()
+    )
+    place = where({**result, "runs": len(turns)}, len(turns))
+    return (
+        f"## A study on {result['workload']}\n\n{place}\n"
+        f"{table(head, rows)}{memory}\n"
+        "A study is a grid of methods and seeds; the rounds are short. `warm` is "
+        "`fedbench compare`, whose runs are forked by one process; `programs` starts a program for "
+        "each run. The ideal time is the sum of the rounds' own seconds, divided by the number of "
+        "cores. Memory includes the process that carries out the study.\n"
+    )
+
+
 def components(result: Result) -> str:
     """Return the sections on single parts and on methods."""
     rows = [(row["name"], f"{row['value']:.3f}", f"{row['target']:.2f}") for row in result["rows"]]
@@ -168,11 +210,13 @@ def growth(result: Result, plots: Path) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--speed", type=Path, nargs="*", default=[], metavar="FILE")
+    parser.add_argument("--study", type=Path, nargs="*", default=[], metavar="FILE")
     parser.add_argument("--components", type=Path, metavar="FILE")
     parser.add_argument("--growth", type=Path, metavar="FILE")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.md")
     given = parser.parse_args(argv)
     parts = [INTRODUCTION, *(speed(json.loads(file.read_text())) for file in given.speed)]
+    parts += [studies(json.loads(file.read_text())) for file in given.study]
     if given.components:
         parts.append(components(json.loads(given.components.read_text())))
     if given.growth:

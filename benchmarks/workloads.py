@@ -2,7 +2,8 @@
 
 W1 is a ResNet-10 on 32 x 32 colour images with ten clients, all online: convolutions on a few large
 batches. W2 is the CNN of McMahan et al. (AISTATS 2017) on 28 x 28 grey images with 10 of 100
-clients online and batches of 10: many tiny steps. Pixels and labels are random, because the cost of
+clients online and batches of 10: many tiny steps. GRID is that CNN with rounds of about a second,
+for studies of many short runs. Pixels and labels are random, because the cost of
 a step does not depend on the images' content; nothing here measures accuracy.
 """
 
@@ -54,10 +55,11 @@ W2 = Workload(
     lr=0.05,
     augment=False,
 )
+GRID = replace(W2, name="grid", clients=4, online=4, examples=300, batch=32)
 SHORT = {
     "w1": replace(W1, name="w1-short", clients=3, online=3, examples=24, batch=8, test=20),
     "w2": replace(W2, name="w2-short", clients=6, online=3, examples=30, test=20),
 }
 """The same with very little work: to show that it runs, not how fast."""
 
-WORKLOADS = {w.name: w for w in (W1, W2, *SHORT.values())}
+WORKLOADS = {w.name: w for w in (W1, W2, GRID, *SHORT.values())}
