@@ -52,6 +52,7 @@ def write(
     """
     from . import draw, exports, html, tables
     from .figures import figures as figures_of
+    from .matrix import heat_maps
 
     texts = {
         "table.md": tables.markdown(analysis).encode(),
@@ -67,11 +68,12 @@ def write(
         script, problem = draw.javascript(), ""
     except draw.NotDrawn as error:
         script, problem = "", str(error)
-    page = html.page(analysis, charts, script, problem, part)
+    overall = heat_maps(analysis)
+    page = html.page(analysis, charts, overall, script, problem, part)
     written = [*_write(folder, {"report.html": page.encode()}), *written]
     named = _named(analysis, charts)
-    if part:
-        named |= {f"figures/{figure.name}": figure for figure in part.figures}
+    rest = (*overall, *(part.figures if part else ()))
+    named |= {f"figures/{figure.name}": figure for figure in rest}
     drawn = draw.pictures(named if figures else {})
     for name in drawn.missing:  # an older picture is not one of this report
         for suffix in (".png", ".svg"):

@@ -32,12 +32,14 @@ class Entry:
         std: the standard deviation, empty for a single run.
         best: whether it is the best of its column.
         unsure: whether the difference to the reference is tested and not significant.
+        second: whether it is the second best of its column.
     """
 
     mean: str
     std: str
     best: bool
     unsure: bool
+    second: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,13 +159,14 @@ def _row(group: Group, variant: str, versus: bool) -> Row:
     return Row(
         variant=variant,
         seeds=str(done) if done == len(runs) else f"{done} of {len(runs)}",
-        entries=tuple(_entry(group, variant, column) for column in group.columns),
+        entries=tuple(entry(group, variant, column) for column in group.columns),
         versus=_versus(group, variant, cells[MEAN]) if versus else (),
         trouble=trouble(group.missing(variant)),
     )
 
 
-def _entry(group: Group, variant: str, column: str) -> Entry:
+def entry(group: Group, variant: str, column: str) -> Entry:
+    """Return a variant's number in a column."""
     cell = group.cells[variant][column]
     if cell.summary is None:
         return Entry(NONE, "", False, False)
@@ -341,20 +344,3 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = dict(value) if isinstance(value, Mapping) else value
     return flat
-
-
-@dataclass(frozen=True)
-class RankTable:
-    """Mean ranks over settings: rows of (variant, mean rank), best first, and the test in words."""
-
-    rows: Sequence[tuple[str, str]]
-    note: str
-
-
-def ranks(analysis: Analysis) -> RankTable | None:
-    """Return the mean ranks over settings; ``None`` for a single setting."""
-    found = analysis.ranks
-    if found is None:
-        return None
-    rows = [(name, f"{rank:.2f}") for name, rank in sorted(found.ranks.items(), key=lambda i: i[1])]
-    return RankTable(rows, found.note)

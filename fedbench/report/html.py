@@ -26,6 +26,7 @@ from ..text import all_printable, duration, printable, size
 from . import content, series, specs
 from .curve_tables import curve_tables
 from .figure import Figure, look
+from .matrix import matrices
 from .narrow import narrowed
 from .part import Part
 from .specs import Look
@@ -42,6 +43,7 @@ SECTIONS = {
 def page(
     analysis: Analysis,
     figures: Sequence[Sequence[Figure]],
+    overall: Sequence[Figure],
     script: str,
     problem: str,
     part: Part | None = None,
@@ -51,6 +53,7 @@ def page(
     Args:
         analysis: what it is about.
         figures: those of each group.
+        overall: those of all groups together.
         script: `fedbench.report.draw.javascript`; without it the page has no charts.
         problem: why there is no script.
         part: another part of the page, which comes last.
@@ -69,13 +72,14 @@ def page(
         _group(analysis, group, f"s{number}", found)
         for number, (group, found) in enumerate(zip(analysis.groups, figures, strict=True), 1)
     ]
-    drawn = {f"s{number}": found for number, found in enumerate(figures, 1)}
+    drawn = {"all": overall, **{f"s{n}": found for n, found in enumerate(figures, 1)}}
     if part:
         drawn[part.name] = part.figures
     return environment.get_template("page.html.jinja").render(
         title=_title(analysis),
         groups=groups,
-        ranks=content.ranks(analysis),
+        matrices=matrices(analysis),
+        overall=[_figure(Look([], ""), "all", figure) for figure in overall],
         part=_part(part) if part else None,
         data=_script_json(all_printable(_data(drawn))),
         css=(HERE / "page.css").read_text(encoding="utf-8"),

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from ..study.analysis import Analysis
 from ..text import printable
-from .content import NONE, Entry, Table, has_unsure, minus, ranks, sentence, table
+from .content import NONE, Entry, Table, has_unsure, minus, sentence, table
 from .curve_tables import CurveTable, curve_tables
+from .matrix import Matrix, matrices
 
 TEX = {
     "\\": r"\textbackslash{}",
@@ -84,6 +85,10 @@ def _caption(label: str, found: CurveTable) -> str:
     return ". ".join(map(sentence, (label, found.title, *found.notes))) + "."
 
 
+def _matrix_caption(matrix: Matrix) -> str:
+    return ". ".join(map(sentence, (matrix.title, *matrix.notes))) + "."
+
+
 def markdown(analysis: Analysis) -> str:
     """Return the summary tables of all settings as Markdown."""
     parts = ["# Comparison"]
@@ -100,11 +105,10 @@ def markdown(analysis: Analysis) -> str:
         for found in curve_tables(group):
             rows = [list(map(md, row)) for row in found.rows]
             parts += [_md_grid(found.head, rows), md(_caption(content.label, found))]
-    order = ranks(analysis)
-    if order:
-        rows = [[md(name), rank] for name, rank in order.rows]
-        parts += ["## Mean ranks over settings", _md_grid(["variant", "mean rank"], rows)]
-        parts.append(md(order.note))
+    for matrix in matrices(analysis):
+        rows = [[md(variant), *map(_md_entry, found)] for variant, found in matrix.rows.items()]
+        grid = _md_grid(["variant", *matrix.columns], rows)
+        parts += [f"## {md(matrix.title)}", grid, md(_matrix_caption(matrix))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -115,7 +119,8 @@ def _md_grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _md_entry(entry: Entry) -> str:
     text = f"{entry.mean} ± {entry.std}" if entry.std else entry.mean
-    return (f"**{text}**" if entry.best else text) + (" ≈" if entry.unsure else "")
+    text = f"**{text}**" if entry.best else f"<u>{text}</u>" if entry.second else text
+    return text + (" ≈" if entry.unsure else "")
 
 
 def latex(analysis: Analysis) -> str:
@@ -137,11 +142,10 @@ def latex(analysis: Analysis) -> str:
             rows = [[tex(name), *(tex(minus(c)) for c in cells)] for name, *cells in found.rows]
             caption = _caption(content.label, found)
             parts.append(_tex_float(found.head, rows, caption, f"{found.name}-{number}"))
-    order = ranks(analysis)
-    if order:
-        rows = [[tex(name), rank] for name, rank in order.rows]
-        caption = f"Mean ranks over settings. {order.note}."
-        parts.append(_tex_float(["variant", "mean rank"], rows, caption, "ranks"))
+    for matrix in matrices(analysis):
+        rows = [[tex(variant), *map(_tex_entry, found)] for variant, found in matrix.rows.items()]
+        heads = ["variant", *matrix.columns]
+        parts.append(_tex_float(heads, rows, _matrix_caption(matrix), f"matrix-{matrix.name}"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -149,7 +153,8 @@ def _tex_entry(entry: Entry) -> str:
     if entry.mean == NONE:
         return NONE
     text = tex(minus(f"{entry.mean} ± {entry.std}" if entry.std else entry.mean))
-    return (rf"\textbf{{{text}}}" if entry.best else text) + (r"\,$\approx$" * entry.unsure)
+    command = "textbf" if entry.best else "underline" if entry.second else ""
+    return (rf"\{command}{{{text}}}" if command else text) + (r"\,$\approx$" * entry.unsure)
 
 
 def _tex_float(

@@ -13,10 +13,11 @@ from rich.text import Text
 from ..console import Console
 from ..study.analysis import Analysis, Group
 from ..text import printable, summary
-from .content import Entry, Table, has_unsure, headline, ranks, table
+from .content import Entry, Table, has_unsure, headline, table
 from .curve_tables import CurveTable, curve_tables
+from .matrix import matrices
 
-FAINT, STRONG = "dim", "bold"
+FAINT, STRONG, SECOND = "dim", "bold", "underline"
 WIDE = 10_000
 """Columns off a terminal: lines are never wrapped there."""
 
@@ -75,24 +76,29 @@ class Printer:
     def entry(self, entry: Entry, any_unsure: bool) -> Text:
         """Return a cell: mean and deviation, best in bold, the sign for "not significant"."""
         text = f"{entry.mean} {self.signs[0]} {entry.std}" if entry.std else entry.mean
-        if entry.best and not self.rich:
-            text = f"*{text}"
-        found = Text().append(text, style=STRONG if entry.best else "")
+        if not self.rich:
+            text = f"*{text}" if entry.best else f"'{text}" if entry.second else text
+        found = Text().append(text, STRONG if entry.best else SECOND if entry.second else "")
         if any_unsure:
             found.append(f" {self.signs[1]}" if entry.unsure else "  ")
         return found
 
 
 def print_analysis(analysis: Analysis, console: Console | None = None) -> None:
-    """Print every setting's summary, what is not finished, and the ranks over settings."""
+    """Print every setting's summary, what is not finished, and all settings in one table."""
     printer = Printer(console)
     for group in analysis.groups:
         _print_group(printer, group, table(analysis, group))
-    order = ranks(analysis)
-    if order:
-        rows = [[_cell(text) for text in row] for row in order.rows]
-        printer.grid("mean ranks over settings (1 is best)", ["variant", "mean rank"], rows)
-        printer.text(order.note)
+    for matrix in matrices(analysis):
+        rows = [
+            [_name(variant), *(printer.entry(e, matrix.unsure) for e in found)]
+            for variant, found in matrix.rows.items()
+        ]
+        printer.grid(matrix.title.lower(), ["variant", *matrix.columns], rows)
+        for note in matrix.notes:
+            printer.text(note, FAINT)
+        if not printer.rich:
+            printer.text("*: best, ': second best", FAINT)
 
 
 def print_table(found: CurveTable, console: Console | None = None) -> None:

@@ -123,16 +123,17 @@ class Group:
         """Return the runs of a variant that are not finished."""
         return [r for r in self.records if r.variant == variant and r.status != "finished"]
 
-    def best(self, column: str) -> list[str]:
-        """Return the variants with the best mean in a column; none where runs end at one."""
+    def best(self, column: str, place: int = 0) -> list[str]:
+        """Return the variants with the best mean in a column; with ``place`` 1 the second best.
+
+        None where runs end at an accuracy.
+        """
         if self.stop_at is not None:
             return []
         summaries = {v: cells[column].summary for v, cells in self.cells.items()}
         means = {v: s.mean for v, s in summaries.items() if s is not None}
-        if not means:
-            return []
-        top = max(means.values()) if self.higher_is_better else min(means.values())
-        return [v for v, mean in means.items() if mean == top]
+        order = sorted(set(means.values()), reverse=self.higher_is_better)
+        return [v for v, mean in means.items() if mean in order[place : place + 1]]
 
 
 @dataclass(frozen=True)

@@ -176,10 +176,10 @@ def test_several_settings_are_kept_apart_and_ranked(
     analysis = analysed()
     text = printed(analysis, width=10_000)
     assert [g.label for g in analysis.groups] == [f"tiny, rounds={n}" for n in (2, 3, 4)]
-    assert "mean ranks over settings" in text
+    assert "all settings" in text
     assert "Friedman test, 3 methods on 3 data sets: p = " in text
-    assert "Mean ranks" in markdown(analysis)
-    assert "Mean ranks" in latex(analysis)
+    assert "## All settings" in markdown(analysis)
+    assert r"\label{tab:matrix-settings}" in latex(analysis)
 
 
 def test_runs_that_do_not_share_what_they_should_raise_a_warning(
