@@ -91,7 +91,8 @@ def installed() -> Registry:
     from ..plugins.discovery import discover
     from ..plugins.registry import Registry
 
-    registry = click.get_current_context().find_object(Registry) or discover()
+    here = click.get_current_context(silent=True)
+    registry = (here and here.find_object(Registry)) or discover()
     signals.begin()
     return registry
 
