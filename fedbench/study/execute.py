@@ -20,7 +20,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TypeAlias
@@ -79,6 +79,7 @@ def execute(
     words: Sequence[str] = (),
     show: Callable[[Progress], None] = lambda _: None,
     changes: Callable[[Job], Sequence[str]] = lambda _: (),
+    warm: Warm | None = None,
 ) -> Progress:
     """Run what is not finished yet, each run in a process of its own, ``workers`` at a time.
 
@@ -87,18 +88,21 @@ def execute(
     ``retry``, which resumes it where that is possible. An interrupt stops the processes; unfinished
     runs continue from their checkpoints next time. ``words`` are flags for every ``fedbench run``.
     A kept run for which ``changes`` returns something is set aside and repeated, see
-    `fedbench.study.reuse`.
+    `fedbench.study.reuse`. One ``warm`` can serve several calls; by default each has its own, if it
+    has several jobs.
 
     Returns:
         the final counts.
     """
     more = [*words, *(["--data-root", str(data_root)] if data_root else [])]
     queues = _queues(jobs, workers)
-    stop, total = threading.Event(), sum(number for _, number in queues)
+    total = sum(number for _, number in queues)
+    stop = warm.stop if warm else threading.Event()
     if total > 1:  # runs take the cores; the bits are the same
         more += ["--executor", "inline"]
-    with Warm(stop, data_root) as warm, ThreadPoolExecutor(max_workers=total or 1) as threads:
-        helper = warm if SUPPORTED and len(jobs) > 1 else None
+    mine = nullcontext(warm) if warm else Warm(stop, data_root)
+    with mine as shared, ThreadPoolExecutor(max_workers=total or 1) as threads:
+        helper = shared if SUPPORTED and (warm or len(jobs) > 1) else None
         execution = _Execution(len(jobs), retry, more, show, changes, stop, helper)
         futures = [threads.submit(execution.work, q) for q, number in queues for _ in range(number)]
         try:

@@ -7,6 +7,7 @@ twice, and an interrupted search continues from them.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from .spaces import Spaces, Values
 from .trials import Trial, rank
 from .tuning_plan import Plan
 from .tuning_runs import Runs, Split, score
+from .warm import Warm
 
 FOLDER = "search"
 """The folder of the search's runs and of Optuna's file, beside the runs of the comparison."""
@@ -108,8 +110,9 @@ def tune(
     claim = Claim(folder / ".lock")
     try:
         shown = display() or nullcontext(lambda progress: None)
-        with Storage(folder / "trials.db") as storage, shown as show:
-            tuned = _searches(plan, Runs(registry, plan, folder, how, say, show), storage)
+        warm = Warm(threading.Event(), how.data_root)
+        with Storage(folder / "trials.db") as storage, warm, shown as show:
+            tuned = _searches(plan, Runs(registry, plan, folder, how, say, show, warm), storage)
     finally:
         claim.release()
     found(tuned)

@@ -23,6 +23,7 @@ from .reuse import Reuse
 from .search import Outcome, Point
 from .spaces import Values
 from .tuning_plan import Plan
+from .warm import Warm
 
 
 class Stopped(TemporaryError):
@@ -60,14 +61,15 @@ class Runs:
         how: how to carry them out.
         say: is called with a line if kept runs are repeated.
         show: is called with the progress of the whole search.
+        warm: forks the runs of all batches.
     """
 
     def __init__(
         self, registry: Registry, plan: Plan, folder: Path, how: How, say: Say,
-        show: Callable[[Progress], None],
+        show: Callable[[Progress], None], warm: Warm,
     ) -> None:  # fmt: skip
         self._registry, self._plan, self._folder = registry, plan, folder
-        self._how, self._say, self._show = how, say, show
+        self._how, self._say, self._show, self._warm = how, say, show, warm
         self._reuse = Reuse(registry, how.data_root or default_data_root())
         self._before = Progress(plan.most_runs())
         self._told = False
@@ -128,7 +130,7 @@ class Runs:
         done = execute(
             jobs, workers=how.jobs, retry=how.retry, data_root=how.data_root,
             words=[*how.words(), *([] if last else ["--until", str(upto)])],
-            show=lambda state: self._show(self._whole(state, last)), **more,
+            show=lambda state: self._show(self._whole(state, last)), warm=self._warm, **more,
         )  # fmt: skip
         if done.interrupted:
             raise Stopped(done)

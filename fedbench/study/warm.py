@@ -97,7 +97,7 @@ class Warm:
     """
 
     def __init__(self, stop: threading.Event, root: Path | None) -> None:
-        self._stop, self._lock = stop, threading.Lock()
+        self.stop, self._lock = stop, threading.Lock()
         self._root = root and str(root)
         self._parents: list[_Parent] = []
         self._failures = 0
@@ -123,7 +123,7 @@ class Warm:
             the run; ``None`` when it needs a process of its own, or everything has to stop.
         """
         message = json.dumps({"words": words, "data": data, "root": self._root})
-        while not self._stop.is_set():
+        while not self.stop.is_set():
             with self._lock:
                 if self._failures == PATIENCE:
                     return None
@@ -131,9 +131,9 @@ class Warm:
                     self._parents.append(_Parent())
                 parent = self._parents[-1]
             answer = parent.send(message.encode(), log)
-            while not answer.poll(0.2) and not self._stop.is_set():
+            while not answer.poll(0.2) and not self.stop.is_set():
                 pass
-            if self._stop.is_set():
+            if self.stop.is_set():
                 break
             try:
                 run = Forked(answer.recv(), answer)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fedbench.report.draw import Pictures
 from fedbench.store.contents import Interrupted
 from fedbench.study.execute import PATIENCE, Progress
 
@@ -90,7 +91,10 @@ def test_an_interrupt_says_how_to_continue(fedbench, monkeypatch: pytest.MonkeyP
     assert "Interrupted; finished runs are kept in here. The same command resumes." in done.stderr
 
 
-def test_a_tuning_from_start_to_end(fedbench, few, tmp_path: Path) -> None:
+def test_a_tuning_from_start_to_end(
+    fedbench, few, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedbench.report.draw.pictures", lambda figures: Pictures({}, {}))
     words = ["--trials", "2", "--seeds", "1", *few[:2], *few[4:]]
     done = fedbench("tune", "fedavg", *words)
     assert done.exit_code == 0, done.output
@@ -103,3 +107,6 @@ def test_a_tuning_from_start_to_end(fedbench, few, tmp_path: Path) -> None:
         assert line in done.stdout
     assert len(list((tmp_path / "tuning/search/runs").glob("*/result.json"))) == 2
     assert len(list((tmp_path / "tuning/runs").glob("*/result.json"))) == 1
+    assert {"report.html", "trials.csv", "search.json"} <= {
+        path.name for path in (tmp_path / "tuning").iterdir()
+    }
