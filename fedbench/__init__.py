@@ -3,10 +3,11 @@
 Federated learning (FL) trains one model on the data of many clients without collecting the data.
 fedbench runs FL methods under the same protocol and compares them::
 
-    from fedbench import Run
+    import fedbench
 
-    for result in Run("config.yaml").rounds():
-        print(result.round, result.scores["classifier"]["accuracy"].mean)
+    result = fedbench.run("fedhpro", data="digits", rounds=5)
+    print(result.accuracy.mean, result.accuracy.domains)
+    fedbench.compare(["fedavg", "fedhpro"], data="digits", seeds=5)
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .config.model import RunConfig
-    from .config.resolve import load, resolve
+    from .config.resolve import load_config, resolve
     from .context import ClientContext, ServerContext
     from .engine.run import Run
     from .errors import ConfigError, FedbenchError, PluginError
     from .hookspecs import hookimpl
+    from .interface.calls import compare, load, load_comparison, resume, run
+    from .interface.charts import Chart
+    from .interface.comparisons import Comparison
+    from .interface.results import RunResult
     from .options import Search
     from .plugins.discovery import discover
     from .text import Unit
@@ -46,11 +51,15 @@ if TYPE_CHECKING:
 
 _HOME = {
     "config.model": ("RunConfig",),
-    "config.resolve": ("load", "resolve"),
+    "config.resolve": ("load_config", "resolve"),
     "context": ("ClientContext", "ServerContext"),
     "errors": ("ConfigError", "FedbenchError", "PluginError"),
     "hookspecs": ("hookimpl",),
     "engine.run": ("Run",),
+    "interface.calls": ("compare", "load", "load_comparison", "resume", "run"),
+    "interface.charts": ("Chart",),
+    "interface.comparisons": ("Comparison",),
+    "interface.results": ("RunResult",),
     "options": ("Search",),
     "plugins.discovery": ("discover",),
     "text": ("Unit",),
@@ -64,8 +73,10 @@ _HOME = {
 
 __all__ = [
     "Batch",
+    "Chart",
     "ClientContext",
     "ClientResult",
+    "Comparison",
     "ConfigError",
     "Dataset",
     "Encoded",
@@ -80,6 +91,7 @@ __all__ = [
     "RoundResult",
     "Run",
     "RunConfig",
+    "RunResult",
     "RunStatus",
     "Search",
     "ServerContext",
@@ -89,10 +101,15 @@ __all__ = [
     "Unit",
     "Value",
     "Weights",
+    "compare",
     "discover",
     "hookimpl",
     "load",
+    "load_comparison",
+    "load_config",
     "resolve",
+    "resume",
+    "run",
 ]
 
 

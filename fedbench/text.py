@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 Unit: TypeAlias = Literal["percent", "plain"]
@@ -41,6 +41,12 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def unrepeatable(plugins: Sequence[str]) -> str:
+    """Return what it means for a run that these plugins of it were classes in memory."""
+    what = "was a class" if len(plugins) == 1 else "were classes"
+    return f"not repeatable from its config alone: {', '.join(plugins)} {what} in memory"
 
 
 JOINERS = "\u200c\u200d"

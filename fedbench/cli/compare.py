@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,8 @@ TARGET = (
 if TYPE_CHECKING:
     from ..report.part import Part
     from ..study.analysis import Analysis
-    from ..study.comparison import How, Outcome
     from ..study.execute import Progress
-    from ..study.grid import Grid, Job
+    from ..study.grid import Grid
 
 
 @click.command(cls=Command)
@@ -135,8 +134,8 @@ def compare(
     report. If the code of a plugin, the data, a version or the arithmetic has changed since, one
     line says so and the run is repeated; the old one moves to replaced/.
     """
+    from ..interface.comparisons import carry_out_grid
     from ..study.comparison import How
-    from ..study.grid import plan
 
     registry = installed()
     wanted = {
@@ -145,10 +144,10 @@ def compare(
         "reference": reference, "test": test, "target": target, "stop_at": stop_at,
     }  # fmt: skip
     grid = _grid(file, wanted)
-    planned = plan(registry, grid, out)
-    if isinstance(grid.seeds, int) and not quiet:
-        echo(f"{grid.seeds} seeds, 0 to {grid.seeds - 1}" if grid.seeds > 1 else "1 seed, 0")
-    outcome = _carry_out(registry, grid, planned, How(**how), out, quiet)
+    try:
+        outcome = carry_out_grid(registry, grid, How(**how), out, quiet)
+    except KeyboardInterrupt as error:
+        sys.exit(signals.status(error))
     if outcome.analysis:
         write_report(outcome.analysis, out)
     say_interrupted(outcome.progress)
@@ -167,30 +166,12 @@ def _grid(file: Path | None, wanted: Mapping[str, Any]) -> Grid:
     return make_grid(file, wanted, "command line")
 
 
-def _carry_out(
-    registry: Any, grid: Grid, planned: Sequence[Job], how: How, out: Path, quiet: bool
-) -> Outcome:
-    """Carry out the comparison with progress; on an interrupt, say how to continue."""
-    from ..study.comparison import compare
-    from .progress import comparison_progress
-
-    display = comparison_progress(quiet)
-    try:
-        return compare(registry, grid, planned, how, say=echo, display=display)
-    except KeyboardInterrupt as error:
-        echo("", err=True)
-        echo(f"Interrupted; finished runs are kept in {out}. The same command resumes.", err=True)
-        sys.exit(signals.status(error))
-
-
-def say_interrupted(carried_out: Progress) -> None:
+def say_interrupted(progress: Progress) -> None:
     """Print the runs that the machine ended, and what to do about them."""
-    left = carried_out.left_alone
-    for path, end in carried_out.interrupted.items():
-        what = "the same command resumes it"
-        if path in left:
-            what = "left alone; remove the cause (fewer --jobs need less memory), then add --retry"
-        echo(f"interrupted: {path}: {end}; {what}")
+    from ..interface.comparisons import interruptions
+
+    for line in interruptions(progress):
+        echo(line)
 
 
 @click.command(cls=Command)

@@ -8,8 +8,8 @@ from statistics import median
 from rich.table import Table
 
 from ..console import Console
+from ..interface.progress import console, grid
 from ..text import echo
-from .progress import console, grid
 
 FEW = 5
 """The number of classes that a summary names."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..interface.progress import console, grid
 from ..plugins.facts import DatasetFacts, facts
 from ..plugins.registry import Entry, Registry
 from .printing import filled, print_description, print_options
-from .progress import console, grid
 
 
 def print_datasets(registry: Registry, root: Path) -> None:

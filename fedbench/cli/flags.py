@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigError
 from . import signals
 from .kinds import PATH, Finite
 
 if TYPE_CHECKING:
-    from ..config.merging import Merged
+    from ..config.model import RunConfig
     from ..plugins.registry import Registry
 
 
@@ -97,49 +94,15 @@ def installed() -> Registry:
     return registry
 
 
-def resolve_config(
-    target: str | None,
-    file: Path | None,
-    card: str | None,
-    sets: tuple[str, ...],
-    without: tuple[str, ...],
-    plus: tuple[str, ...],
-    any_method: bool = False,
-    seen: Callable[[Merged], object] = lambda merged: None,
-    **flags: Any,
-) -> tuple[Any, Any]:
-    """Return (registry, config) for a method's name or a YAML file, and the flags.
+def resolve_config(target: str | None, **given: Any) -> tuple[Registry, RunConfig]:
+    """Return what is installed, and the config of a method's name or a YAML file and the flags.
 
-    With ``any_method``, neither has to name a method, for commands that need only the card.
-    ``seen`` is as in `resolve`.
+    ``given`` is as in `fedbench.config.target.resolve_target`.
     """
-    from ..config import yamlfile
-    from ..config.resolve import resolve
+    from ..config.target import resolve_target
 
     registry = installed()
-    if target and Path(target).suffix in (".yaml", ".yml"):
-        target = os.path.expanduser(target)
-        if file:
-            raise ConfigError(f"{target} and --config {file}: give one file")
-        file, target = Path(target), None
-    document = yamlfile.read(file) if file else None
-    if any_method and not target and not (document and {"recipe", "method"} & document.data.keys()):
-        target = registry.names("recipe")[0]
-    if (workers := flags.pop("workers", None)) is not None:
-        name = {"name": flags["executor"]} if flags["executor"] else {}
-        flags["executor"] = {**name, "workers": workers}
-    config = resolve(
-        registry,
-        target,
-        file=document,
-        card=card,
-        sets=sets,
-        without=without,
-        plus=plus,
-        flags=flags,
-        seen=seen,
-    )
-    return registry, config
+    return registry, resolve_target(registry, target, **given)
 
 
 def executor_flags(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,16 +13,15 @@ from .. import options
 from ..config import yamlfile
 from ..config.cards import load_card
 from ..config.construct import build
-from ..config.model import Clients, RunConfig
+from ..config.model import RunConfig
 from ..errors import ConfigError, did_you_mean
+from ..interface.progress import accuracy_rows, console, grid, title, unit_of
 from ..plugins.registry import LIMIT, Entry, Registry
-from ..splits import SPLITS, HeldOut
 from ..store.contents import Partition, Reported, Result
 from ..store.directory import RunDirectory
-from ..text import Unit, duration, echo, score, size
+from ..text import Unit, duration, echo, score, size, unrepeatable
 from ..types import Dataset, RoundResult, Score, SplitScores
 from .counts import print_counts
-from .progress import console, grid, title, unit_of
 
 MANY = 100
 """The number of rows after which a table is cut off."""
@@ -44,7 +43,7 @@ def print_result(result: Result, unit: Unit) -> None:
         if not plain or accuracy.population == "clients":
             out.print(_scored(accuracy), style="bold")
         table = grid(f"{accuracy.metric}, {accuracy.rule}", "%" if unit == "percent" else "")
-        for label, value in _accuracy_rows(accuracy):
+        for label, value in accuracy_rows(accuracy):
             table.add_row(label, score(value, unit))
         out.print(table)
     table = grid("bytes per round, all clients", "up", "down")
@@ -69,6 +68,8 @@ def print_result(result: Result, unit: Unit) -> None:
         sent = ", ".join(f"{key} {size(number)}" for key, number in own.bytes.items())
         bytes_too = f" and, per round, {sent}" if sent else ""
         out.print(f"besides, for clients' scores: {duration(own.seconds)}{bytes_too}")
+    if result.in_memory:
+        out.print(unrepeatable(result.in_memory))
     out.print(f"weights {result.weights_sha256[:16]}  metrics {result.metrics_sha256[:16]}")
 
 
@@ -77,37 +78,6 @@ def _scored(accuracy: Reported) -> str:
     model = "the global model" if accuracy.model == "global" else "the clients' own models"
     whose = "held out by each client" if accuracy.population == "clients" else "by domain"
     return f"{model}, {accuracy.split} data {whose}"
-
-
-def _accuracy_rows(accuracy: Reported) -> list[tuple[str, float | None]]:
-    """Return the numbers of a table, each with its label."""
-    if accuracy.population == "clients":
-        return [
-            ("mean over clients, by examples", accuracy.mean),
-            ("plain mean over clients", accuracy.plain),
-            ("std over clients", accuracy.std),
-            ("worst tenth of clients", accuracy.worst),
-        ]
-    if len(accuracy.domains) == 1:
-        return [(f"{accuracy.split} data", accuracy.mean)]
-    return [
-        ("mean over domains", accuracy.mean),
-        ("worst domain", accuracy.worst),
-        ("std over domains", accuracy.std),
-        *((f"  {name}", value) for name, value in accuracy.domains.items()),
-    ]
-
-
-def print_too_small(held: HeldOut, rule: Clients) -> None:
-    """Print one line per share for which some clients are too small."""
-    for split in SPLITS:
-        if clients := held.too_small(split):
-            names = ", ".join(map(str, clients[:10]))
-            more = f" and {len(clients) - 10} more" if len(clients) > 10 else ""
-            echo(
-                f"clients.{split}={getattr(rule, split):g} is no example for {len(clients)} of "
-                f"{len(held.train)} clients, which have no {split} score: {names}{more}"
-            )
 
 
 def print_run(registry: Registry, directory: Path) -> None:

@@ -56,7 +56,7 @@ def profile(target: str, data_root: Path | None, as_json: bool, **given: Any) ->
 
 def _print(title: str, rounds: Sequence[Mapping[str, float]]) -> None:
     """Print a table of the steps, longest first, and their sum."""
-    from .progress import console, grid
+    from ..interface.progress import console, grid
 
     names = dict.fromkeys(name for one in rounds for name in one)
     means = {n: statistics.fmean(one.get(n, 0.0) for one in rounds) for n in names}

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import temporary
 from ..text import echo
 from . import signals
 from .base import Command
@@ -20,14 +19,13 @@ from .flags import (
     config_flags,
     data_root_flag,
     executor_flags,
-    executor_of,
     installed,
     resolve_config,
 )
 from .kinds import PATH
 
 if TYPE_CHECKING:
-    from ..config.model import RunConfig
+    from ..plugins.registry import Registry
 
 
 @click.command(cls=Command)
@@ -63,53 +61,17 @@ def run(
     result.json, model.safetensors, environment.json and partition.json and, with
     --keep-checkpoints, checkpoints/. Accuracies in these files are fractions, from 0 to 1.
     """
-    from ..config.changes import describe_changes
-    from . import progress
+    from ..interface.runs import run_config
 
     registry, config = resolve_config(target, **given)
-    changes = describe_changes(registry, config)
-    show = progress.progress(registry, config, changes, quiet=quiet or as_json)
-    more: Any = {"registry": registry, "data_root": data_root, "progress": show.client}
-    more |= {
-        "checkpoint_rounds": checkpoint_rounds,
-        "checkpoint_seconds": 60 * checkpoint_minutes,
-        "keep_checkpoints": keep_checkpoints,
-        "keep_personal": keep_personal,
-    }
-    job, resumed = _open(config, out, more)
-    if resumed and not (quiet or as_json):
-        echo(f"Resuming {job.directory.path} after round {len(job.history)}")
-    try:
-        _execute(job, show, quiet, as_json)
-    except Exception as error:
-        if not (job.history or resumed or temporary(error) or signals.follows):
-            job.directory.discard()  # there is nothing in it to resume
-        raise
-
-
-def _open(config: RunConfig, out: Path | None, more: Mapping[str, Any]) -> tuple[Any, bool]:
-    """Resume the run of ``config`` in ``out``, or else start it there.
-
-    Without ``out``, the first free name is used, even if another process takes one in the meantime.
-
-    Returns:
-        the run, and whether it was resumed.
-    """
-    from ..engine.run import Run
-    from ..store.claim import Busy
-    from ..store.directory import Taken, free_name, unfinished
-
-    name = f"{config.method}-{config.data_name}-s{config.seed}"
-    name = re.sub(r"[^\w.=+-]+|^[.]", "-", name)[-100:]
-    while True:
-        path = out or free_name(Path("runs"), name, config.hash)
-        if unfinished(path, config.hash):
-            return Run.resume(path, config, **more), True
-        try:
-            return Run(config, path, **more), False
-        except (Taken, Busy):
-            if out:
-                raise
+    with _interruptible():
+        found = run_config(
+            registry, config, out, quiet=quiet or as_json, keep_empty=signals.follows,
+            data_root=data_root, checkpoint_rounds=checkpoint_rounds,
+            checkpoint_minutes=checkpoint_minutes, keep_checkpoints=keep_checkpoints,
+            keep_personal=keep_personal,
+        )  # fmt: skip
+    _print(registry, found, as_json)
 
 
 @click.command(cls=Command)
@@ -137,56 +99,41 @@ def resume(
 
     The result is the same, to the bit, as that of a run without an interruption.
     """
-    from ..config import yamlfile
-    from ..config.changes import describe_changes
-    from ..config.kept import resolve_kept
-    from ..engine.run import Run
+    from ..interface.runs import resume_run
+
+    registry = installed()
+    with _interruptible():
+        found = resume_run(
+            registry, directory, executor, workers, sets, quiet=quiet or as_json,
+            data_root=data_root, checkpoint_rounds=checkpoint_rounds,
+            checkpoint_minutes=checkpoint_minutes, keep_checkpoints=keep_checkpoints,
+            keep_personal=keep_personal,
+        )  # fmt: skip
+    _print(registry, found, as_json)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """End the command with the signal's status when the run, which is kept, is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        sys.exit(signals.status(error))
+
+
+def _print(registry: Registry, directory: Path, as_json: bool) -> None:
+    """Print the result of a run."""
+    from ..interface.progress import unit_of
     from ..store.directory import RunDirectory
-    from . import progress
-
-    registry, config = installed(), None
-    found = RunDirectory.open(directory)
-    if not found.finished:
-        kept = yamlfile.read(found.config_file)
-        given = executor_of(executor, workers)
-        config = resolve_kept(registry, kept, executor=given, sets=sets)
-    job = Run.resume(
-        directory, config, registry=registry, data_root=data_root,
-        checkpoint_rounds=checkpoint_rounds, checkpoint_seconds=60 * checkpoint_minutes,
-        keep_checkpoints=keep_checkpoints, keep_personal=keep_personal,
-    )  # fmt: skip
-    changes = describe_changes(registry, job.config)
-    show = progress.progress(registry, job.config, changes, quiet=quiet or as_json)
-    job.progress = show.client
-    _execute(job, show, quiet, as_json)
-
-
-def _execute(job: Any, show: Any, quiet: bool, as_json: bool) -> None:
-    """Carry out a job while showing its progress, then print its result."""
     from . import printing as terminal
 
-    out, config = job.directory.path, job.config
-    try:
-        with show:
-            first = len(job.history)
-            for result in job.rounds():
-                if len(job.history) == first + 1 and not (quiet or as_json):
-                    terminal.print_too_small(job.runtime.held, config.clients)
-                show.round(result)
-    except KeyboardInterrupt as error:
-        done = len(job.history)
-        echo("", err=True)
-        echo(
-            f"Interrupted after {done} of {config.rounds} rounds; they are in {out}. "
-            f"`fedbench show {out}` prints them, `fedbench resume {out}` resumes.",
-            err=True,
-        )
-        sys.exit(signals.status(error))
+    result = RunDirectory(directory).read_result()
+    assert result
     if as_json:
-        echo(json.dumps(job.result(), indent=2), lines=True)
+        echo(json.dumps(result.to_dict(), indent=2), lines=True)
     else:
-        terminal.print_result(job.directory.read_result(), show.unit)
-        echo(f"Kept in {out}")
+        terminal.print_result(result, unit_of(registry, result.accuracy.metric))
+        echo(f"Kept in {directory}")
 
 
 @click.command(cls=Command)

@@ -183,13 +183,13 @@ def _lines(plan: Plan) -> Iterator[str]:
 
 def _carry_out(registry: Any, plan: Plan, how: Any, out: Path, quiet: bool) -> Tuning:
     """Carry out the tuning with progress; on an interrupt, say how to continue."""
+    from ..interface.progress import ComparisonProgress
     from ..study.tuning import tune
     from ..study.tuning_runs import Stopped
-    from .progress import comparison_progress
 
     try:
         return tune(
-            registry, plan, out, how, say=echo, display=partial(comparison_progress, quiet),
+            registry, plan, out, how, say=echo, display=partial(ComparisonProgress, quiet),
             found=partial(_print_found, plan),
         )  # fmt: skip
     except KeyboardInterrupt as error:

@@ -71,7 +71,7 @@ def _verify(
 ) -> int:
     from ..config.changes import describe_changes
     from ..engine.verify import Kept
-    from .progress import progress
+    from ..interface.progress import progress
 
     first, last = _range(rounds)
     registry = installed()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 LIMIT = 1 << 20
 """Bytes of a message at most."""
 
-USED = ("fedbench.cli.app", "fedbench.cli.printing", "fedbench.cli.progress", "fedbench.engine.run")
+USED = ("fedbench.cli.app", "fedbench.cli.printing", "fedbench.interface.runs")
 """What runs import besides the plugins."""
 
 

@@ -20,7 +20,7 @@ COLUMN = 38
 
 
 def explained(config: RunConfig, merged: Merged) -> str:
-    """Return the YAML of a config, with comments, which `load` reads back.
+    """Return the YAML of a config, with comments, which `load_config` reads back.
 
     Args:
         config: the resolved config.

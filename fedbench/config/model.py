@@ -96,7 +96,7 @@ class Clients:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RunConfig:
-    """Everything that a run depends on. Build one with `resolve` or `load`.
+    """Everything that a run depends on. Build one with `resolve` or `load_config`.
 
     The fields are the keys of a config file, in the order of the file. Every field counts towards
     `hash` except those in `NOT_HASHED`, which states why.
@@ -142,7 +142,8 @@ class RunConfig:
         dict[str, dict[str, Any]], Field(description="run plugins in order: name -> options")
     ]
     origin: Annotated[
-        dict[str, str], Field(description="where the values came from: recipe, card, card_hash")
+        dict[str, str],
+        Field(description="where the values came from: recipe, card, card_hash, in_memory"),
     ] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,7 +151,7 @@ class RunConfig:
         return options.dump(self)
 
     def to_yaml(self) -> str:
-        """Return the config as YAML that `load` reads back."""
+        """Return the config as YAML that `load_config` reads back."""
         return yamlfile.dump(self.to_dict())
 
     @cached_property
@@ -162,6 +163,11 @@ class RunConfig:
         """
         data = {k: v for k, v in self.to_dict().items() if k not in NOT_HASHED}
         return digest({k: v for k, v in data.items() if k not in LATER or v != LATER[k]})
+
+    @property
+    def in_memory(self) -> tuple[str, ...]:
+        """The plugins that were classes in memory, so that the config alone repeats no run."""
+        return tuple(filter(None, self.origin.get("in_memory", "").split(", ")))
 
     @property
     def data_name(self) -> str:

@@ -23,6 +23,12 @@ from .merging import Merged
 from .model import RunConfig
 from .yamlfile import Document, KeyPath
 
+UNKNOWN_CLASS = (
+    "; the run used a class in memory, so its config alone cannot repeat it: give the class in "
+    "Python, plugins={{{0!r}: ...}}, or make it a package (`fedbench new`); the run directory has "
+    "its source in in_memory/{0}.py, if there was one"
+)
+
 
 def resolve(
     registry: Registry,
@@ -77,7 +83,7 @@ def resolve(
     return config
 
 
-def load(registry: Registry, path: str | Path, **more: Any) -> RunConfig:
+def load_config(registry: Registry, path: str | Path, **more: Any) -> RunConfig:
     """Resolve the YAML file at ``path``; ``more`` as in `resolve`."""
     return resolve(registry, file=yamlfile.read(Path(path)), **more)
 
@@ -167,7 +173,8 @@ def _validate(
         try:
             cls = registry.get(kind, name).value
         except ConfigError as error:
-            raise ConfigError(f"{where(path)}: {error}") from error
+            why = UNKNOWN_CLASS if kind == "plugin" and name in config.in_memory else ""
+            raise ConfigError(f"{where(path)}: {error}{why.format(name)}") from error
         return options.dump(options.build(cls, given, lambda rest: where((*path, *rest))))
 
     resolved: dict[str, Any] = {}
@@ -189,6 +196,9 @@ def _validate(
             f"metrics{did_you_mean(config.accuracy.metric, known)}"
         )
     stopping.check(registry, config, where(("stop_at",)))
-    config = options.build(RunConfig, {**merged, **resolved}, where)
+    origin = {key: text for key, text in config.origin.items() if key != "in_memory"}
+    if classes := [name for name in config.plugins if registry.get("plugin", name).in_memory]:
+        origin["in_memory"] = ", ".join(classes)
+    config = options.build(RunConfig, {**merged, **resolved, "origin": origin}, where)
     build_plugins(registry, config)
     return config

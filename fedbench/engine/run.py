@@ -18,7 +18,7 @@ from ..config import yamlfile
 from ..config.construct import build
 from ..config.kept import check_same, resolve_kept
 from ..config.model import RunConfig
-from ..config.resolve import load
+from ..config.resolve import load_config
 from ..contracts import Metric, Workers
 from ..device import open_device
 from ..errors import ConfigError, FedbenchError
@@ -86,8 +86,8 @@ class Run:
         watch: Watch = UNWATCHED,
         observed: bool = True,
     ) -> None:
-        self.registry = registry or discover()
-        self.config = config if isinstance(config, RunConfig) else load(self.registry, config)
+        registry = self.registry = registry or discover()
+        self.config = config if isinstance(config, RunConfig) else load_config(registry, config)
         open_device(self.config.device, self.config.precision)
         self.data_root = data_root or default_data_root()
         self.directory = None

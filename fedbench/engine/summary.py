@@ -69,6 +69,7 @@ def summarise(
         extra=extra_scores(config.accuracy, rounds, higher_is_better) or None,
         personal=_personal(rounds),
         stop_at=_stop_at(config, rounds, higher_is_better),
+        in_memory=list(config.in_memory),
     )
 
 

@@ -30,6 +30,9 @@ from .rules import (
 
 GROUP = "fedbench"
 BUNDLED = "fedbench-toolkit"
+IN_MEMORY = "(in memory)"
+"""The package of plugins that are classes in memory, without a package."""
+
 LIMIT = "FEDBENCH_PLUGINS"
 """Environment variable: the packages to load besides the bundled ones, ``a,b``; default all."""
 
@@ -57,6 +60,11 @@ class Entry:
         text = inspect.getattr_static(self.value, "about", None)
         text = text if isinstance(text, str) else inspect.getdoc(self.value) or ""
         return text.strip().split("\n")[0]
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is a class in memory, see `fedbench.plugins.memory`."""
+        return self.package == IN_MEMORY
 
     @cached_property
     def hooks(self) -> list[str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .figure import Figure
     from .part import Part
 
-__all__ = ["Written", "print_analysis", "write"]
+__all__ = ["Written", "named_figures", "print_analysis", "write"]
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,9 @@ def write(
     written = [*_write(folder, {"report.html": page.encode()}), *written]
     named = _named(analysis, charts)
     rest = (*overall, *(part.figures if part else ()))
-    named |= {f"figures/{figure.name}": figure for figure in rest}
-    drawn = draw.pictures(named if figures else {})
+    named |= {figure.name: figure for figure in rest}
+    files = {f"figures/{name}": figure for name, figure in named.items()}
+    drawn = draw.pictures(files if figures else {})
     for name in drawn.missing:  # an older picture is not one of this report
         for suffix in (".png", ".svg"):
             (folder / f"{name}{suffix}").unlink(missing_ok=True)
@@ -83,13 +84,20 @@ def write(
     return Written([*written, *_write(folder, drawn.files)], list(notes))
 
 
+def named_figures(analysis: Analysis) -> dict[str, Figure]:
+    """Return the figures of all settings by name; with several, names begin with the setting."""
+    from .figures import figures
+
+    return _named(analysis, [figures(group) for group in analysis.groups])
+
+
 def _named(analysis: Analysis, charts: Sequence[Sequence[Figure]]) -> dict[str, Figure]:
-    """Return the figures of each setting by the names of their files, without suffix."""
+    """Return the figures of each setting by name."""
     named: dict[str, Figure] = {}
     for number, (group, found) in enumerate(zip(analysis.groups, charts, strict=True), 1):
         slug = re.sub(r"[^A-Za-z0-9.=_-]+", "_", group.label)[:60]
         start = f"{number}-{slug}-" if len(analysis.groups) > 1 else ""
-        named |= {f"figures/{start}{figure.name}": figure for figure in found}
+        named |= {f"{start}{figure.name}": figure for figure in found}
     return named
 
 

@@ -224,6 +224,11 @@ def _notes(analysis: Analysis, group: Group, compared: bool) -> list[str]:
     broken = unpaired_seeds(group)
     if broken:
         notes.append(f"WARNING: not paired in {'; '.join(broken)}")
+    notes += [
+        f"WARNING: {variant} is {text.unrepeatable(names)}"
+        for variant, names in {r.variant: r.config.in_memory for r in group.records}.items()
+        if names
+    ]
     notes += [f"WARNING: the runs differ in {what}" for what in group.differences]
     return notes
 

@@ -137,10 +137,15 @@ def coloured(spec: Spec) -> Any:
     return json.loads(text)
 
 
-def paper(figure: Figure) -> Spec:
-    """Return the figure as one spec with data, colours, legend and notes; texts are printable."""
-    wide = [_sized(panel, WIDE) for panel in figure.panels if panel.wide]
-    small = [_sized(panel, SMALL) for panel in figure.panels if not panel.wide]
+def paper(figure: Figure, tooltips: bool = False) -> Spec:
+    """Return the figure as one spec with data, colours, legend and notes; texts are printable.
+
+    Args:
+        figure: the figure.
+        tooltips: whether to keep the invisible marks that carry tooltips, which files do not have.
+    """
+    wide = [_sized(panel, WIDE, tooltips) for panel in figure.panels if panel.wide]
+    small = [_sized(panel, SMALL, tooltips) for panel in figure.panels if not panel.wide]
     rest: list[Spec] = [{"concat": small, "columns": COLUMNS, "spacing": 24}] if small else []
     plain = coloured({"vconcat": [*wide, *rest], "config": {**specs.CONFIG, "font": FONT}})
     plain["config"]["background"] = PAPER["page"]
@@ -159,10 +164,11 @@ def paper(figure: Figure) -> Spec:
     return dict(all_printable(spec))
 
 
-def _sized(panel: Panel, width: int) -> Spec:
+def _sized(panel: Panel, width: int, tooltips: bool) -> Spec:
     title = {"title": panel.title} if panel.title else {}
-    # Invisible marks carry tooltips, which files do not have.
-    layers = [layer for layer in panel.spec["layer"] if layer["mark"].get("opacity") != 0]
+    layers = [
+        layer for layer in panel.spec["layer"] if tooltips or layer["mark"].get("opacity") != 0
+    ]
     # A shape in the legend would take the place of the line that shows the dash.
     resolve = {"legend": {"shape": "independent"}}
     return {**panel.spec, "layer": layers, **title, "width": width, "resolve": resolve}

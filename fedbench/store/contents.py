@@ -97,6 +97,7 @@ class Result:
         personal_sha256: of the clients' own models, where they were kept.
         conclusions: what plugins say about the run as a whole, a sentence each.
         stop_at: what would end the run; ``None`` for a run without it.
+        in_memory: plugins that were classes in memory; if any, the config alone repeats no run.
     """
 
     method: str
@@ -120,6 +121,7 @@ class Result:
     personal_sha256: str | None = None
     conclusions: Sequence[str] = ()
     stop_at: StopAt | None = None
+    in_memory: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain data that the file holds."""

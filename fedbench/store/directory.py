@@ -52,6 +52,7 @@ class RunDirectory:
         self.environment_file = path / "environment.json"
         self.lock_file = path / ".lock"
         self.partition_file = path / "partition.json"
+        self.in_memory_folder = path / "in_memory"
         # one line per round
         self.rounds_file = path / "rounds.jsonl"
         self.digests_file = path / "digests.jsonl"
@@ -181,6 +182,12 @@ class RunDirectory:
             self.environment_file, to_json(replace(self.read_environment(), depends=depends))
         )
 
+    def write_sources(self, sources: Mapping[str, str]) -> None:
+        """Keep the source of plugins that are classes in memory, name -> text."""
+        for name, text in sources.items():
+            self.in_memory_folder.mkdir(exist_ok=True)
+            write_atomic(self.in_memory_folder / f"{name}.py", text.encode())
+
     def write_partition(self, partition: Partition) -> None:
         """Write ``partition.json``."""
         write_atomic(self.partition_file, to_json(partition))
@@ -250,7 +257,8 @@ class RunDirectory:
 
         What holds anything else, such as a tracker's record, or is another process's, stays.
         """
-        own = (self.config_file, self.environment_file, self.partition_file, self.clients_folder)
+        files = self.config_file, self.environment_file, self.partition_file
+        own = (*files, self.clients_folder, self.in_memory_folder)
         with suppress(OSError, ConfigError):
             claim = self.lock()
             try:

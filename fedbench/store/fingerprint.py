@@ -23,6 +23,7 @@ from ..ambient import SWITCHES
 from ..config.layers import CHOICES
 from ..config.model import RunConfig
 from ..plugins.facts import ModelFacts, facts
+from ..plugins.memory import source_of
 from ..plugins.registry import Entry, Registry
 from ..values import checksum
 from .environment import version, versions
@@ -38,7 +39,7 @@ DIGEST = re.compile(r",? ?xxh3:[0-9a-f]+")
 """Matches a digest, which is left out of what a reader sees."""
 
 DATA, PARTITION, CORE = "data", "partition", "fedbench's own code"
-UNUSED_BY_RUNS = ("cli", "report", "study", "testing")
+UNUSED_BY_RUNS = ("cli", "interface", "report", "study", "testing")
 """Packages of core that do not affect a run's numbers."""
 
 VARIABLES = (
@@ -118,7 +119,10 @@ def _code(registry: Registry, config: RunConfig) -> dict[str, str]:
         if kind == "executor":  # every executor computes the same bits
             continue
         entry = registry.get(kind, name)
-        source = _source(entry.value.__module__, tops)
+        if entry.in_memory:
+            source = f", xxh3:{xxh3_64(source_of(entry.value).encode()).hexdigest()}"
+        else:
+            source = _source(entry.value.__module__, tops)
         found[f"{kind} {name}"] = f"{entry.package} {entry.version}".strip() + source
         if kind == "model":
             found |= {name: version(name) for name in facts(ModelFacts, entry.value).packages}

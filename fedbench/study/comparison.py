@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..plugins.registry import Registry
 from ..store.files import default_data_root
@@ -14,6 +15,7 @@ from .analysis import Analysis, analyse
 from .earlier import earlier
 from .execute import Progress, execute
 from .grid import Grid, Job
+from .here import execute_here
 from .reuse import Reuse
 
 Say = Callable[[str], object]
@@ -28,7 +30,8 @@ class How:
     """How the runs of a comparison are carried out; nothing here changes their results.
 
     Args:
-        jobs: how many run at the same time; default one per core, but only one on each GPU.
+        jobs: how many run at the same time; default one per core, but only one on each GPU. Runs
+            with plugins that are classes in memory run one after the other, in this process.
         retry: whether to try again what failed, or was interrupted too often.
         trust_old: whether to reuse finished runs even if code, data, versions or arithmetic have
             changed since.
@@ -102,10 +105,7 @@ def compare(
         if line := reuse.summary(planned):
             say(line)
     with display or nullcontext(lambda progress: None) as show:
-        done = execute(
-            planned, workers=how.jobs, retry=how.retry, data_root=how.data_root,
-            words=list(how.words()), show=show, changes=changes,
-        )  # fmt: skip
+        done = _carry_out(registry, planned, how, show=show, changes=changes)
     found = grids.collect(registry, planned, say)
     added, line = earlier(registry, planned, found, changes)
     if line:
@@ -123,6 +123,25 @@ def compare(
         target=grid.target,
     )
     return Outcome(analysis, done, failed)
+
+
+def _carry_out(registry: Registry, planned: Sequence[Job], how: How, **more: Any) -> Progress:
+    """Run what is not finished, in other processes if these can have the plugins."""
+    if not any(job.config.in_memory for job in planned):
+        words = list(how.words())
+        return execute(
+            planned, workers=how.jobs, retry=how.retry, data_root=how.data_root, words=words, **more
+        )
+    return execute_here(
+        registry,
+        planned,
+        retry=how.retry,
+        data_root=how.data_root,
+        checkpoint_rounds=how.checkpoint_rounds,
+        checkpoint_seconds=60 * how.checkpoint_minutes,
+        keep_checkpoints=how.keep_checkpoints,
+        **more,
+    )
 
 
 def _unchanged(job: Job) -> tuple[str, ...]:

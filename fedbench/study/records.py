@@ -17,7 +17,7 @@ from typing import Any
 from ..config.changes import describe_changes, joined, parts
 from ..config.construct import build
 from ..config.model import RunConfig
-from ..config.resolve import load
+from ..config.resolve import load_config
 from ..engine.evaluation import reported, views
 from ..engine.totals import metrics_sha256
 from ..plugins.facts import PluginFacts, facts
@@ -115,7 +115,7 @@ def setting_of(registry: Registry, config: RunConfig) -> dict[str, Any]:
     return {
         **{key: data[key] for key in SETTING_KEYS},
         "plugins": {name: data["plugins"][name] for name in shared},
-        "card": {k: v for k, v in config.origin.items() if k != "recipe"},
+        "card": {k: v for k, v in config.origin.items() if k.startswith("card")},
     }
 
 
@@ -132,7 +132,7 @@ def read(registry: Registry, path: Path) -> Record:
         ConfigError: when it holds no run, or a file of it is damaged.
     """
     directory = RunDirectory.open(path)
-    config = load(registry, directory.config_file)
+    config = load_config(registry, directory.config_file)
     rounds, result = directory.read_progress()
     error, interrupted = directory.read_error(), directory.read_interrupted()
     return Record(

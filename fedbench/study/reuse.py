@@ -35,6 +35,9 @@ class Reuse:
     def changes(self, job: Job) -> list[str]:
         """Return what has changed since a job was run; empty when its run may be reused.
 
+        The code that a class in memory uses may be in any cell of a notebook, so a run with such a
+        plugin is not reused.
+
         Raises:
             ConfigError: when the data can no longer be read.
         """
@@ -44,6 +47,8 @@ class Reuse:
         then = fingerprint.kept(directory.read_environment())
         if fingerprint.CORE not in then:
             return [] if directory.failed else [UNKNOWN]
+        if names := job.config.in_memory:
+            return [f"{', '.join(names)}: in memory, so that a change of it may not be seen"]
         now = fingerprint.of_run(self._registry, job.config)
         if fingerprint.DATA in then:
             now[fingerprint.DATA] = self._content(job.config)

@@ -203,7 +203,7 @@ def test_terms_add_up_from_yaml_alone(
 ) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(compose(registry, tiny_config, names))
-    run = Run(configs.load(registry, file), registry=registry)
+    run = Run(configs.load_config(registry, file), registry=registry)
     run.run()
     metrics = run.history[-1].metrics
     for name in ("cross_entropy", *names):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from fedbench.cli.printing import print_too_small
 from fedbench.config.model import Clients
+from fedbench.interface.runs import too_small
 from fedbench.splits import HeldOut
 
 HELD = ["--set", "clients.test=0.2", "--set", "clients.validation=0.2"]
@@ -51,14 +51,13 @@ def test_a_round_that_is_not_scored_has_a_dash(fedbench, few):
     assert shown.exit_code == 0, shown.output
 
 
-def test_clients_that_are_too_small_are_named_in_one_line(capsys):
+def test_clients_that_are_too_small_are_named_in_one_line():
     empty, one = torch.tensor([]).long(), torch.tensor([3])
     held = HeldOut([one] * 14, {"test": [empty] * 12 + [one] * 2, "validation": [one] * 14})
-    print_too_small(held, Clients(validation=0.5, test=0.05))
-    assert capsys.readouterr().out == (
+    assert list(too_small(held, Clients(validation=0.5, test=0.05))) == [
         "clients.test=0.05 is no example for 12 of 14 clients, which have no test score: "
-        "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more\n"
-    )
+        "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
+    ]
 
 
 def test_a_run_names_clients_that_are_too_small_once(fedbench, few):

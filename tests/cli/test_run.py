@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from fedbench.config.resolve import load
+from fedbench.config.resolve import load_config
 from fedbench.plugins.discovery import discover
 from fedbench.store.directory import RunDirectory
 
@@ -242,7 +242,7 @@ def test_an_unknown_name_tells_of_a_package_that_did_not_load(fedbench, install)
 
 def test_a_run_directory_connects_to_nothing_that_is_not_repeated(fedbench, few, tmp_path):
     text = fedbench("config", "fedavg", *few).stdout
-    config = load(discover(), write(tmp_path / "mine.yaml", text))
+    config = load_config(discover(), write(tmp_path / "mine.yaml", text))
     far = {"name": "ray", "address": "evil:6379"}
     RunDirectory.create(tmp_path / "here", replace(config, executor=far))
     expected = "here/config.yaml:"

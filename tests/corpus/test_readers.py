@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedbench.config.model import KEYS, RunConfig
-from fedbench.config.resolve import load, resolve
+from fedbench.config.resolve import load_config, resolve
 from fedbench.config.yamlfile import Document
 from fedbench.engine.run import Run
 from fedbench.errors import FedbenchError
@@ -146,7 +146,7 @@ def test_a_damaged_checkpoint_is_refused_or_whole(
     name = files[choice % len(files)].relative_to(part)
     path = damaged(part, tmp_path, str(name), change)
     try:
-        found = checkpoint.read(path, load(installed, path / "config.yaml"))
+        found = checkpoint.read(path, load_config(installed, path / "config.yaml"))
     except FedbenchError as error:
         one_line(error)
     else:

@@ -19,6 +19,7 @@ ROOT = Path(fedbench.__file__).parent
 
 LAYERS = (
     ("cli",),
+    ("interface",),
     ("report", "testing"),
     ("study",),
     ("engine",),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedbench import Run, Unit, hookimpl
 from fedbench.cli import printing
-from fedbench.cli.progress import progress
+from fedbench.interface.progress import progress
 from fedbench.plugins.registry import Registry
 from fedbench.report import figures, write
 from fedbench.report.content import table

@@ -1,7 +1,8 @@
-"""Progress on the terminal, and the formats that all output shares."""
+"""Progress on a terminal or in a notebook, and the formats that all output shares."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich import box
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
@@ -17,13 +19,17 @@ from ..console import Console
 from ..engine.evaluation import view
 from ..plugins.facts import MetricFacts, facts
 from ..plugins.registry import Registry
+from ..store.contents import Reported
 from ..text import Unit, duration, echo, printable, score
 from ..types import RoundResult, Scores
 
+WIDTH = 120
+"""The width of tables off a terminal."""
+
 
 def console() -> Console:
-    """Return a console for standard output: as wide as the terminal or COLUMNS, else 120."""
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
+    """Return a console for standard output: as wide as the terminal or COLUMNS, else `WIDTH`."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH
     # Without markup, a type like dict[str, int] or an error's text is printed unchanged.
     return Console(width=width, highlight=False, markup=False, emoji=False)
 
@@ -49,6 +55,25 @@ def unit_of(registry: Registry, metric: str) -> Unit:
         ConfigError: when it is not installed.
     """
     return facts(MetricFacts, registry.get("metric", metric).value).unit
+
+
+def accuracy_rows(accuracy: Reported) -> list[tuple[str, float | None]]:
+    """Return the numbers of a run's accuracy, each with its label."""
+    if accuracy.population == "clients":
+        return [
+            ("mean over clients, by examples", accuracy.mean),
+            ("plain mean over clients", accuracy.plain),
+            ("std over clients", accuracy.std),
+            ("worst tenth of clients", accuracy.worst),
+        ]
+    if len(accuracy.domains) == 1:
+        return [(f"{accuracy.split} data", accuracy.mean)]
+    return [
+        ("mean over domains", accuracy.mean),
+        ("worst domain", accuracy.worst),
+        ("std over domains", accuracy.std),
+        *((f"  {name}", value) for name, value in accuracy.domains.items()),
+    ]
 
 
 class Progress:
@@ -120,19 +145,86 @@ class Lines(Progress):
         echo(f"round {first}  {text}  left {self.left()}")
 
 
+PRE = '<pre style="line-height: 1.3; overflow-x: auto">{code}</pre>'
+
+
+class NotebookTable:
+    """A table that changes in the output of a notebook's cell, in place of `rich.live.Live`.
+
+    That class needs ipywidgets in a notebook, and a saved notebook would not have its output.
+    """
+
+    SECONDS = 0.2
+    """The least time between two changes."""
+
+    def __init__(self) -> None:
+        self._table: RenderableType = ""
+        self._shown: Any = None
+        self._changed = 0.0
+
+    def start(self) -> None:
+        """Begin the output."""
+
+    def update(self, table: RenderableType) -> None:
+        """Show a table, or the one that follows it soon."""
+        self._table = table
+        if time.monotonic() - self._changed > self.SECONDS:
+            self._show()
+
+    def stop(self) -> None:
+        """Leave the last table."""
+        self._show()
+
+    def _show(self) -> None:
+        from IPython.display import display
+
+        self._changed = time.monotonic()
+        out = Console(record=True, file=io.StringIO(), width=WIDTH, force_jupyter=False)
+        out.print(self._table)
+        html = out.export_html(clear=False, inline_styles=True, code_format=PRE)
+        forms = {"text/html": html, "text/plain": out.export_text()}
+        if self._shown is None:
+            self._shown = display(forms, raw=True, display_id=True)
+        else:
+            self._shown.update(forms, raw=True)
+
+
+def live() -> Live | NotebookTable | None:
+    """Return a table that can change, where the output can show one: a terminal or a notebook."""
+    if Console().is_jupyter:
+        return NotebookTable()
+    if sys.stdout.isatty():
+        return Live(console=console(), refresh_per_second=8, transient=True)
+    return None
+
+
 class Screen(Progress):
-    """Shows a live table: the last rounds, the clients that have finished, the time left."""
+    """Shows a live table: the last rounds, the clients that have finished, the time left.
+
+    Args:
+        config: the run's config, like ``changes`` and ``unit`` as for `Progress`.
+        changes: how it differs from its method.
+        unit: the unit of the metric that the run reports.
+        live: what shows the table.
+    """
 
     ROWS = 8
 
-    def __init__(self, config: RunConfig, changes: Sequence[str], unit: Unit) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        changes: Sequence[str],
+        unit: Unit,
+        live: Live | NotebookTable,
+    ) -> None:
         super().__init__(config, changes, unit)
         self.rows: list[dict[str, str]] = []
         self.status = "starting"
-        self.live = Live(self._draw(), console=console(), refresh_per_second=8, transient=True)
+        self.live = live
 
     def __enter__(self) -> Progress:
         self.live.start()
+        self.live.update(self._draw())
         return super().__enter__()
 
     def __exit__(self, *exc: object) -> None:
@@ -170,9 +262,12 @@ class Screen(Progress):
 def progress(
     registry: Registry, config: RunConfig, changes: Sequence[str], quiet: bool
 ) -> Progress:
-    """Return the display that fits the output: none, a live table on a terminal, or else lines."""
-    display = Progress if quiet else Screen if sys.stdout.isatty() else Lines
-    return display(config, changes, unit_of(registry, config.accuracy.metric))
+    """Return the display that fits the output: none, a live table, or else lines."""
+    about = config, changes, unit_of(registry, config.accuracy.metric)
+    if quiet:
+        return Progress(*about)
+    table = live()
+    return Screen(*about, table) if table else Lines(*about)
 
 
 class ComparisonProgress:
@@ -180,7 +275,7 @@ class ComparisonProgress:
 
     def __init__(self, quiet: bool) -> None:
         self.quiet, self.started = quiet, time.monotonic()
-        self.live = Live(console=console(), transient=True) if sys.stdout.isatty() else None
+        self.live = live()
         self.shown = -1
 
     def __enter__(self) -> Callable[[Any], None]:
@@ -205,15 +300,11 @@ class ComparisonProgress:
         counts += f", {len(state.interrupted)} interrupted" if state.interrupted else ""
         head = f"{state.done}/{state.total} runs ({counts})"
         if self.live:
-            table = grid("run", "round", title=f"{head}, left {left}")
+            table = grid("run", "round")
             for name, (done, total) in sorted(state.running.items()):
                 table.add_row(name, f"{done}/{total}")
-            self.live.update(table)
+            parts: list[RenderableType] = [f"{head}, left {left}"]
+            self.live.update(Group(*parts, *([table] if state.running else [])))
         elif state.done != self.shown:
             self.shown = state.done
             echo(f"{head}, left {left}")
-
-
-def comparison_progress(quiet: bool) -> ComparisonProgress:
-    """Return the display of a comparison."""
-    return ComparisonProgress(quiet)
