@@ -11,6 +11,8 @@ from markupsafe import Markup
 
 from ..console import Console
 from ..report import content, print_analysis
+from ..report.curve_tables import curve_tables
+from ..report.matrix import matrices
 from ..report.terminal import WIDE
 from ..study.analysis import Analysis
 from ..text import printable
@@ -106,10 +108,14 @@ def _parts(analysis: Analysis) -> Iterator[Markup]:
         unsure = f"≈: not significantly different from {table.reference}"
         marks = [unsure] if content.has_unsure(table) else []
         yield html_notes([content.headline(group), *marks, *trouble, *table.notes])
-    if order := content.ranks(analysis):
-        rows = [[Cell(name), Cell(rank)] for name, rank in order.rows]
-        yield html_table("mean ranks over settings (1 is best)", ["variant", "mean rank"], rows)
-        yield html_notes([order.note])
+        for curves in curve_tables(group):
+            cells = [[Cell(content.minus(text)) for text in row] for row in curves.rows]
+            yield html_table(curves.title, curves.head, cells)
+            yield html_notes(curves.notes)
+    for matrix in matrices(analysis):
+        cells = [[Cell(name), *map(_entry, found)] for name, found in matrix.rows.items()]
+        yield html_table(matrix.title, ["variant", *matrix.columns], cells)
+        yield html_notes(matrix.notes)
 
 
 def _entry(entry: content.Entry) -> Cell:

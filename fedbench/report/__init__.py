@@ -87,8 +87,10 @@ def write(
 def named_figures(analysis: Analysis) -> dict[str, Figure]:
     """Return the figures of all settings by name; with several, names begin with the setting."""
     from .figures import figures
+    from .matrix import heat_maps
 
-    return _named(analysis, [figures(group) for group in analysis.groups])
+    named = _named(analysis, [figures(group) for group in analysis.groups])
+    return named | {figure.name: figure for figure in heat_maps(analysis)}
 
 
 def _named(analysis: Analysis, charts: Sequence[Sequence[Figure]]) -> dict[str, Figure]:
