@@ -15,7 +15,7 @@ help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' Makefile
 
 install: ## install the project with all that its tests and tasks can use
-	python -m pip install -e '.[dev,docs,tensorboard,mlflow,ray,privacy,timm,tune,pandas,hf]'
+	python -m pip install -e '.[dev,docs,tensorboard,mlflow,wandb,ray,privacy,timm,tune,pandas,hf]'
 
 test: ## run the tests but for the long matrices
 	python -m pytest

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fedbench_baselines.trackers import scalars
 
-from fedbench import ConfigError, Run
+from fedbench import ConfigError, Run, RunConfig
+from fedbench.plugins.registry import Registry
 
 RunTiny = Callable[..., Run]
+
+needs_wandb = pytest.mark.skipif(
+    importlib.util.find_spec("wandb") is None, reason="wandb is not installed"
+)
 
 
 def expected(run: Run) -> dict[str, list[float]]:
@@ -71,7 +78,42 @@ def test_mlflow_reads_back_the_rounds(run_tiny: RunTiny, tmp_path: Path) -> None
         assert [(m.step, m.value) for m in history] == [(1, values[0]), (2, values[1])]
 
 
-@pytest.mark.parametrize("tracker", ["tensorboard", "mlflow"])
+@needs_wandb
+def test_wandb_reads_back_the_rounds_and_the_config(
+    run_tiny: RunTiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wandb_records: Callable[[Path, str], list[Any]],
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")  # offline all the same: no host is given
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    run = run_tiny("fedavg", tmp_path / "r", rounds=2, extra={"wandb": {}})
+    (start,) = wandb_records(tmp_path / "r", "run")
+    assert (start.project, start.display_name) == ("fedbench", "r")
+    config = {item.key: json.loads(item.value_json) for item in start.config.update}
+    assert config["rounds"] == 2
+    assert config["plugins"]["sgd"] == run.config.plugins["sgd"]
+    rounds = wandb_records(tmp_path / "r", "history")
+    assert [one.step.num for one in rounds] == [1, 2]
+    rows = [{i.nested_key[0]: json.loads(i.value_json) for i in one.item} for one in rounds]
+    for name, values in expected(run).items():
+        assert [row[name] for row in rows] == values
+    (end,) = wandb_records(tmp_path / "r", "exit")
+    assert end.exit_code == 0
+
+
+@needs_wandb
+def test_wandb_connects_to_a_host_only_when_the_user_repeats_it(
+    registry: Registry, tiny_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    host = "http://127.0.0.1:9"
+    config = tiny_config(registry, extra={"wandb": {"host": host}})
+    Run(config, tmp_path / "r", registry=registry)
+    with pytest.raises(ConfigError, match=rf"add --set wandb.host={host}"):
+        Run.resume(tmp_path / "r", registry=registry)
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "mlflow", "wandb"])
 def test_trackers_change_no_result(tracker: str, run_tiny: RunTiny, tmp_path: Path) -> None:
     pytest.importorskip(tracker, exc_type=ImportError)
     plain = run_tiny("fedavg").result()

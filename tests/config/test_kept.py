@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from fedbench_baselines.trackers import Mlflow
+from fedbench_baselines.trackers import Mlflow, Wandb
 
 from fedbench import ConfigError, RoundResult, Run, hookimpl
 from fedbench.config import yamlfile
@@ -166,9 +166,10 @@ def test_a_config_that_the_user_gives_may_name_addresses(
     assert CONNECTED[0] == "mine:1"
 
 
-def test_the_addresses_of_ray_and_mlflow_are_stated() -> None:
+def test_the_addresses_of_ray_and_of_trackers_are_stated() -> None:
     assert facts(ExecutorFacts, Ray).addresses == ("address",)
     assert facts(PluginFacts, Mlflow).addresses == ("uri",)
+    assert facts(PluginFacts, Wandb).addresses == ("host",)
 
 
 def test_another_config_is_not_resumed_as_the_run(

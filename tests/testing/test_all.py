@@ -25,7 +25,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 MODELS: dict[str, dict[str, Any]] = {"dp": {"norm": "none"}, "dp-fedavg": {"norm": "none"}}
 """Options of the kit's model, for what refuses batch norm."""
 
-LOUD = {"tensorboard", "mlflow", "afl"}
+LOUD = {"tensorboard", "mlflow", "wandb", "afl"}
 """Plugins that warn: their external packages do, or they are made for rounds with all clients."""
 
 APART = pytest.mark.skip(

@@ -58,6 +58,7 @@ def register_plugins() -> Mapping[str, type]:
         "faults": faults.Faults,
         "tensorboard": trackers.TensorBoard,
         "mlflow": trackers.Mlflow,
+        "wandb": trackers.Wandb,
         **drift.PLUGINS,
         **label_skew.PLUGINS,
         **prototype_methods.PLUGINS,

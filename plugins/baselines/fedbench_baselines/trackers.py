@@ -1,6 +1,6 @@
-"""Experiment trackers: every round's numbers go to TensorBoard or MLflow; results do not change.
+"""Experiment trackers: rounds' numbers go to TensorBoard, MLflow or W&B; results do not change.
 
-Every round is there once, also when a run was killed and its last rounds are played again. Both
+Every round is there once, also when a run was killed and its last rounds are played again. The
 trackers need a run directory. The second run of ``fedbench verify`` is not tracked.
 """
 
@@ -9,12 +9,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import secrets
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import yaml
 from pydantic import Field
 
 from fedbench import ConfigError, RoundResult, RunStatus, hookimpl
@@ -138,6 +141,96 @@ class Mlflow:
         run = _RUNS.pop(directory, None)
         if run:
             run.end(status, error)
+
+
+_WANDB: dict[Path | None, Any] = {}
+"""The W&B runs of the runs that are under way in this process, by run directory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Wandb:
+    """Write every round's numbers for Weights & Biases, one W&B run for each run directory.
+
+    Without ``host`` nothing leaves the machine: they are in the run's directory, under ``wandb``,
+    as an offline run, which ``wandb sync`` sends. With it, they go there at once, after
+    ``wandb login``. A resumed run continues its W&B run; offline it is written anew, with all
+    rounds. The config goes along. A run that fails has the error in its summary, under
+    ``fedbench.error``.
+    """
+
+    addresses: ClassVar[tuple[str, ...]] = ("host",)
+
+    host: Annotated[
+        str | None, Field(description="server to send to, such as https://api.wandb.ai")
+    ] = None
+    project: Annotated[str, Field(min_length=1, description="project name")] = "fedbench"
+    entity: Annotated[str | None, Field(description="user or team; default your own")] = None
+
+    def __post_init__(self) -> None:
+        _need("wandb", "wandb")
+
+    @hookimpl
+    def run_start(self, history: Sequence[RoundResult], directory: Path | None) -> None:
+        if directory and not (directory / "wandb").is_symlink():
+            for earlier in (directory / "wandb").glob("*run-*"):  # with links of its own
+                if not earlier.is_symlink():
+                    shutil.rmtree(earlier)
+        folder = _folder(directory, "wandb")
+        assert directory
+        _WANDB[directory] = run = self._open(directory, folder)
+        for result in history:  # what the server has already, it ignores
+            _log(run, result)
+
+    @hookimpl
+    def round_end(self, result: RoundResult, directory: Path | None) -> None:
+        _log(_WANDB[directory], result)
+
+    @hookimpl
+    def run_end(self, status: RunStatus, error: str | None, directory: Path | None) -> None:
+        run = _WANDB.pop(directory, None)
+        if run is None:
+            return
+        if error:
+            run.summary[ERROR] = printable(error)[:LONGEST]
+        run.finish(exit_code=0 if status == "finished" else 1)
+
+    def _open(self, directory: Path, folder: Path) -> Any:
+        """Begin the W&B run of a run directory, or continue it."""
+        if self.host is None:
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it is read at the import
+        import wandb
+
+        memory = folder / "run_id"
+        if not memory.is_file():
+            folder.mkdir(exist_ok=True)
+            memory.write_text(secrets.token_hex(8))
+        online = {"base_url": self.host, "resume": "allow"} if self.host else {}
+        return wandb.init(
+            project=self.project,
+            entity=self.entity,
+            dir=directory,
+            id=memory.read_text(),
+            name=printable(directory.absolute().name),
+            config=yaml.safe_load((directory / "config.yaml").read_text("utf-8")),
+            mode="online" if self.host else "offline",
+            reinit="create_new",
+            settings=wandb.Settings(**_WANDB_SETTINGS, **online),
+        )
+
+
+_WANDB_SETTINGS: Mapping[str, Any] = {
+    "console": "off",  # it would replace the standard streams
+    "silent": True,
+    "symlink": False,
+    "save_code": False,
+    **dict.fromkeys(("disable_code", "disable_git", "disable_job_creation"), True),
+    **dict.fromkeys(("x_disable_meta", "x_disable_stats", "x_disable_machine_info"), True),
+}
+"""Numbers only: no output, no code, nothing about the machine."""
+
+
+def _log(run: Any, result: RoundResult) -> None:
+    run.log({printable(name): value for name, value in scalars(result)}, step=result.round)
 
 
 ERROR, DIRECTORY = "fedbench.error", "fedbench.directory"
