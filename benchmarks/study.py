@@ -105,7 +105,7 @@ def carry_out(kind: str, wanted: Mapping[str, Any]) -> None:
     print(json.dumps({**numbers, "digests": digests}))
 
 
-def study(kind: str, given: argparse.Namespace, **other: int) -> Numbers:
+def study(kind: str, given: argparse.Namespace, **other: Any) -> Numbers:
     """Carry out a study in a process of its own; return its times, bytes and digests."""
     cores = len(os.sched_getaffinity(0))
     wanted: Numbers = {"workload": given.workload, "methods": given.methods.split(",")}
@@ -214,11 +214,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.json:
             given.json.write_text(json.dumps(result, indent=1) + "\n")
     for kind in kinds if given.memory else ():
-        peaks = []
-        for jobs in (1, given.memory):
-            small = study(kind, given, seeds=given.memory, rounds=1, jobs=jobs)
-            peaks.append(small["pss_peak"])
-        result["memory"][kind] = peaks
+        few = {"methods": given.methods.split(",")[:1], "seeds": given.memory, "rounds": 1}
+        both = [study(kind, given, **few, jobs=jobs) for jobs in (1, given.memory)]
+        result["memory"][kind] = [found["pss_peak"] for found in both]
     if given.json:
         given.json.write_text(json.dumps(result, indent=1) + "\n")
     show(result)
