@@ -131,10 +131,9 @@ class Warm:
                     self._parents.append(_Parent())
                 parent = self._parents[-1]
             answer = parent.send(message.encode(), log)
-            while not answer.poll(0.2) and not self.stop.is_set():
-                pass
-            if self.stop.is_set():
-                break
+            while not answer.poll(0.2):
+                if self.stop.is_set():
+                    return None
             try:
                 run = Forked(answer.recv(), answer)
             except EOFError:
