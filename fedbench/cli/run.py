@@ -42,12 +42,16 @@ if TYPE_CHECKING:
     "--keep-personal", is_flag=True,
     help="Keep the clients' own models in personal/, for methods that make such models.",
 )  # fmt: skip
+@click.option(
+    "--until", type=click.IntRange(1), metavar="N",
+    help="Pause after round N, with a checkpoint; `fedbench resume` continues.",
+)  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Print no progress, only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json and nothing else.")
 def run(
     target: str, out: Path | None, data_root: Path | None, quiet: bool, as_json: bool,
     checkpoint_rounds: int | None, checkpoint_minutes: float, keep_checkpoints: bool,
-    keep_personal: bool, **given: Any,
+    keep_personal: bool, until: int | None, **given: Any,
 ) -> None:  # fmt: skip
     """Run a METHOD or a YAML file, and keep the run in a directory.
 
@@ -66,7 +70,7 @@ def run(
     registry, config = resolve_config(target, **given)
     with _interruptible():
         found = run_config(
-            registry, config, out, quiet=quiet or as_json, keep_empty=signals.follows,
+            registry, config, out, quiet=quiet or as_json, until=until, keep_empty=signals.follows,
             data_root=data_root, checkpoint_rounds=checkpoint_rounds,
             checkpoint_minutes=checkpoint_minutes, keep_checkpoints=keep_checkpoints,
             keep_personal=keep_personal,
@@ -128,9 +132,11 @@ def _print(registry: Registry, directory: Path, as_json: bool) -> None:
     from . import printing as terminal
 
     result = RunDirectory(directory).read_result()
-    assert result
     if as_json:
-        echo(json.dumps(result.to_dict(), indent=2), lines=True)
+        echo(json.dumps(result and result.to_dict(), indent=2), lines=True)
+    elif result is None:
+        done = RunDirectory(directory).count_rounds()
+        echo(f"Paused after round {done}; `fedbench resume {directory}` continues")
     else:
         terminal.print_result(result, unit_of(registry, result.accuracy.metric))
         echo(f"Kept in {directory}")

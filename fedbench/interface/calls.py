@@ -43,7 +43,7 @@ def run(
     set: Mapping[str, Any] | None = None, without: Names = (), with_: Names = (),
     config: PathLike | None = None, plugins: Mapping[str, Any] | None = None,
     checkpoint_rounds: int | None = None, checkpoint_minutes: float = 1.0,
-    keep_checkpoints: bool = False, keep_personal: bool = False,
+    keep_checkpoints: bool = False, keep_personal: bool = False, until: int | None = None,
     out: PathLike | None = None, data_root: PathLike | None = None, quiet: bool = False,
 ) -> RunResult:  # fmt: skip
     """Run a method and keep the run in a directory, like ``fedbench run``.
@@ -59,6 +59,7 @@ def run(
             options count. The run is marked: its config alone cannot repeat it.
         checkpoint_minutes: write a checkpoint at the end of a round when the last one is this old;
             with ``checkpoint_rounds``, also after so many rounds.
+        until: pause after this round; `resume` continues.
         out: the run directory; an unfinished run of the same config in it resumes. Default
             ``runs/METHOD-DATA-sSEED``, numbered if it exists.
         quiet: show no progress.
@@ -77,7 +78,7 @@ def run(
         plus=[*given, *_names(with_)], **flags,
     )  # fmt: skip
     found = run_config(
-        registry, resolved, _path(out), quiet=quiet, data_root=_path(data_root),
+        registry, resolved, _path(out), quiet=quiet, until=until, data_root=_path(data_root),
         checkpoint_rounds=checkpoint_rounds, checkpoint_minutes=checkpoint_minutes,
         keep_checkpoints=keep_checkpoints, keep_personal=keep_personal,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ def run_config(
     out: Path | None,
     *,
     quiet: bool,
+    until: int | None = None,
     keep_empty: bool = False,
     **keeping: Any,
 ) -> Path:
@@ -39,6 +41,7 @@ def run_config(
         config: the config.
         out: the run directory; default the first free name in ``runs/``.
         quiet: whether to show no progress.
+        until: pause after the first round from this one on, with a checkpoint.
         keep_empty: whether a new run that ends with an error before its first round leaves a
             directory, in which there is nothing to resume.
         keeping: ``data_root``, and flags of ``fedbench run`` that say what is kept.
@@ -51,7 +54,7 @@ def run_config(
     if resumed and not quiet:
         echo(f"Resuming {job.directory.path} after round {len(job.history)}")
     try:
-        return _carry_out(job, quiet)
+        return _carry_out(job, quiet, until)
     except Exception as error:
         if not (job.history or resumed or temporary(error) or keep_empty):
             job.directory.discard()
@@ -86,7 +89,7 @@ def _of_run(*, checkpoint_minutes: float, **more: Any) -> dict[str, Any]:
     return {"checkpoint_seconds": 60 * checkpoint_minutes, **more}
 
 
-def _carry_out(job: Run, quiet: bool) -> Path:
+def _carry_out(job: Run, quiet: bool, until: int | None = None) -> Path:
     """Play the rounds of a run while showing its progress.
 
     Raises:
@@ -98,12 +101,14 @@ def _carry_out(job: Run, quiet: bool) -> Path:
     job.progress = show.client
     first = len(job.history)
     try:
-        with show:
-            for result in job.rounds():
+        with show, closing(job.rounds()) as rounds:
+            for result in rounds:
                 if len(job.history) == first + 1 and not quiet:
                     for line in too_small(job.runtime.held, job.config.clients):
                         echo(line)
                 show.round(result)
+                if until is not None and until <= result.round < job.config.rounds:
+                    break
     except KeyboardInterrupt:
         _say_interrupted(job.directory.path, job.config, len(job.history))
         raise

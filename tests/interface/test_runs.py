@@ -39,6 +39,26 @@ def test_it_is_the_run_of_the_command_line(small: RunResult, few: dict[str, Any]
         assert typed[digest] == getattr(small.result, digest)
 
 
+def test_a_paused_run_continues_to_the_same_bits(small: RunResult, few: dict[str, Any]) -> None:
+    paused = fedbench.run("fedavg", rounds=2, until=1, out="paused", quiet=True, **few)
+    assert not paused.finished
+    assert [one.round for one in paused.rounds] == [1]
+    done = fedbench.run("fedavg", rounds=2, until=2, out="paused", quiet=True, **few)
+    assert done.finished
+    assert done.result.weights_sha256 == small.result.weights_sha256
+    assert done.result.metrics_sha256 == small.result.metrics_sha256
+
+
+def test_the_command_says_how_a_paused_run_continues(few: dict[str, Any]) -> None:
+    sets = [word for key, value in few["set"].items() for word in ("--set", f"{key}={value}")]
+    words = ["run", "fedavg", "--rounds", "2", "--executor", "inline", *sets, "--until", "1"]
+    done = CliRunner().invoke(main, [*words, "--out", "paused"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.endswith("Paused after round 1; `fedbench resume paused` continues\n")
+    done = CliRunner().invoke(main, ["run", "paused/config.yaml", "--out", "paused", "--json"])
+    assert json.loads(done.stdout)["rounds"] == 2
+
+
 def test_without_a_directory_it_is_kept_where_the_command_keeps_it(few: dict[str, Any]) -> None:
     for name in ("fedavg-digits-s0", "fedavg-digits-s0-2"):
         found = fedbench.run("fedavg", rounds=1, quiet=True, **few)
