@@ -71,6 +71,12 @@ if TYPE_CHECKING:
     help="Number of trials proposed at a time, whatever --jobs is. Default: 4.",
 )  # fmt: skip
 @click.option(
+    "--prune", is_flag=True,
+    help="End a trial whose validation score, after a quarter, half or three quarters of its "
+    "rounds, is below the median of the trials before it. The budget is then the rounds of as many "
+    "whole trials as --trials says.",
+)  # fmt: skip
+@click.option(
     "--rounds", type=int, metavar="N",
     help="Number of communication rounds of every run. Default: the card's.",
 )  # fmt: skip

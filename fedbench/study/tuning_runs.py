@@ -12,6 +12,7 @@ from ..config.changes import joined
 from ..engine.evaluation import reported, views
 from ..errors import ConfigError, TemporaryError
 from ..plugins.registry import Registry
+from ..store.directory import RunDirectory
 from ..store.files import default_data_root
 from . import grid as grids
 from . import records, spaces
@@ -90,7 +91,7 @@ class Runs:
         """
         planned = [self._planned(point) for point in points]
         jobs = {job.path: job for one in planned if isinstance(one, list) for job in one}
-        self._execute(list(jobs.values()), upto)
+        self._execute([job for job in jobs.values() if not self._there(job, upto)], upto)
         return [
             self._outcome(one, upto) if isinstance(one, list) else Outcome(None, one)
             for one in planned
@@ -117,6 +118,19 @@ class Runs:
             grid = plan.wanted.grid([variant], plan.search_seeds, plan.sets)
             self._known[variant] = grids.plan(self._registry, grid, self._folder)
         return self._known[variant]
+
+    def _there(self, job: Job, upto: int) -> bool:
+        """Return whether a paused run has the rounds that are asked for, and may be read as it is.
+
+        A run that is to be finished is left to `execute`, which knows what finished runs may be
+        reused.
+        """
+        directory = RunDirectory(job.path)
+        paused = upto < self._plan.budget.rounds and not directory.failed
+        return paused and directory.count_rounds() >= upto and not self._changed(job)
+
+    def _changed(self, job: Job) -> bool:
+        return not self._how.trust_old and bool(self._reuse.changes(job))
 
     def _execute(self, jobs: Sequence[Job], upto: int) -> None:
         how = self._how

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -46,7 +47,7 @@ class Machine:
                 self.until(job.path)
                 self.made.append(job.path)
                 try:
-                    Run(job.config, job.path, registry=self.registry).run()
+                    self._run(job, more.get("words", ()))
                 except ConfigError:
                     raise
                 except Exception as error:
@@ -54,6 +55,21 @@ class Machine:
                     done.failed += 1
             done.done += 1
         return done
+
+    def _run(self, job: Job, words: Sequence[str]) -> None:
+        """Run a job, or a part of it, as ``fedbench run FILE --out DIR WORDS`` does."""
+        given = job.path, job.config
+        started = RunDirectory(job.path).exists
+        run = (
+            Run.resume(*given, registry=self.registry)
+            if started
+            else Run(*given[::-1], registry=self.registry)
+        )
+        end = int(words[words.index("--until") + 1]) if "--until" in words else job.config.rounds
+        with closing(run.rounds()) as rounds:
+            for result in rounds:
+                if end <= result.round < job.config.rounds:
+                    return
 
 
 @pytest.fixture
@@ -219,6 +235,22 @@ def test_a_trial_is_the_mean_over_its_seeds(planned, tuned) -> None:
     assert both.methods[0].spent == 4
 
 
+def test_pruned_trials_are_paused_runs_that_a_search_without_pruning_completes(
+    planned, tuned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedbench.study.sampling.STARTUP", 1)
+    wanted = planned("fedprox", prune=True, rounds=4)
+    pruned = tuned(wanted).methods[0]
+    assert {trial.status for trial in pruned.trials} == {"complete", "pruned"}
+    assert 12 < pruned.spent <= 16
+    assert pruned.spent == sum(max(trial.curve) for trial in pruned.trials)
+    whole = tuned(planned("fedprox", rounds=4)).methods[0]
+    alone = tuned(planned("fedprox", rounds=4), "alone").methods[0]
+    assert whole.trials == alone.trials  # resumed to the bit
+    again = tuned(wanted).methods[0]
+    assert again.trials == pruned.trials
+
+
 def test_a_shared_option_is_tuned_on_the_first_method_and_fixed_for_the_others(
     planned, tuned
 ) -> None:
@@ -235,14 +267,14 @@ def test_a_shared_option_is_tuned_on_the_first_method_and_fixed_for_the_others(
 
 
 def test_a_failed_run_is_a_failed_trial(planned, tuned, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Run.run
+    real = Run.rounds
 
-    def run(self):
+    def rounds(self):
         if self.config.plugins["sgd"]["lr"] < 0.01:
             raise RuntimeError("loss is nan in round 1")
         return real(self)
 
-    monkeypatch.setattr(Run, "run", run)
+    monkeypatch.setattr(Run, "rounds", rounds)
     done = tuned(planned("fedavg", trials=8))
     (one,) = done.methods
     failed = [trial for trial in one.trials if trial.values["sgd.lr"] < 0.01]
