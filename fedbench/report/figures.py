@@ -88,7 +88,7 @@ def _cost(group: Group, rows: Rows, key: str) -> Figure:
         "b": (
             "bytes",
             "bytes sent so far",
-            "All uploads and broadcasts so far, without compression",
+            "All uploads and broadcasts so far, as they travel",
         ),
         "s": (
             "seconds",
