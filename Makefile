@@ -20,7 +20,7 @@ install: ## install the project with all that its tests and tasks can use
 test: ## run the tests but for the long matrices
 	python -m pytest
 
-matrix: ## run the tests of all pairs of methods and plugins, and of each against the kit, in minutes
+matrix: ## run the long tests: all pairs of methods and plugins, each against the kit, notebooks
 	@echo '== all methods and plugins, and all pairs'
 	python -m pytest -m matrix
 

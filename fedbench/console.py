@@ -6,7 +6,7 @@ others wrote. `fedbench.text.echo` does the same for plain lines, without the im
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import rich.console
@@ -14,6 +14,9 @@ from rich.segment import Segment
 from rich.text import Text
 
 from .text import printable
+
+PLAIN: Mapping[str, Any] = {"force_jupyter": False, "force_terminal": False, "color_system": None}
+"""Options of a console that writes plain text, also where colours are asked for (notebooks)."""
 
 
 class Console(rich.console.Console):

@@ -13,9 +13,10 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from ..config.model import RunConfig
-from ..console import Console
+from ..console import PLAIN, Console
 from ..engine.evaluation import view
 from ..plugins.facts import MetricFacts, facts
 from ..plugins.registry import Registry
@@ -145,7 +146,7 @@ class Lines(Progress):
         echo(f"round {first}  {text}  left {self.left()}")
 
 
-PRE = '<pre style="line-height: 1.3; overflow-x: auto">{code}</pre>'
+PRE = '<pre style="font-family: monospace; line-height: 1.3; overflow-x: auto">{code}</pre>'
 
 
 class NotebookTable:
@@ -179,7 +180,7 @@ class NotebookTable:
         from IPython.display import display
 
         self._changed = time.monotonic()
-        out = Console(record=True, file=io.StringIO(), width=WIDTH, force_jupyter=False)
+        out = Console(record=True, file=io.StringIO(), width=WIDTH, **PLAIN)
         out.print(self._table)
         html = out.export_html(clear=False, inline_styles=True, code_format=PRE)
         forms = {"text/html": html, "text/plain": out.export_text()}
@@ -303,8 +304,8 @@ class ComparisonProgress:
             table = grid("run", "round")
             for name, (done, total) in sorted(state.running.items()):
                 table.add_row(name, f"{done}/{total}")
-            parts: list[RenderableType] = [f"{head}, left {left}"]
-            self.live.update(Group(*parts, *([table] if state.running else [])))
+            text = Text(f"{head}, left {left}")
+            self.live.update(Group(text, table) if state.running else text)
         elif state.done != self.shown:
             self.shown = state.done
             echo(f"{head}, left {left}")

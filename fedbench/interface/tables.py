@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from ..console import Console
+from ..console import PLAIN, Console
 from ..report import content, print_analysis
 from ..report.curve_tables import curve_tables
 from ..report.matrix import matrices
@@ -21,7 +21,7 @@ from . import frames
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-CELL = Markup('<{0} style="text-align: {1}">{2}</{0}>')
+CELL = Markup('<{0} style="text-align: {1}; white-space: nowrap">{2}</{0}>')
 TABLE = Markup("<table><caption>{}</caption><thead>{}</thead><tbody>{}</tbody></table>")
 NOTES = Markup("<p><small>{}</small></p>")
 
@@ -81,8 +81,7 @@ class Summary:
 
     def __str__(self) -> str:
         text = io.StringIO()
-        plain = Console(file=text, width=WIDE, highlight=False, force_jupyter=False)
-        print_analysis(self._analysis, plain)
+        print_analysis(self._analysis, Console(file=text, width=WIDE, highlight=False, **PLAIN))
         return text.getvalue().rstrip()
 
     __repr__ = __str__
