@@ -85,26 +85,29 @@ def shares(counts: Sequence[int], total: int) -> list[int]:
     return given
 
 
+def how_many(share: float, n: int) -> int:
+    """Return how many of ``n`` examples a share is: the nearest number, but at least one stays."""
+    return min(int(share * n + 0.5), n - 1)
+
+
 def hold_out(labels: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Split a client's examples, stratified by class as far as whole examples allow.
 
     Args:
         labels: (n,) int64, the classes of its examples.
-        share: of the examples to hold out, in [0, 1); rounded to the nearest number of examples,
-            and at least one example stays.
+        share: of the examples to hold out, in [0, 1), see `how_many`.
         rng: the stream that chooses them.
 
     Returns:
         positions that stay and positions that are held out, both ascending.
     """
-    n = len(labels)
-    total = min(int(share * n + 0.5), n - 1)
+    total = how_many(share, len(labels))
     classes = labels.unique().tolist()
     groups = [(labels == c).nonzero().flatten().numpy() for c in classes]
     counts = shares([len(group) for group in groups], total)
     chosen = [rng.permutation(group)[:k] for group, k in zip(groups, counts, strict=True)]
     held = torch.from_numpy(np.sort(np.concatenate(chosen)))
-    stays = torch.ones(n, dtype=torch.bool)
+    stays = torch.ones(len(labels), dtype=torch.bool)
     stays[held] = False
     return stays.nonzero().flatten(), held
 

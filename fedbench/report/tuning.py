@@ -74,9 +74,10 @@ def found(plan: Plan, tuned: Sequence[Tuned]) -> CurveTable:
         for one in tuned
     ]
     budget = f"{plan.budget.total:,} rounds"
+    seeds = seeds_text(plan.search_seeds)
     notes = [
-        f"{metric(plan)}{counted(plan)} on validation data, {seeds_text(plan.search_seeds)}; every "
-        f"method may spend {budget}, and a failed trial counts in full",
+        f"{metric(plan)}{counted(plan)} on {tuned[0].examples:,} validation examples, {seeds}; "
+        f"every method may spend {budget}, and a failed trial counts in full",
         *(_why_less(plan, one) for one in tuned if _is_less(plan, one)),
         *(
             f"{one.method}: {', '.join(sets(one.shared))} as tuned on {tuned[0].method}"
@@ -201,6 +202,7 @@ def search_json(plan: Plan, tuned: Sequence[Tuned]) -> dict[str, Any]:
         "metric": metric(plan),
         "higher_is_better": plan.higher_is_better,
         "validation_share": plan.share,
+        "validation_examples": tuned[0].examples,
         "search_seeds": plan.search_seeds,
         "seeds": plan.seeds,
         "sampler": wanted.sampler,

@@ -45,6 +45,7 @@ class Tuned:
         default_rank: the default's rank; ``None`` if it has no score.
         importances: option -> its share; empty if there were too few trials.
         test: number of a complete trial -> its test score, which was read after the search.
+        examples: how many validation examples a trial is scored on, under the first seed.
         fresh: split -> seed -> score of the best values under the seeds of the comparison.
     """
 
@@ -57,6 +58,7 @@ class Tuned:
     default_rank: int | None
     importances: Mapping[str, float]
     test: Mapping[int, float]
+    examples: int
     fresh: Mapping[Split, Mapping[int, float]] = field(default_factory=dict)
 
     @property
@@ -173,6 +175,7 @@ def _tuned(plan: Plan, runs: Runs, search: Search, fixed: Values) -> Tuned:
             if trial.status == "complete"
             and (found := runs.test_score(Point(search.method, trial.values))) is not None
         },
+        examples=runs.examples(Point(search.method, trials[0].values)),
     )
 
 

@@ -12,6 +12,7 @@ from ..config.changes import joined
 from ..engine.evaluation import reported, views
 from ..errors import ConfigError, TemporaryError
 from ..plugins.registry import Registry
+from ..splits import how_many
 from ..store.directory import RunDirectory
 from ..store.files import default_data_root
 from . import grid as grids
@@ -50,6 +51,17 @@ def score(record: Record, split: Split, upto: int, higher_is_better: bool) -> fl
     rule = replace(record.config.accuracy, split=split)
     scores = views(record.rounds[:upto], rule)
     return reported(rule, scores, higher_is_better).mean if scores else None
+
+
+def validation_examples(record: Record) -> int:
+    """Return how many examples the clients of a run hold out for validation; 0 if unknown."""
+    rule, total = record.config.clients, 0
+    for domains in (record.partition.counts if record.partition else {}).values():
+        left = sum(map(sum, domains.values()))
+        if rule.test_from == "own" and rule.test:
+            left -= how_many(rule.test, left)
+        total += how_many(rule.validation, left)
+    return total
 
 
 class Runs:
@@ -104,6 +116,10 @@ class Runs:
         scores = [score(record, "test", record.config.rounds, up) for record in read]
         found = [one for one in scores if one is not None]
         return fmean(found) if found else None
+
+    def examples(self, point: Point) -> int:
+        """Return how many validation examples the first run of a point has been scored on."""
+        return validation_examples(self._read(self._jobs(point)[0]))
 
     def _planned(self, point: Point) -> list[Job] | str:
         """Return the runs of a point, or why its values cannot be used together."""

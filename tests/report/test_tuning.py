@@ -56,9 +56,9 @@ def tuned() -> list[Tuned]:
     shares = ({}, {"sgd.lr": 0.75, "fedprox.mu": 0.25})
     return [
         Tuned("fedavg", "fedavg:sgd.lr=0.1", {"sgd.lr": LR}, {}, one, one[2], 2, shares[0],
-              tests[0], fresh),
+              tests[0], 1200, fresh),
         Tuned("fedprox", "fedprox:sgd.lr=0.01", {"sgd.lr": LR, "fedprox.mu": MU}, {}, two, two[0],
-              1, shares[1], tests[1]),
+              1, shares[1], tests[1], 1200),
     ]  # fmt: skip
 
 
@@ -73,8 +73,8 @@ def test_a_search_is_summed_up_by_budget_default_and_best(plan, tuned) -> None:
         ),
     )
     assert table.notes == (
-        "accuracy (%) on validation data, seed 0; every method may spend 40 rounds, and a failed "
-        "trial counts in full",
+        "accuracy (%) on 1,200 validation examples, seed 0; every method may spend 40 rounds, and "
+        "a failed trial counts in full",
         "fedprox spent less: there was nothing left to try in its space",
     )
 

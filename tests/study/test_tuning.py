@@ -16,6 +16,7 @@ import pytest
 from fedbench import ConfigError
 from fedbench.engine.run import Run
 from fedbench.plugins.registry import Registry
+from fedbench.runtime import Runtime
 from fedbench.store.contents import Interrupted
 from fedbench.store.directory import RunDirectory
 from fedbench.study import comparison, tuning_runs
@@ -141,7 +142,10 @@ def test_a_trial_is_scored_on_validation_data_by_the_run_s_own_rule(done, instal
     tuning, folder = done
     runs = runs_of(installed, folder)
     assert len(runs) == 8
+    config = tuning.plan.configs[tuning.methods[0].method]
+    held = sum(map(len, Runtime(config, installed, folder).held.held["validation"]))
     for one in tuning.methods:
+        assert one.examples == held
         for trial in one.trials:
             run = runs[trial.values["sgd.lr"], trial.values.get("fedprox.mu")]
             assert run.config.accuracy.split == "validation"
