@@ -84,6 +84,25 @@ class Table:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class TextTable:
+    """A table whose first column is text and whose others are numbers.
+
+    Args:
+        name: for labels: ``target``, ``curves``, ``search``.
+        title: what it is about.
+        head: its headings.
+        rows: its cells.
+        notes: what a reader has to know, a sentence each.
+    """
+
+    name: str
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
 def counted(group: Group) -> str:
     """Return what the group's numbers are counted in."""
     return "%" if group.unit == "percent" else group.metric

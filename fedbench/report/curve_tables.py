@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
 
 from ..study import statistics
@@ -16,29 +15,10 @@ from ..study.censoring import MIN_DECIDED, Amount, Versus
 from ..study.curves import COSTS, Shape
 from ..study.targets import Reaching
 from ..text import Unit, duration, score, size
-from .content import NONE, p_value, reached_text, trouble
+from .content import NONE, TextTable, p_value, reached_text, trouble
 
 
-@dataclass(frozen=True)
-class CurveTable:
-    """A table whose first column is text and whose others are numbers.
-
-    Args:
-        name: for labels: ``target``, ``target-differences`` or ``curves``.
-        title: what it is about.
-        head: its headings.
-        rows: its cells.
-        notes: what a reader has to know, a sentence each.
-    """
-
-    name: str
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...]
-
-
-def curve_tables(group: Group) -> list[CurveTable]:
+def curve_tables(group: Group) -> list[TextTable]:
     """Return the tables of a setting's learning curves, those that have something to show."""
     found = [_shapes(group)]
     if reaching := group.curves.reaching:
@@ -55,7 +35,7 @@ def amount(value: Amount, cost: str) -> str:
     return text if value.exact else f"> {text}"
 
 
-def _costs(group: Group, reaching: Reaching) -> CurveTable:
+def _costs(group: Group, reaching: Reaching) -> TextTable:
     rows = []
     for variant in group.variants:
         reached, runs = reaching.reached(variant)
@@ -63,7 +43,7 @@ def _costs(group: Group, reaching: Reaching) -> CurveTable:
         cells = (amount(medians[cost], cost) for cost in COSTS)
         rows.append((variant, f"{reached} of {runs}", *cells))
     better = "" if group.higher_is_better else " or less"
-    return CurveTable(
+    return TextTable(
         "target",
         f"to {reached_text(group, reaching.target)}{better}",
         ("variant", "reached by", "rounds", "bytes", "time"),
@@ -90,7 +70,7 @@ def _notes_on_costs(group: Group, reaching: Reaching) -> Iterable[str]:
         yield "runs without a result: " + ", ".join(f"{v} ({what})" for v, what in lacking)
 
 
-def _versus(group: Group, reaching: Reaching) -> CurveTable:
+def _versus(group: Group, reaching: Reaching) -> TextTable:
     rows = [
         (variant, cost if cost != "seconds" else "time", *_compared(reaching.versus[variant][cost]))
         for variant in group.variants
@@ -98,7 +78,7 @@ def _versus(group: Group, reaching: Reaching) -> CurveTable:
         for cost in COSTS
         if cost in reaching.versus[variant]
     ]
-    return CurveTable(
+    return TextTable(
         "target-differences",
         f"compared with {reaching.reference}, to {reached_text(group, reaching.target)}",
         ("variant", "cost", "ratio", "95 % interval", "wins/ties/losses", "p (Holm)"),
@@ -122,13 +102,13 @@ def _compared(one: Versus) -> tuple[str, ...]:
     return ratio, interval, wins, p_value(one.adjusted_p)
 
 
-def _shapes(group: Group) -> CurveTable:
+def _shapes(group: Group) -> TextTable:
     rows = []
     for variant in group.variants:
         shapes = list(group.curves.shapes.get(variant, {}).values())
         if shapes:
             rows.append((variant, *_shape(group, shapes)))
-    return CurveTable(
+    return TextTable(
         "curves",
         f"learning curves, {group.metric}{' in percent' if group.unit == 'percent' else ''}",
         ("variant", "area", "best", "in round", "drop", "below peak"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .curve_tables import CurveTable
+from .content import TextTable
 from .figure import Figure
 from .specs import Look
 
@@ -26,8 +26,8 @@ class Part:
 
     name: str
     title: str
-    tables: Sequence[CurveTable]
-    folded: Sequence[CurveTable]
+    tables: Sequence[TextTable]
+    folded: Sequence[TextTable]
     figures: Sequence[Figure]
     look: Look
     files: Mapping[str, bytes]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from ..study.analysis import Analysis
 from ..text import printable
-from .content import NONE, Entry, Table, has_unsure, minus, sentence, table
-from .curve_tables import CurveTable, curve_tables
+from .content import NONE, Entry, Table, TextTable, has_unsure, minus, sentence, table
+from .curve_tables import curve_tables
 from .matrix import Matrix, matrices
 
 TEX = {
@@ -81,7 +81,7 @@ def _captions(content: Table) -> tuple[str, str]:
     )
 
 
-def _caption(label: str, found: CurveTable) -> str:
+def _caption(label: str, found: TextTable) -> str:
     return ". ".join(map(sentence, (label, found.title, *found.notes))) + "."
 
 

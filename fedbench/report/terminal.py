@@ -13,8 +13,8 @@ from rich.text import Text
 from ..console import Console
 from ..study.analysis import Analysis, Group
 from ..text import printable, summary
-from .content import Entry, Table, has_unsure, headline, table
-from .curve_tables import CurveTable, curve_tables
+from .content import Entry, Table, TextTable, has_unsure, headline, table
+from .curve_tables import curve_tables
 from .matrix import matrices
 
 FAINT, STRONG, SECOND = "dim", "bold", "underline"
@@ -101,9 +101,9 @@ def print_analysis(analysis: Analysis, console: Console | None = None) -> None:
             printer.text("*: best, ': second best", FAINT)
 
 
-def print_table(found: CurveTable, console: Console | None = None) -> None:
+def print_table(found: TextTable, console: Console | None = None) -> None:
     """Print a table of text and its notes."""
-    _print_curve_table(Printer(console), found)
+    _print_text_table(Printer(console), found)
 
 
 def _print_group(printer: Printer, group: Group, content: Table) -> None:
@@ -131,7 +131,7 @@ def _print_group(printer: Printer, group: Group, content: Table) -> None:
         printer.text(f"{sign}: not significantly different from {content.reference}", FAINT)
     printer.out.print()
     for found in curve_tables(group):
-        _print_curve_table(printer, found)
+        _print_text_table(printer, found)
     for record in group.records:
         if record.status == "finished":
             continue
@@ -141,7 +141,7 @@ def _print_group(printer: Printer, group: Group, content: Table) -> None:
     printer.out.print()
 
 
-def _print_curve_table(printer: Printer, found: CurveTable) -> None:
+def _print_text_table(printer: Printer, found: TextTable) -> None:
     rows = [
         [_name(row[0]), *(_cell(printer.signed(text)) for text in row[1:])] for row in found.rows
     ]

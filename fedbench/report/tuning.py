@@ -12,8 +12,7 @@ from ..store.files import json_ready, to_json
 from ..study.spaces import sets
 from ..study.trials import Trial, rank
 from . import tuning_figures
-from .content import NONE, listed
-from .curve_tables import CurveTable
+from .content import NONE, TextTable, listed
 from .exports import csv_text
 from .part import Part
 
@@ -59,7 +58,7 @@ def values_text(trial: Trial) -> str:
     return ", ".join(sets(trial.values)) or NONE
 
 
-def found(plan: Plan, tuned: Sequence[Tuned]) -> CurveTable:
+def found(plan: Plan, tuned: Sequence[Tuned]) -> TextTable:
     """Return what each search spent and found."""
     rows = [
         (
@@ -87,7 +86,7 @@ def found(plan: Plan, tuned: Sequence[Tuned]) -> CurveTable:
     ]
     head = ("method", "trials", "rounds", "default", "its rank", "best", "values")
     title = "search on validation data"
-    return CurveTable("search", title, head, tuple(rows), tuple(notes))
+    return TextTable("search", title, head, tuple(rows), tuple(notes))
 
 
 def _is_less(plan: Plan, one: Tuned) -> bool:
@@ -100,7 +99,7 @@ def _why_less(plan: Plan, one: Tuned) -> str:
     return f"{one.method} spent less: there was nothing left to try in its space"
 
 
-def gaps(plan: Plan, tuned: Sequence[Tuned]) -> CurveTable:
+def gaps(plan: Plan, tuned: Sequence[Tuned]) -> TextTable:
     """Return the score of the best values from the search to test data under fresh seeds."""
     rows = []
     for one in tuned:
@@ -119,10 +118,10 @@ def gaps(plan: Plan, tuned: Sequence[Tuned]) -> CurveTable:
     ]
     head = ("method", "validation, search", "validation, fresh", "difference", "test, fresh")
     title = "from the search to test data"
-    return CurveTable("search-to-test", title, head, tuple(rows), tuple(notes))
+    return TextTable("search-to-test", title, head, tuple(rows), tuple(notes))
 
 
-def importance(tuned: Sequence[Tuned]) -> CurveTable | None:
+def importance(tuned: Sequence[Tuned]) -> TextTable | None:
     """Return how much each option sets the best trials apart; ``None`` if there is nothing."""
     rows = [
         (one.method, name, f"{share:.2f}")
@@ -138,10 +137,10 @@ def importance(tuned: Sequence[Tuned]) -> CurveTable | None:
     if not rows:
         return None
     title = "importance of the options"
-    return CurveTable("importance", title, head, tuple(rows), tuple(notes))
+    return TextTable("importance", title, head, tuple(rows), tuple(notes))
 
 
-def trials(plan: Plan, one: Tuned) -> CurveTable:
+def trials(plan: Plan, one: Tuned) -> TextTable:
     """Return all trials of one method."""
     up = plan.higher_is_better
     rows = []
@@ -159,7 +158,7 @@ def trials(plan: Plan, one: Tuned) -> CurveTable:
         f"{metric(plan)}{counted(plan)}, {seeds_text(plan.search_seeds)}",
         "test was read after the search and chose nothing",
     )
-    return CurveTable(f"trials-{one.method}", title, head, tuple(rows), notes)
+    return TextTable(f"trials-{one.method}", title, head, tuple(rows), notes)
 
 
 def part(plan: Plan, tuned: Sequence[Tuned]) -> Part:

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from fedbench.errors import ConfigError
 from fedbench.report import print_analysis
-from fedbench.report.content import headline, table
-from fedbench.report.curve_tables import CurveTable, amount, curve_tables
+from fedbench.report.content import TextTable, headline, table
+from fedbench.report.curve_tables import amount, curve_tables
 from fedbench.report.exports import runs_csv, summary_json
 from fedbench.report.html import page
 from fedbench.report.series import curves
@@ -42,7 +42,7 @@ def curved(runs: Any, analysed: Callable[..., Analysis]) -> Callable[..., Analys
     return lambda **given: analysed(reference="slow", **given)
 
 
-def tables(analysis: Analysis) -> dict[str, CurveTable]:
+def tables(analysis: Analysis) -> dict[str, TextTable]:
     return {one.name: one for one in curve_tables(analysis.groups[0])}
 
 
