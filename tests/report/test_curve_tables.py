@@ -137,7 +137,7 @@ def test_every_form_has_the_same_cells(curved: Callable[..., Analysis]) -> None:
     assert r"\label{tab:target-1}" in latex(analysis)
     assert "> 320.00 MB" in printed(analysis, width=80, force_terminal=True)
     assert printed(analysis, width=10_000).isascii()
-    shown = page(analysis, [[]], "", "no script")
+    shown = page(analysis, [[]], [], "", "no script")
     assert '<td class="num">&gt; 320.00 MB</td>' in shown
     assert 'href="#s1-numbers"' in shown
 
@@ -216,7 +216,7 @@ def test_where_runs_end_at_an_accuracy_its_cost_is_compared_and_not_the_accuraci
     assert rounds == ["3/0/0"]
     assert found["curves"].notes[0].startswith("WARNING: not comparable")
     assert headline(group) == "Fewest rounds to 60.00 % accuracy: fast, median 2."
-    assert "60.00 % accuracy" in page(stopped, [[]], "", "no script")
+    assert "60.00 % accuracy" in page(stopped, [[]], [], "", "no script")
 
 
 def test_a_target_above_the_accuracy_at_which_runs_end_is_not_reached(
