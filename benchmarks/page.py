@@ -131,7 +131,8 @@ def studies(result: Result) -> str:
         "A study is a grid of methods and seeds; the rounds are short. `warm` is "
         "`fedbench compare`, whose runs are forked by one process; `programs` starts a program for "
         "each run; `flower` is one run after the other, each on all cores. The ideal time is the "
-        "sum of the rounds' own seconds, divided by the number of cores. Memory includes the process that carries out the study.\n"
+        "sum of the rounds' own seconds, divided by the number of cores. Memory includes the "
+        "process that carries out the study.\n"
     )
 
 
