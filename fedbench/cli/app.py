@@ -29,7 +29,7 @@ def main() -> None:
     fedbench config fedhpro > mine.yaml         write a complete config to edit
     fedbench run mine.yaml                      run it
     fedbench compare fedavg fedhpro --seeds 5   compare methods, seed by seed
-    fedbench tune fedavg fedhpro --trials 20    tune methods with equal budgets, then compare
+    fedbench tune fedavg fedhpro --trials 20    equal tuning, then compare
     fedbench plugins                            list what is installed
     fedbench data                               list the data sets
     fedbench hooks                              list what a plugin can implement

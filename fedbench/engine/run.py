@@ -15,7 +15,7 @@ from typing import Any
 
 from ..ambient import settled
 from ..config import yamlfile
-from ..config.construct import build
+from ..config.construct import build, build_plugins
 from ..config.kept import check_same, resolve_kept
 from ..config.model import RunConfig
 from ..config.resolve import load_config
@@ -388,7 +388,7 @@ class Run:
             raise FedbenchError(NO_ROUND)
         weights, higher = self.state.weights, self._higher_is_better
         found = summarise(self.registry, self.config, self.history, weights, higher)
-        said = conclusions(self.runtime.plugins, self.history)
+        said = conclusions(build_plugins(self.registry, self.config), self.history)
         return replace(found, personal_sha256=self._personal, conclusions=said)
 
     def result(self) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def tune(
     """
     folder = out / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    claim = Claim(folder / ".lock")
+    claim = Claim(folder / ".search.lock")
     try:
         shown = display() or nullcontext(lambda progress: None)
         warm = Warm(threading.Event(), how.data_root)

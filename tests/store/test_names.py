@@ -64,7 +64,7 @@ def names(node: ast.AST) -> Iterator[str]:
 def test_there_is_code_to_look_at() -> None:
     assert {"fedbench/engine/run.py", "fedbench_baselines/sgd.py"} <= set(CODE)
     assert {"config.yaml", "rounds.jsonl", ".lock", "error.txt"} <= set(FILES)
-    assert set(FOLDERS) == {"checkpoint", "checkpoints", "clients", "personal"}
+    assert set(FOLDERS) == {"checkpoint", "checkpoints", "clients", "in_memory", "personal"}
 
 
 @pytest.mark.parametrize("module", CODE)

@@ -21,6 +21,7 @@ import yaml
 from pydantic import Field
 
 from fedbench import ConfigError, RoundResult, RunStatus, hookimpl
+from fedbench.store.directory import RunDirectory
 from fedbench.text import printable
 
 
@@ -211,7 +212,7 @@ class Wandb:
             dir=directory,
             id=memory.read_text(),
             name=printable(directory.absolute().name),
-            config=yaml.safe_load((directory / "config.yaml").read_text("utf-8")),
+            config=yaml.safe_load(RunDirectory(directory).config_file.read_text("utf-8")),
             mode="online" if self.host else "offline",
             reinit="create_new",
             settings=wandb.Settings(**_WANDB_SETTINGS, **online),
