@@ -122,6 +122,8 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
+        if not hasattr(error, "__notes__"):  # nothing has been printed about it
+            raise
         sys.exit(signals.status(error))
 
 

@@ -109,7 +109,8 @@ def _carry_out(job: Run, quiet: bool, until: int | None = None) -> Path:
                 show.round(result)
                 if until is not None and until <= result.round < job.config.rounds:
                     break
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        error.add_note("The line that says how to resume has been printed.")
         _say_interrupted(job.directory.path, job.config, len(job.history))
         raise
     return job.directory.path
