@@ -119,7 +119,7 @@ def tune(
     trust_old: bool, data_root: Path | None, checkpoint_rounds: int | None,
     checkpoint_minutes: float, keep_checkpoints: bool, **given: Any,
 ) -> None:  # fmt: skip
-    """Search the options of METHODs with equal budgets, then compare the best of each.
+    """Search the options of METHODs, then compare the best of each.
 
     \b
     fedbench tune fedavg fedprox fedhpro --data digits --trials 20 --seeds 5
