@@ -67,7 +67,9 @@ def test_flags_and_parameters_are_the_same(command: str, function: Callable[...,
 @pytest.mark.parametrize("command", ["run", "resume", "compare"])
 def test_their_defaults_are_the_same(command: str) -> None:
     found = parameters(getattr(fedbench, command))
-    typed = main.commands[command].make_context(command, ["fedavg"]).params
+    # click keeps a command's help option, which depends on the settings of its parent.
+    parent = click.Context(main, **main.context_settings)
+    typed = main.commands[command].make_context(command, ["fedavg"], parent=parent).params
     for parameter in main.commands[command].params:
         name = parameter.opts[0].removeprefix("--").replace("-", "_")
         if isinstance(parameter, click.Option) and name in found:
