@@ -44,7 +44,7 @@ class OneLine(Readable):
                 signals.follow_parent()
                 return super().invoke(ctx)
             except KeyboardInterrupt as error:
-                _interrupted(signals.status(error))
+                _interrupted(signals.status(error), *getattr(error, "__notes__", ()))
             except Exception as error:
                 if caught:  # a late import can turn an interrupt into an error of its own
                     _interrupted(128 + caught[0])
@@ -62,8 +62,11 @@ class MachineStopped(click.ClickException):
     exit_code = TEMPORARY
 
 
-def _interrupted(status: int) -> NoReturn:
-    echo("\nInterrupted", err=True, lines=True)
+def _interrupted(status: int, *notes: str) -> NoReturn:
+    """End the command; the notes of an interrupt say how to continue."""
+    echo("", err=True)
+    for line in notes or ("Interrupted",):
+        echo(line, err=True)
     sys.exit(status)
 
 

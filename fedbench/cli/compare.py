@@ -11,9 +11,8 @@ import click
 
 from ..study import TEMPORARY
 from ..text import echo
-from . import signals
 from .base import Command
-from .flags import checkpoint_flags, data_root_flag, installed, stop_at_flag
+from .flags import installed, stop_at_flag, study_flags
 from .kinds import PATH, Finite
 
 TARGET = (
@@ -87,27 +86,7 @@ if TYPE_CHECKING:
     "Wilcoxon's cannot reject at 5 % with fewer than 6. Default: t.",
 )  # fmt: skip
 @click.option("--target", type=Finite(), metavar="VALUE", help=TARGET)
-@click.option(
-    "--jobs", type=click.IntRange(1), metavar="N",
-    help="Number of runs at the same time. Default: one per usable core (as limited by taskset, "
-    "a container or Slurm), but only one on each GPU.",
-)  # fmt: skip
-@checkpoint_flags
-@click.option(
-    "--retry", is_flag=True,
-    help="Try again the runs that failed or were interrupted 3 times; they resume from their "
-    "checkpoints if possible.",
-)  # fmt: skip
-@click.option(
-    "--trust-old", is_flag=True,
-    help="Reuse finished runs even if code, data, versions or arithmetic have changed since.",
-)  # fmt: skip
-@click.option(
-    "--out", type=PATH, default=Path("comparison"), metavar="DIR",
-    help="Folder of the runs and the report. Default: comparison.",
-)  # fmt: skip
-@data_root_flag
-@click.option("--quiet", is_flag=True, help="Print no progress, only the result.")
+@study_flags("comparison")
 def compare(
     methods: tuple[str, ...], data: tuple[str, ...], cards: tuple[str, ...],
     settings: tuple[str, ...], seeds: str | None, rounds: int | None, device: str | None,
@@ -144,17 +123,10 @@ def compare(
         "reference": reference, "test": test, "target": target, "stop_at": stop_at,
     }  # fmt: skip
     grid = _grid(file, wanted)
-    try:
-        outcome = carry_out_grid(registry, grid, How(**how), out, quiet)
-    except KeyboardInterrupt as error:
-        sys.exit(signals.status(error))
+    outcome = carry_out_grid(registry, grid, How(**how), out, quiet)
     if outcome.analysis:
         write_report(outcome.analysis, out)
-    say_interrupted(outcome.progress)
-    if outcome.progress.left_alone or outcome.failed:
-        sys.exit(1)
-    if outcome.progress.interrupted:
-        sys.exit(TEMPORARY)
+    end(outcome.progress, outcome.failed)
 
 
 def _grid(file: Path | None, wanted: Mapping[str, Any]) -> Grid:
@@ -166,12 +138,16 @@ def _grid(file: Path | None, wanted: Mapping[str, Any]) -> Grid:
     return make_grid(file, wanted, "command line")
 
 
-def say_interrupted(progress: Progress) -> None:
-    """Print the runs that the machine ended, and what to do about them."""
+def end(progress: Progress, failed: bool) -> None:
+    """Print the runs that the machine ended, and exit with the status that says how all ended."""
     from ..interface.comparisons import interruptions
 
     for line in interruptions(progress):
         echo(line)
+    if progress.left_alone or failed:
+        sys.exit(1)
+    if progress.interrupted:
+        sys.exit(TEMPORARY)
 
 
 @click.command(cls=Command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -152,6 +153,45 @@ def checkpoint_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     for flag in reversed(flags):
         command = flag(command)
     return command
+
+
+def study_flags(folder: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return what adds the flags that say how many runs are carried out, and where they are kept.
+
+    Args:
+        folder: the default folder.
+    """
+    flags = (
+        click.option(
+            "--jobs", type=click.IntRange(1), metavar="N",
+            help="Number of runs at the same time, which changes no result. Default: one per "
+            "usable core (as limited by taskset, a container or Slurm), but only one on each GPU.",
+        ),
+        checkpoint_flags,
+        click.option(
+            "--retry", is_flag=True,
+            help="Try again the runs that failed or were interrupted 3 times; they resume from "
+            "their checkpoints if possible.",
+        ),
+        click.option(
+            "--trust-old", is_flag=True,
+            help="Reuse finished runs even if code, data, versions or arithmetic have changed "
+            "since.",
+        ),
+        click.option(
+            "--out", type=PATH, default=Path(folder), metavar="DIR",
+            help=f"Folder of the runs and the report. Default: {folder}.",
+        ),
+        data_root_flag,
+        click.option("--quiet", is_flag=True, help="Print no progress, only the result."),
+    )  # fmt: skip
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for flag in reversed(flags):
+            command = flag(command)
+        return command
+
+    return add
 
 
 def data_root_flag(command: Callable[..., Any]) -> Callable[..., Any]:

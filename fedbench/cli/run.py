@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,13 +65,12 @@ def run(
     from ..interface.runs import run_config
 
     registry, config = resolve_config(target, **given)
-    with _interruptible():
-        found = run_config(
-            registry, config, out, quiet=quiet or as_json, until=until, keep_empty=signals.follows,
-            data_root=data_root, checkpoint_rounds=checkpoint_rounds,
-            checkpoint_minutes=checkpoint_minutes, keep_checkpoints=keep_checkpoints,
-            keep_personal=keep_personal,
-        )  # fmt: skip
+    found = run_config(
+        registry, config, out, quiet=quiet or as_json, until=until, keep_empty=signals.follows,
+        data_root=data_root, checkpoint_rounds=checkpoint_rounds,
+        checkpoint_minutes=checkpoint_minutes, keep_checkpoints=keep_checkpoints,
+        keep_personal=keep_personal,
+    )  # fmt: skip
     _print(registry, found, as_json)
 
 
@@ -106,25 +102,13 @@ def resume(
     from ..interface.runs import resume_run
 
     registry = installed()
-    with _interruptible():
-        found = resume_run(
-            registry, directory, executor, workers, sets, quiet=quiet or as_json,
-            data_root=data_root, checkpoint_rounds=checkpoint_rounds,
-            checkpoint_minutes=checkpoint_minutes, keep_checkpoints=keep_checkpoints,
-            keep_personal=keep_personal,
-        )  # fmt: skip
+    found = resume_run(
+        registry, directory, executor, workers, sets, quiet=quiet or as_json,
+        data_root=data_root, checkpoint_rounds=checkpoint_rounds,
+        checkpoint_minutes=checkpoint_minutes, keep_checkpoints=keep_checkpoints,
+        keep_personal=keep_personal,
+    )  # fmt: skip
     _print(registry, found, as_json)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """End the command with the signal's status when the run, which is kept, is interrupted."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        if not hasattr(error, "__notes__"):  # nothing has been printed about it
-            raise
-        sys.exit(signals.status(error))
 
 
 def _print(registry: Registry, directory: Path, as_json: bool) -> None:

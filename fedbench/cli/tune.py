@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..study import TEMPORARY
 from ..text import echo
-from . import signals
 from .base import Command
-from .compare import say_interrupted, seeds_of, write_report
-from .flags import checkpoint_flags, data_root_flag, installed
+from .compare import end, seeds_of, write_report
+from .flags import installed, study_flags
 from .kinds import PATH
 
 if TYPE_CHECKING:
@@ -93,27 +90,8 @@ if TYPE_CHECKING:
     "--test", type=click.Choice(["t", "wilcoxon"]),
     help="Paired test of the comparison, as in `fedbench compare`. Default: t.",
 )  # fmt: skip
-@click.option(
-    "--jobs", type=click.IntRange(1), metavar="N",
-    help="Number of runs at the same time, which changes no result. Default: one per usable "
-    "core, but only one on each GPU.",
-)  # fmt: skip
-@checkpoint_flags
-@click.option(
-    "--retry", is_flag=True,
-    help="Try again the runs that failed or were interrupted 3 times.",
-)  # fmt: skip
-@click.option(
-    "--trust-old", is_flag=True,
-    help="Reuse finished runs even if code, data, versions or arithmetic have changed since.",
-)  # fmt: skip
-@click.option(
-    "--out", type=PATH, default=Path("tuning"), metavar="DIR",
-    help="Folder of the runs and the report. Default: tuning.",
-)  # fmt: skip
-@data_root_flag
+@study_flags("tuning")
 @click.option("--dry-run", is_flag=True, help="Print what would be run, and run nothing.")
-@click.option("--quiet", is_flag=True, help="Print no progress, only the result.")
 def tune(
     file: Path | None, out: Path, dry_run: bool, quiet: bool, jobs: int | None, retry: bool,
     trust_old: bool, data_root: Path | None, checkpoint_rounds: int | None,
@@ -153,11 +131,7 @@ def tune(
     )  # fmt: skip
     done = _carry_out(registry, planned, how, out, quiet)
     _report(done, out)
-    say_interrupted(done.outcome.progress)
-    if done.outcome.progress.left_alone or done.outcome.failed:
-        sys.exit(1)
-    if done.outcome.progress.interrupted:
-        sys.exit(TEMPORARY)
+    end(done.outcome.progress, done.outcome.failed)
 
 
 SEEDS = ("seeds", "search_seeds")
@@ -189,6 +163,7 @@ def _lines(plan: Plan) -> Iterator[str]:
 
 def _carry_out(registry: Any, plan: Plan, how: Any, out: Path, quiet: bool) -> Tuning:
     """Carry out the tuning with progress; on an interrupt, say how to continue."""
+    from ..interface.comparisons import kept_in
     from ..interface.progress import ComparisonProgress
     from ..study.tuning import tune
     from ..study.tuning_runs import Stopped
@@ -199,12 +174,11 @@ def _carry_out(registry: Any, plan: Plan, how: Any, out: Path, quiet: bool) -> T
             found=partial(_print_found, plan),
         )  # fmt: skip
     except KeyboardInterrupt as error:
-        echo("", err=True)
-        echo(f"Interrupted; finished runs are kept in {out}. The same command resumes.", err=True)
-        sys.exit(signals.status(error))
+        error.add_note(kept_in(out))
+        raise
     except Stopped as error:
-        say_interrupted(error.progress)
-        sys.exit(1 if error.progress.left_alone else TEMPORARY)
+        end(error.progress, failed=False)
+        raise  # not reached: some run was interrupted
 
 
 def _print_found(plan: Plan, tuned: Sequence[Any]) -> None:

@@ -92,7 +92,7 @@ def carry_out_grid(registry: Registry, grid: Grid, how: How, out: Path, quiet: b
     """Carry out a comparison in a folder while showing its progress.
 
     Raises:
-        KeyboardInterrupt: after a line that says how to continue.
+        KeyboardInterrupt: with a note that says how to continue.
     """
     planned = plan(registry, grid, out)
     if isinstance(grid.seeds, int) and not quiet:
@@ -100,10 +100,14 @@ def carry_out_grid(registry: Registry, grid: Grid, how: How, out: Path, quiet: b
     display = ComparisonProgress(quiet)
     try:
         return compare(registry, grid, planned, how, say=echo, display=display)
-    except KeyboardInterrupt:
-        echo("", err=True)
-        echo(f"Interrupted; finished runs are kept in {out}. The same command resumes.", err=True)
+    except KeyboardInterrupt as error:
+        error.add_note(kept_in(out))
         raise
+
+
+def kept_in(out: Path) -> str:
+    """Return how to continue a comparison that was interrupted."""
+    return f"Interrupted; finished runs are kept in {out}. The same command resumes."
 
 
 def written(registry: Registry, outcome: Outcome, out: Path) -> Comparison:

@@ -93,7 +93,7 @@ def _carry_out(job: Run, quiet: bool, until: int | None = None) -> Path:
     """Play the rounds of a run while showing its progress.
 
     Raises:
-        KeyboardInterrupt: after a line that says how to continue.
+        KeyboardInterrupt: with a note that says how to continue.
     """
     assert job.directory
     changes = [] if quiet else describe_changes(job.registry, job.config)
@@ -110,18 +110,16 @@ def _carry_out(job: Run, quiet: bool, until: int | None = None) -> Path:
                 if until is not None and until <= result.round < job.config.rounds:
                     break
     except KeyboardInterrupt as error:
-        error.add_note("The line that says how to resume has been printed.")
-        _say_interrupted(job.directory.path, job.config, len(job.history))
+        error.add_note(_interrupted(job.directory.path, job.config, len(job.history)))
         raise
     return job.directory.path
 
 
-def _say_interrupted(path: Path, config: RunConfig, done: int) -> None:
+def _interrupted(path: Path, config: RunConfig, done: int) -> str:
     how = f"`fedbench show {path}` prints them, `fedbench resume {path}` resumes."
     if config.in_memory:
         how = f"fedbench.resume({str(path)!r}, plugins=...) resumes, in Python."
-    echo("", err=True)
-    echo(f"Interrupted after {done} of {config.rounds} rounds; they are in {path}. {how}", err=True)
+    return f"Interrupted after {done} of {config.rounds} rounds; they are in {path}. {how}"
 
 
 def too_small(held: HeldOut, rule: Clients) -> Iterator[str]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import text
 from ..study.analysis import MEAN, Analysis, Cell, Group
 from ..study.records import Record
+from ..study.statistics import Summary
 
 PAIRED = (
     "paired: within one seed all variants share partition, initial weights, client sampling and "
@@ -36,10 +37,14 @@ class Entry:
     """
 
     mean: str
-    std: str
-    best: bool
-    unsure: bool
+    std: str = ""
+    best: bool = False
+    unsure: bool = False
     second: bool = False
+
+
+EMPTY = Entry(NONE)
+"""The cell of a variant without a finished run."""
 
 
 @dataclass(frozen=True)
@@ -188,10 +193,16 @@ def entry(group: Group, variant: str, column: str) -> Entry:
     """Return a variant's number in a column."""
     cell = group.cells[variant][column]
     if cell.summary is None:
-        return Entry(NONE, "", False, False)
+        return EMPTY
     unsure = cell.adjusted_p is not None and not cell.significant
-    std = "" if cell.summary.std is None else number(cell.summary.std, group)
-    return Entry(number(cell.summary.mean, group), std, variant in group.best(column), unsure)
+    best = variant in group.best(column)
+    return replace(unmarked(cell.summary, group), best=best, unsure=unsure)
+
+
+def unmarked(over: Summary, group: Group) -> Entry:
+    """Return a mean and its deviation, without marks."""
+    std = "" if over.std is None else number(over.std, group)
+    return Entry(number(over.mean, group), std)
 
 
 def _versus(group: Group, variant: str, cell: Cell) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from ..study import statistics
 from ..study.analysis import MEAN, Analysis, Group
 from ..text import Unit
 from . import specs
-from .content import NONE, Entry, entry, number, sentence
+from .content import EMPTY, NONE, Entry, entry, sentence, unmarked
 from .figure import Figure, Panel
 from .specs import tip
 
@@ -68,7 +68,7 @@ def _reported(analysis: Analysis) -> Matrix:
         if ranks:
             rank = ranks.ranks.get(variant)
             text = NONE if rank is None else f"{rank:.2f}"
-            entries.append(Entry(text, "", rank == min(ranks.ranks.values()), False))
+            entries.append(Entry(text, best=rank == min(ranks.ranks.values())))
         rows[variant] = tuple(entries)
         cells = (group.cells.get(variant) for group in groups)
         values[variant] = {
@@ -85,7 +85,7 @@ def _reported(analysis: Analysis) -> Matrix:
 
 def _entry(group: Group, variant: str) -> Entry:
     if variant not in group.cells:
-        return Entry(NONE, "", False, False)
+        return EMPTY
     return replace(entry(group, variant, MEAN), second=variant in group.best(MEAN, 1))
 
 
@@ -100,12 +100,11 @@ def _extra(analysis: Analysis, name: str) -> Matrix:
         for group, label in shown:
             found = [value for who, value in _on(group, name) if who == variant]
             if not found:
-                entries.append(Entry(NONE, "", False, False))
+                entries.append(EMPTY)
                 continue
             over = statistics.summary(found)
             values.setdefault(variant, {})[label] = over.mean
-            std = "" if over.std is None else number(over.std, group)
-            entries.append(Entry(number(over.mean, group), std, False, False))
+            entries.append(unmarked(over, group))
         rows[variant] = tuple(entries)
     title = f"{sentence(shown[0][0].metric)} on {name}"
     what = _what([group for group, _ in shown])
