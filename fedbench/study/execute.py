@@ -69,6 +69,11 @@ class Progress:
         """The interrupted runs that are tried again only with ``retry``."""
         return {path: end for path, end in self.interrupted.items() if end.times >= PATIENCE}
 
+    def add(self, **counts: int) -> None:
+        """Add to the counts, by name."""
+        for name, more in counts.items():
+            setattr(self, name, getattr(self, name) + more)
+
 
 def execute(
     jobs: Sequence[Job],
@@ -164,32 +169,16 @@ class _Execution:
             finally:
                 claim.release()
 
-    def _update(self, **changes: int) -> None:
+    def _update(self, **counts: int) -> None:
         with self._lock:
-            for name, change in changes.items():
-                setattr(self.progress, name, getattr(self.progress, name) + change)
+            self.progress.add(**counts)
             self._show(self.progress)
 
     def _one(self, job: Job) -> dict[str, int]:
         """Carry out one run, if necessary; return what it adds to the counts."""
         directory = RunDirectory(job.path)
-        if self._changes(job):
-            set_aside(job.path)
-        if directory.finished:
-            return {"done": 1, "reused": 1}
-        before = directory.read_interrupted()
-        if self._retry and (directory.failed or before):
-            try:
-                _prepare_retry(job)
-            except Busy as error:
-                self.progress.interrupted[job.path] = Interrupted(1, str(error))
-                return {"done": 1}
-        elif directory.failed:
-            return {"done": 1, "failed": 1}
-        elif before and before.times >= PATIENCE:
-            self.progress.interrupted[job.path] = before
-            return {"done": 1}
-        return self._ended(job, directory, *self._run(job, directory))
+        known = as_kept(job, self.progress, retry=self._retry, changes=self._changes)
+        return known or self._ended(job, directory, *self._run(job, directory))
 
     def _ended(self, job: Job, directory: RunDirectory, status: int, text: str) -> dict[str, int]:
         """Record how a run's process ended; return what that adds to the counts."""
@@ -254,6 +243,34 @@ class _Execution:
         finally:
             running.pop(job.path.name, None)
             _end(process)
+
+
+def as_kept(
+    job: Job, progress: Progress, *, retry: bool, changes: Callable[[Job], Sequence[str]]
+) -> dict[str, int]:
+    """Return what a run adds to the counts as it is kept; nothing when it has to be run.
+
+    One that is to be repeated, see `execute`, is set aside; one that is to be tried again is
+    prepared for that. ``progress`` gets those that the machine has ended too often.
+    """
+    directory = RunDirectory(job.path)
+    if changes(job):
+        set_aside(job.path)
+    if directory.finished:
+        return {"done": 1, "reused": 1}
+    before = directory.read_interrupted()
+    if retry and (directory.failed or before):
+        try:
+            _prepare_retry(job)
+        except Busy as error:
+            progress.interrupted[job.path] = Interrupted(1, str(error))
+            return {"done": 1}
+    elif directory.failed:
+        return {"done": 1, "failed": 1}
+    elif before and before.times >= PATIENCE:
+        progress.interrupted[job.path] = before
+        return {"done": 1}
+    return {}
 
 
 def _prepare_retry(job: Job) -> None:

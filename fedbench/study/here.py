@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 from ..engine.start import start
@@ -12,15 +13,15 @@ from ..plugins.registry import Registry
 from ..store.claim import Claim
 from ..store.directory import RunDirectory
 from ..text import last_words
-from .execute import PATIENCE, Progress
+from .execute import Progress, as_kept
 from .grid import Job
-from .reuse import set_aside
 
 
 def execute_here(
     registry: Registry,
     jobs: Sequence[Job],
     *,
+    until: int | None = None,
     retry: bool,
     show: Callable[[Progress], None],
     changes: Callable[[Job], Sequence[str]],
@@ -31,6 +32,7 @@ def execute_here(
     Args:
         registry: has the plugins of the jobs.
         jobs: the runs.
+        until: pause each run after this round.
         retry: as for `execute`, like ``show`` and ``changes``.
         show: is called with the state after each round.
         changes: returns why a kept run is to be repeated.
@@ -44,21 +46,8 @@ def execute_here(
         job.path.parent.mkdir(parents=True, exist_ok=True)
         claim = Claim(job.path.parent / f".{job.path.name}.lock")
         try:
-            if changes(job):
-                set_aside(job.path)
-            directory = RunDirectory(job.path)
-            if retry:
-                directory.forget_ends()
-            before = directory.read_interrupted()
-            if directory.finished:
-                progress.reused += 1
-            elif directory.failed:
-                progress.failed += 1
-            elif before and before.times >= PATIENCE:
-                progress.interrupted[job.path] = before
-            else:
-                _one(registry, job, directory, progress, show, more)
-            progress.done += 1
+            known = as_kept(job, progress, retry=retry, changes=changes)
+            progress.add(**(known or _one(registry, job, until, progress, show, more)))
             show(progress)
         finally:
             claim.release()
@@ -68,23 +57,27 @@ def execute_here(
 def _one(
     registry: Registry,
     job: Job,
-    directory: RunDirectory,
+    until: int | None,
     progress: Progress,
     show: Callable[[Progress], None],
     more: dict[str, Any],
-) -> None:
-    """Carry out one run, and record it when it fails."""
+) -> dict[str, int]:
+    """Carry out one run, and record it when it fails; return what it adds to the counts."""
+    directory = RunDirectory(job.path)
     try:
         run, _ = start(registry, job.config, job.path, **more)
-        for result in run.rounds():
-            progress.running[job.path.name] = (result.round, job.config.rounds)
-            show(progress)
+        with closing(run.rounds()) as rounds:
+            for result in rounds:
+                progress.running[job.path.name] = (result.round, job.config.rounds)
+                show(progress)
+                if until is not None and until <= result.round < job.config.rounds:
+                    break
     except Exception as error:
         text = traceback.format_exc()
-        if temporary(error):
-            progress.interrupted[job.path] = directory.interrupt(last_words(text), text)
-        else:
+        if not temporary(error):
             directory.fail(job.config, last_words(text), text)
-            progress.failed += 1
+            return {"done": 1, "failed": 1}
+        progress.interrupted[job.path] = directory.interrupt(last_words(text), text)
     finally:
         progress.running.pop(job.path.name, None)
+    return {"done": 1}
