@@ -38,6 +38,10 @@ class ConfigError(FedbenchError):
     """A config, flag or option cannot be used."""
 
 
+class MissingClassError(ConfigError):
+    """A run's config names a plugin that was a class in memory, and nobody has given the class."""
+
+
 class PluginError(FedbenchError):
     """A plugin cannot be found or loaded, or it broke a rule of its hook."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import options
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, MissingClassError, did_you_mean
 from ..plugins.facts import DatasetFacts, facts
 from ..plugins.registry import Entry, Registry
 from . import layers, merging, stopping, yamlfile
@@ -173,8 +173,10 @@ def _validate(
         try:
             cls = registry.get(kind, name).value
         except ConfigError as error:
-            why = UNKNOWN_CLASS if kind == "plugin" and name in config.in_memory else ""
-            raise ConfigError(f"{where(path)}: {error}{why.format(name)}") from error
+            if kind == "plugin" and name in config.in_memory:
+                why = UNKNOWN_CLASS.format(name)
+                raise MissingClassError(f"{where(path)}: {error}{why}") from error
+            raise ConfigError(f"{where(path)}: {error}") from error
         return options.dump(options.build(cls, given, lambda rest: where((*path, *rest))))
 
     resolved: dict[str, Any] = {}

@@ -303,6 +303,11 @@ def _conclusions(group: Group) -> list[str]:
     return list(dict.fromkeys(said))
 
 
+def has_best(content: Table) -> bool:
+    """Whether any entry is marked as the best of its column; none is where runs end early."""
+    return any(entry.best for row in content.rows for entry in row.entries)
+
+
 def has_unsure(content: Table) -> bool:
     """Whether any entry carries the mark for a difference that is not significant."""
     return any(entry.unsure for row in content.rows for entry in row.entries)

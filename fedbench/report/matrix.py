@@ -42,6 +42,11 @@ class Matrix:
         """Whether an entry carries the mark for a difference that is not significant."""
         return any(entry.unsure for entries in self.rows.values() for entry in entries)
 
+    @property
+    def best(self) -> bool:
+        """Whether an entry is marked as the best of its column."""
+        return any(entry.best for entries in self.rows.values() for entry in entries)
+
 
 def matrices(analysis: Analysis) -> list[Matrix]:
     """Return the table of the reported metric, then one for each extra test set.
@@ -77,10 +82,12 @@ def _reported(analysis: Analysis) -> Matrix:
             if cell and cell[MEAN].summary
         }
     columns = (*labels, *(["mean rank"] if ranks else []))
-    marks = "bold: best of its column; underlined: second best"
-    notes = (_what(groups), "mean ± standard deviation over seeds", marks)
-    test = (f"mean rank over the settings, 1 is best. {ranks.note}",) if ranks else ()
-    return Matrix("settings", "All settings", columns, rows, values, (*notes, *test))
+    notes = [_what(groups), "mean ± standard deviation over seeds"]
+    if any(group.best(MEAN) for group in groups):
+        notes.append("bold: best of its column; underlined: second best")
+    if ranks:
+        notes.append(f"mean rank over the settings, 1 is best. {ranks.note}")
+    return Matrix("settings", "All settings", columns, rows, values, tuple(notes))
 
 
 def _entry(group: Group, variant: str) -> Entry:

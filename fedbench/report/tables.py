@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ..study.analysis import Analysis
 from ..text import printable
-from .content import NONE, Entry, Table, TextTable, has_unsure, minus, sentence, table
+from .content import NONE, Entry, Table, TextTable, has_best, has_unsure, minus, sentence, table
 from .curve_tables import curve_tables
 from .matrix import Matrix, matrices
 
@@ -68,7 +68,7 @@ def _versus(content: Table) -> list[list[str]]:
 
 def _captions(content: Table) -> tuple[str, str]:
     """Return what stands at the table of means and at the comparison with the reference."""
-    marks = ["bold: best of its column"]
+    marks = ["bold: best of its column"] if has_best(content) else []
     if has_unsure(content):
         marks.append(
             f"≈: difference to {content.reference} not significant at 5 % after Holm's correction"

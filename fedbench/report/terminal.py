@@ -13,7 +13,7 @@ from rich.text import Text
 from ..console import Console
 from ..study.analysis import Analysis, Group
 from ..text import printable, summary
-from .content import Entry, Table, TextTable, has_unsure, headline, table
+from .content import Entry, Table, TextTable, has_best, has_unsure, headline, table
 from .curve_tables import curve_tables
 from .matrix import matrices
 
@@ -97,7 +97,7 @@ def print_analysis(analysis: Analysis, console: Console | None = None) -> None:
         printer.grid(matrix.title.lower(), ["variant", *matrix.columns], rows)
         for note in matrix.notes:
             printer.text(note, FAINT)
-        if not printer.rich:
+        if matrix.best and not printer.rich:
             printer.text("*: best, ': second best", FAINT)
 
 
@@ -124,8 +124,9 @@ def _print_group(printer: Printer, group: Group, content: Table) -> None:
     printer.text(headline(group))
     for note in content.notes:
         printer.text(note, "bold red" if note.startswith("WARNING") else FAINT)
-    best = "bold" if printer.rich else "*"
-    printer.text(f"{best}: best of its column", FAINT)
+    if has_best(content):
+        best = "bold" if printer.rich else "*"
+        printer.text(f"{best}: best of its column", FAINT)
     if unsure:
         sign = printer.signs[1]
         printer.text(f"{sign}: not significantly different from {content.reference}", FAINT)

@@ -18,8 +18,9 @@ from ..config.changes import describe_changes, joined, parts
 from ..config.construct import build
 from ..config.model import RunConfig
 from ..config.resolve import load_config
-from ..engine.evaluation import reported, views
+from ..engine.evaluation import reported, stops, views
 from ..engine.totals import metrics_sha256
+from ..errors import MissingClassError
 from ..plugins.facts import PluginFacts, facts
 from ..plugins.registry import Entry, Registry
 from ..store.contents import Environment, Partition, Result
@@ -152,7 +153,10 @@ def read(registry: Registry, path: Path) -> Record:
 def fitting(
     registry: Registry, paths: Iterable[Path], left_out: Callable[[str], object]
 ) -> list[Record]:
-    """Read run directories; those whose files contradict each other are omitted.
+    """Read run directories, without those that cannot be compared.
+
+    These are runs whose files contradict each other, and runs with a class in memory that
+    ``registry`` does not have.
 
     Args:
         registry: what is installed.
@@ -164,7 +168,11 @@ def fitting(
     """
     found = []
     for path in paths:
-        record = read(registry, path)
+        try:
+            record = read(registry, path)
+        except MissingClassError as error:
+            left_out(f"{path} is left out: {error}")
+            continue
         if why := contradiction(registry, record):
             left_out(f"{path} is left out: {why}")
         else:
@@ -190,6 +198,9 @@ def contradiction(registry: Registry, record: Record) -> str | None:
     again = reported(rule, views(record.rounds, rule), metric.higher_is_better)
     if (result.accuracy.mean, dict(result.accuracy.domains)) != (again.mean, dict(again.domains)):
         return f"its result has accuracy {result.accuracy.mean}, its rounds yield {again.mean}"
+    reached = stops(config, record.rounds, metric.higher_is_better)
+    if result.stop_at is not None and result.stop_at.reached != reached:
+        return "its result and its rounds disagree on whether it reached stop_at"
     return None
 
 

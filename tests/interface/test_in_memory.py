@@ -80,6 +80,19 @@ def test_commands_explain_what_they_lack(few: dict[str, Any], command: str) -> N
     assert again.accuracy.mean is not None
 
 
+def test_a_report_leaves_such_runs_out_and_says_so(few: dict[str, Any]) -> None:
+    fedbench.run("fedavg", rounds=1, quiet=True, out="runs/plain", **few)
+    fedbench.run("fedavg", rounds=1, quiet=True, out="runs/mine", plugins={"flat": Flat}, **few)
+    done = CliRunner().invoke(main, ["report", "runs"])
+    assert done.exit_code == 0, done.output
+    (line,) = [line for line in done.output.splitlines() if "runs/mine is left out" in line]
+    assert "no plugin 'flat'" in line
+    assert "give the class in Python" in line
+    assert "fedavg:+flat" not in done.output
+    both = fedbench.load_comparison("runs", plugins={"flat": Flat})
+    assert both.analysis.groups[0].variants == ("fedavg:+flat", "fedavg")
+
+
 def test_the_mark_ends_when_no_plugin_is_in_memory(few: dict[str, Any]) -> None:
     found = fedbench.run("fedavg", rounds=1, quiet=True, plugins={"flat": Flat}, **few)
     data = found.config.to_dict()

@@ -204,6 +204,7 @@ def test_where_runs_end_at_an_accuracy_its_cost_is_compared_and_not_the_accuraci
     content = table(stopped, group)
     assert content.versus == ()
     assert not any(e.best or e.unsure for row in content.rows for e in row.entries)
+    assert "best of its column" not in printed(stopped) + markdown(stopped)
     assert any(n.startswith("WARNING: a run ends with the first") for n in content.notes)
     found = tables(stopped)
     assert found["target"].title == "to 60.00 % accuracy"

@@ -114,8 +114,12 @@ def test_files_that_fit_are_read(job: Job, registry: Registry) -> None:
         (lambda data: data.update(seed=7), "its result has seed 7, its config 0"),
         (lambda data: data.update(config_hash="0" * 64), "its config is not the one"),
         (lambda data: data["accuracy"].update(mean=math.nan), "its accuracy is not a finite"),
+        (
+            lambda data: data.update(stop_at={"value": 0.5, "reached": True}),
+            "its result and its rounds disagree on whether it reached stop_at",
+        ),
     ],
-    ids=["accuracy", "seed", "config", "nan"],
+    ids=["accuracy", "seed", "config", "nan", "stop_at"],
 )
 def test_a_result_that_does_not_fit_is_named_and_left_out(
     change: Callable[[dict[str, Any]], None], why: str, job: Job, registry: Registry
