@@ -18,8 +18,6 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -111,6 +109,10 @@ def _with_first_neighbours(points: Tensor) -> Tensor:
     unit = F.normalize(points, dim=1)
     # A single point is its own neighbour: the argmax of one -inf.
     first = (unit @ unit.T).fill_diagonal_(-torch.inf).argmax(dim=1).numpy()
+    # Imported here, because importing SciPy would delay the start of every run.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     links = coo_array(([1] * n, (range(n), first)), shape=(n, n))
     return torch.from_numpy(connected_components(links, directed=False)[1]).long()
 
