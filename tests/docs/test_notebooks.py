@@ -34,7 +34,9 @@ def check(notebook: dict[str, Any]) -> None:
     text = json.dumps(notebook)
     assert "\\u001b" not in text, "no escape sequences of a terminal"
     assert not [one for _, found in outputs(notebook) for one in found if "ename" in one]
-    assert "stderr" not in text
+    assert not [
+        one for _, found in outputs(notebook) for one in found if one.get("name") == "stderr"
+    ]
     charts = [found for source, found in outputs(notebook) if ".chart(" in source]
     for found in charts:
         assert "application/vnd.vegalite.v5+json" in found[-1]["data"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from fedbench.store import fingerprint
 from fedbench.store.directory import RunDirectory
 from fedbench.study.execute import Progress, execute
 from fedbench.study.grid import Job
+from fedbench.study.warm import Warm
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="elsewhere, each run is a program of its own"
@@ -191,6 +193,17 @@ def test_each_run_is_as_if_it_were_alone(study: Study) -> None:
         depends = RunDirectory(job.path).read_environment().depends
         now = fingerprint.of_run(study.registry, job.config)
         assert {k: v for k, v in depends.items() if k in now} == now
+
+
+@pytest.mark.matrix
+def test_one_parent_serves_several_calls(study: Study) -> None:
+    with Warm(threading.Event(), None) as warm:
+        for seed in range(2):
+            assert execute([study.job(seed=seed)], warm=warm).done == 1
+    parents = {parent for parent, _ in study.notes().values()}
+    assert len(parents) == 1
+    assert os.getpid() not in parents
+    assert study.loads() == 1
 
 
 def test_a_parent_that_ends_interrupts_its_runs_and_is_replaced(study: Study) -> None:
