@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from .engine.run import Run
     from .errors import ConfigError, FedbenchError, PluginError
     from .hookspecs import hookimpl
-    from .interface.calls import compare, load, load_comparison, resume, run
+    from .interface.calls import compare, load, load_comparison, resume, run, tune
     from .interface.charts import Chart
     from .interface.comparisons import Comparison
     from .interface.results import RunResult
+    from .interface.tunings import TuningResult
     from .options import Search
     from .plugins.discovery import discover
     from .text import Unit
@@ -56,10 +57,11 @@ _HOME = {
     "errors": ("ConfigError", "FedbenchError", "PluginError"),
     "hookspecs": ("hookimpl",),
     "engine.run": ("Run",),
-    "interface.calls": ("compare", "load", "load_comparison", "resume", "run"),
+    "interface.calls": ("compare", "load", "load_comparison", "resume", "run", "tune"),
     "interface.charts": ("Chart",),
     "interface.comparisons": ("Comparison",),
     "interface.results": ("RunResult",),
+    "interface.tunings": ("TuningResult",),
     "options": ("Search",),
     "plugins.discovery": ("discover",),
     "text": ("Unit",),
@@ -98,6 +100,7 @@ __all__ = [
     "ServerState",
     "ServerUpdate",
     "Training",
+    "TuningResult",
     "Unit",
     "Value",
     "Weights",
@@ -110,6 +113,7 @@ __all__ = [
     "resolve",
     "resume",
     "run",
+    "tune",
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,72 +113,35 @@ def tune(
     The same command gives the same trials, with any --jobs, and continues an interrupted search.
     The runs, report.html, tables and figures are written to --out.
     """
+    from ..interface.tunings import carry_out_plan
+    from ..report.tuning import planned
     from ..study.comparison import How
     from ..study.tuning_plan import plan, wanted
+    from ..study.tuning_runs import Stopped
 
     registry = installed()
     given["set"] = given.pop("sets")
     given |= {key: seeds_of(given[key], f"--{key.replace('_', '-')}") for key in SEEDS}
-    planned = plan(registry, wanted(given), file)
-    for line in _lines(planned):
-        echo(line)
+    found = plan(registry, wanted(given), file)
     if dry_run:
+        for line in planned(found):
+            echo(line)
         return
     how = How(
         jobs=jobs, retry=retry, trust_old=trust_old, data_root=data_root,
         checkpoint_rounds=checkpoint_rounds, checkpoint_minutes=checkpoint_minutes,
         keep_checkpoints=keep_checkpoints,
     )  # fmt: skip
-    done = _carry_out(registry, planned, how, out, quiet)
+    try:
+        done = carry_out_plan(registry, found, how, out, quiet, partial(_print_found, found))
+    except Stopped as error:
+        end(error.progress, failed=False)
+        raise  # not reached: some run was interrupted
     _report(done, out)
     end(done.outcome.progress, done.outcome.failed)
 
 
 SEEDS = ("seeds", "search_seeds")
-
-
-def _lines(plan: Plan) -> Iterator[str]:
-    """Yield what will be searched and run."""
-    from ..report.tuning import metric, seeds_text
-
-    budget, wanted = plan.budget, plan.wanted
-    for method, spaces in plan.spaces.items():
-        found = "; ".join(f"{key} {space}" for key, space in spaces.items())
-        yield f"{method}: {found or 'no option to search, its default only'}"
-    unit = "as many rounds as" if budget.prune else "at most"
-    yield (
-        f"each method: {unit} {budget.trials} trials of {budget.rounds} rounds on "
-        f"{seeds_text(plan.search_seeds)}, proposed by {wanted.sampler} in batches of "
-        f"{budget.batch}; the first is its default"
-    )
-    if wanted.shared:
-        yield f"tuned once, on {wanted.methods[0]}: {', '.join(wanted.shared)}"
-    why = "" if plan.given else " (--set clients.validation=0.2 would hold out more)"
-    share = f"{100 * plan.share:g} % of each client's examples, which nobody trains on"
-    yield f"searched for: {metric(plan)} on {share}{why}"
-    yield f"compared afterwards: the best of each on {seeds_text(plan.seeds)}, on test data"
-    runs, more = plan.most_runs(), len(plan.spaces) * len(plan.seeds)
-    yield f"at most {runs} runs of the search and {more} of the comparison"
-
-
-def _carry_out(registry: Any, plan: Plan, how: Any, out: Path, quiet: bool) -> Tuning:
-    """Carry out the tuning with progress; on an interrupt, say how to continue."""
-    from ..interface.comparisons import kept_in
-    from ..interface.progress import ComparisonProgress
-    from ..study.tuning import tune
-    from ..study.tuning_runs import Stopped
-
-    try:
-        return tune(
-            registry, plan, out, how, say=echo, display=partial(ComparisonProgress, quiet),
-            found=partial(_print_found, plan),
-        )  # fmt: skip
-    except KeyboardInterrupt as error:
-        error.add_note(kept_in(out))
-        raise
-    except Stopped as error:
-        end(error.progress, failed=False)
-        raise  # not reached: some run was interrupted
 
 
 def _print_found(plan: Plan, tuned: Sequence[Any]) -> None:

@@ -1,4 +1,4 @@
-"""`fedbench.run`, `resume`, `load`, `compare` and `load_comparison`: the commands as functions.
+"""`fedbench.run`, `resume`, `load`, `compare`, `tune` and `load_comparison`: commands as functions.
 
 Each parameter is a flag of the command of that name, with the same default; a test compares them.
 """
@@ -25,6 +25,7 @@ from ..text import echo
 from .comparisons import Comparison, carry_out_grid, written
 from .results import RunResult
 from .runs import resume_run, run_config
+from .tunings import TuningResult, tuned
 
 PathLike: TypeAlias = str | Path
 Names: TypeAlias = str | Sequence[str]
@@ -166,8 +167,8 @@ def compare(
     wanted = {
         "methods": _names(methods), "data": _names(data), "cards": _names(card),
         "settings": _names(setting), "rounds": rounds, "device": device, "set": _sets(set),
-        "seeds": seeds if seeds is None or isinstance(seeds, int) else list(seeds),
-        "reference": reference, "test": test, "target": target, "stop_at": stop_at,
+        "seeds": _seeds(seeds), "reference": reference, "test": test, "target": target,
+        "stop_at": stop_at,
     }  # fmt: skip
     grid = make_grid(_path(config), wanted, "fedbench.compare")
     how = How(
@@ -177,6 +178,62 @@ def compare(
     )  # fmt: skip
     folder = Path(out).expanduser()
     return written(registry, carry_out_grid(registry, grid, how, folder, quiet), folder)
+
+
+def tune(
+    methods: Names, *,
+    data: str | None = None, card: str | None = None, trials: int | None = None,
+    search_seeds: int | Sequence[int] | None = None, seeds: int | Sequence[int] | None = None,
+    space: PathLike | None = None, set_space: Mapping[str, Any] | None = None, shared: Names = (),
+    sampler: Literal["tpe", "random", "grid"] | None = None, sampler_seed: int | None = None,
+    batch: int | None = None, prune: bool = False, rounds: int | None = None,
+    device: str | None = None, set: Mapping[str, Any] | None = None,
+    plugins: Classes | None = None, reference: str | None = None,
+    test: Literal["t", "wilcoxon"] | None = None, jobs: int | None = None,
+    checkpoint_rounds: int | None = None, checkpoint_minutes: float = 1.0,
+    keep_checkpoints: bool = False, retry: bool = False, trust_old: bool = False,
+    out: PathLike = "tuning", data_root: PathLike | None = None, quiet: bool = False,
+    dry_run: bool = False,
+) -> TuningResult:  # fmt: skip
+    """Search the options of methods, then compare the best of each, like ``fedbench tune``.
+
+    Args:
+        methods: as for `compare`, like what is not described here.
+        trials: of each method, its default included; default 20.
+        search_seeds: how many seeds every trial has, from 0, or the seeds; default 1.
+        seeds: how many fresh seeds the comparison has, or the seeds; default 5.
+        space: a YAML file of search spaces, in place of the declared ones.
+        set_space: option -> space: ``"log:0.001:1"``, ``"int:1:10"``, ``"default"``, or choices as
+            a list; ``"METHOD:KEY"`` is for one method.
+        shared: options that are tuned once, on the first method.
+        sampler: how trials are proposed; default tpe.
+        batch: trials that are proposed at a time, whatever ``jobs`` is; default 4.
+        prune: whether hopeless trials end early; the budget is then counted in rounds.
+        dry_run: run nothing; the result says what would be run.
+
+    Raises:
+        FedbenchError: for what a user can fix. A run that fails is a failed trial.
+    """
+    from ..study.tuning_plan import plan, wanted
+
+    registry = with_classes(discover(), plugins or {})
+    given = {
+        "methods": _names(methods), "data": data, "card": card, "trials": trials,
+        "search_seeds": _seeds(search_seeds), "seeds": _seeds(seeds), "shared": _names(shared),
+        "set_space": _spaces(set_space), "sampler": sampler, "sampler_seed": sampler_seed,
+        "batch": batch, "prune": prune, "rounds": rounds, "device": device, "set": _sets(set),
+        "reference": reference, "test": test,
+    }  # fmt: skip
+    planned = plan(registry, wanted(given, "fedbench.tune"), _path(space))
+    folder = Path(out).expanduser()
+    if dry_run:
+        return TuningResult(registry, planned, folder)
+    how = How(
+        jobs=jobs, retry=retry, trust_old=trust_old, data_root=_path(data_root),
+        checkpoint_rounds=checkpoint_rounds, checkpoint_minutes=checkpoint_minutes,
+        keep_checkpoints=keep_checkpoints,
+    )  # fmt: skip
+    return tuned(registry, planned, how, folder, quiet)
 
 
 def load_comparison(
@@ -219,6 +276,21 @@ def _options(plugins: Mapping[str, Any]) -> list[str]:
 def _sets(options: Mapping[str, Any] | None) -> list[str]:
     """Return options in the form of ``--set``."""
     return [f"{key}={yamlfile.inline(value)}" for key, value in (options or {}).items()]
+
+
+def _spaces(given: Mapping[str, Any] | None) -> list[str]:
+    """Return search spaces in the form of ``--set-space``."""
+    texts = {
+        key: f"choice:{yamlfile.inline(list(space))[1:-1]}"
+        if isinstance(space, list | tuple)
+        else space
+        for key, space in (given or {}).items()
+    }
+    return [f"{key}={text}" for key, text in texts.items()]
+
+
+def _seeds(given: int | Sequence[int] | None) -> int | list[int] | None:
+    return given if given is None or isinstance(given, int) else list(given)
 
 
 def _names(given: Names) -> list[str]:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from ..console import PLAIN, Console
 from ..report import content, print_analysis
+from ..report.content import TextTable
 from ..report.curve_tables import curve_tables
 from ..report.matrix import matrices
 from ..report.terminal import WIDE
@@ -54,6 +55,12 @@ def html_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Cell]]) 
 def html_notes(notes: Sequence[str]) -> Markup:
     """Return notes, a line each."""
     return NOTES.format(Markup("<br>").join(map(printable, notes)))
+
+
+def html_text_table(found: TextTable) -> Markup:
+    """Return a table of text, with its notes."""
+    rows = [[Cell(content.minus(text)) for text in row] for row in found.rows]
+    return html_table(found.title, found.head, rows) + html_notes(found.notes)
 
 
 class Summary:
@@ -107,10 +114,7 @@ def _parts(analysis: Analysis) -> Iterator[Markup]:
         unsure = f"≈: not significantly different from {table.reference}"
         marks = [unsure] if content.has_unsure(table) else []
         yield html_notes([content.headline(group), *marks, *trouble, *table.notes])
-        for curves in curve_tables(group):
-            cells = [[Cell(content.minus(text)) for text in row] for row in curves.rows]
-            yield html_table(curves.title, curves.head, cells)
-            yield html_notes(curves.notes)
+        yield from map(html_text_table, curve_tables(group))
     for matrix in matrices(analysis):
         cells = [[Cell(name), *map(_entry, found)] for name, found in matrix.rows.items()]
         yield html_table(matrix.title, ["variant", *matrix.columns], cells)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,28 @@ def seeds_text(seeds: Sequence[int]) -> str:
 def values_text(trial: Trial) -> str:
     """Return a trial's values: ``sgd.lr=0.1, fedprox.mu=0.01``."""
     return ", ".join(sets(trial.values)) or NONE
+
+
+def planned(plan: Plan) -> Iterator[str]:
+    """Yield what will be searched and run, a line each."""
+    budget, wanted = plan.budget, plan.wanted
+    for method, spaces in plan.spaces.items():
+        searched = "; ".join(f"{key} {space}" for key, space in spaces.items())
+        yield f"{method}: {searched or 'no option to search, its default only'}"
+    unit = "as many rounds as" if budget.prune else "at most"
+    yield (
+        f"each method: {unit} {budget.trials} trials of {budget.rounds} rounds on "
+        f"{seeds_text(plan.search_seeds)}, proposed by {wanted.sampler} in batches of "
+        f"{budget.batch}; the first is its default"
+    )
+    if wanted.shared:
+        yield f"tuned once, on {wanted.methods[0]}: {', '.join(wanted.shared)}"
+    why = "" if plan.given else " (--set clients.validation=0.2 would hold out more)"
+    share = f"{100 * plan.share:g} % of each client's examples, which nobody trains on"
+    yield f"searched for: {metric(plan)} on {share}{why}"
+    yield f"compared afterwards: the best of each on {seeds_text(plan.seeds)}, on test data"
+    runs, more = plan.most_runs(), len(plan.spaces) * len(plan.seeds)
+    yield f"at most {runs} runs of the search and {more} of the comparison"
 
 
 def found(plan: Plan, tuned: Sequence[Tuned]) -> TextTable:
@@ -161,13 +183,18 @@ def trials(plan: Plan, one: Tuned) -> TextTable:
     return TextTable(f"trials-{one.method}", title, head, tuple(rows), notes)
 
 
+def tables(plan: Plan, tuned: Sequence[Tuned]) -> list[TextTable]:
+    """Return the tables of a search, without those of its trials."""
+    every = (found(plan, tuned), gaps(plan, tuned), importance(tuned))
+    return [table for table in every if table]
+
+
 def part(plan: Plan, tuned: Sequence[Tuned]) -> Part:
     """Return the report's part on a search: tables, charts, ``trials.csv`` and ``search.json``."""
-    tables = [found(plan, tuned), gaps(plan, tuned), importance(tuned)]
     return Part(
         name="search",
         title="Search",
-        tables=[table for table in tables if table],
+        tables=tables(plan, tuned),
         folded=[trials(plan, one) for one in tuned],
         figures=tuning_figures.figures(plan, tuned, metric(plan)),
         look=tuning_figures.look(plan, tuned),
@@ -178,20 +205,45 @@ def part(plan: Plan, tuned: Sequence[Tuned]) -> Part:
     )
 
 
+def trial_rows(plan: Plan, tuned: Sequence[Tuned]) -> list[dict[str, Any]]:
+    """Return a row for each trial.
+
+    Its keys are ``method``; ``trial``, its number; ``end``, which is complete, pruned or failed;
+    ``rounds``, which it is charged for; its scores on ``validation`` and ``test`` data; its
+    ``rank``; whether it was ``chosen``; its ``error``; and the options that its method searches,
+    by name.
+    """
+    return [
+        {
+            "method": one.method,
+            "trial": trial.number,
+            "end": trial.status,
+            "rounds": trial.rounds,
+            "validation": trial.score,
+            "test": one.test.get(trial.number),
+            "rank": rank(one.trials, trial, plan.higher_is_better),
+            "chosen": trial is one.best,
+            "error": trial.error,
+            **trial.values,
+        }
+        for one in tuned
+        for trial in one.trials
+    ]
+
+
 def trials_csv(plan: Plan, tuned: Sequence[Tuned]) -> str:
     """Return a line for each trial; an option that a method does not search is empty."""
-    keys = list(dict.fromkeys(key for one in tuned for key in one.spaces))
-    head = ("method", "trial", "end", "rounds", "validation", "test", "rank", "chosen", "error")
-    rows = []
-    for one in tuned:
-        for trial in one.trials:
-            place = rank(one.trials, trial, plan.higher_is_better)
-            how = (one.method, trial.number, trial.status, trial.rounds)
-            scores = (trial.score, one.test.get(trial.number), place)
-            values = [inline(trial.values[k]) if k in trial.values else None for k in keys]
-            row = (*how, *scores, int(trial is one.best), trial.error, *values)
-            rows.append(["" if cell is None else cell for cell in row])
-    return csv_text((*head, *keys), rows)
+    rows = trial_rows(plan, tuned)
+    head = list(dict.fromkeys(key for row in rows for key in row))
+    options = {key for one in tuned for key in one.spaces}
+
+    def cell(row: dict[str, Any], key: str) -> object:
+        value = row.get(key)
+        if key in options and key in row:
+            return inline(value)
+        return "" if value is None else int(value) if key == "chosen" else value
+
+    return csv_text(head, [[cell(row, key) for key in head] for row in rows])
 
 
 def search_json(plan: Plan, tuned: Sequence[Tuned]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from .execute import Progress, execute
 from .grid import Grid, Job
 from .here import execute_here
 from .reuse import Reuse
+from .warm import Warm
 
 Say = Callable[[str], object]
 """What is called with each line that a user should read."""
@@ -105,7 +106,7 @@ def compare(
         if line := reuse.summary(planned):
             say(line)
     with display or nullcontext(lambda progress: None) as show:
-        done = _carry_out(registry, planned, how, show=show, changes=changes)
+        done = carry_out(registry, planned, how, show=show, changes=changes)
     found = grids.collect(registry, planned, say)
     added, line = earlier(registry, planned, found, changes)
     if line:
@@ -125,16 +126,38 @@ def compare(
     return Outcome(analysis, done, failed)
 
 
-def _carry_out(registry: Registry, planned: Sequence[Job], how: How, **more: Any) -> Progress:
-    """Run what is not finished, in other processes if these can have the plugins."""
+def carry_out(
+    registry: Registry,
+    planned: Sequence[Job],
+    how: How,
+    *,
+    until: int | None = None,
+    warm: Warm | None = None,
+    **more: Any,
+) -> Progress:
+    """Run what is not finished, in other processes if these can have the plugins.
+
+    Args:
+        registry: what is installed.
+        planned: the runs.
+        how: how to carry them out.
+        until: pause each run after this round.
+        warm: forks the runs of other processes.
+        more: ``show`` and ``changes`` of `execute`.
+
+    Returns:
+        the final counts.
+    """
     if not any(job.config.in_memory for job in planned):
-        words = list(how.words())
+        words = [*how.words(), *([] if until is None else ["--until", str(until)])]
         return execute(
-            planned, workers=how.jobs, retry=how.retry, data_root=how.data_root, words=words, **more
-        )
+            planned, workers=how.jobs, retry=how.retry, data_root=how.data_root, words=words,
+            warm=warm, **more,
+        )  # fmt: skip
     return execute_here(
         registry,
         planned,
+        until=until,
         retry=how.retry,
         data_root=how.data_root,
         checkpoint_rounds=how.checkpoint_rounds,

@@ -69,8 +69,12 @@ class Wanted:
         )
 
 
-def wanted(given: Mapping[str, Any]) -> Wanted:
+def wanted(given: Mapping[str, Any], giver: str = "command line") -> Wanted:
     """Return what a user asks for; values that are ``None`` or empty are left at their defaults.
+
+    Args:
+        given: parameter -> value.
+        giver: who gives them, for errors.
 
     Raises:
         ConfigError: for a value that cannot be used.
@@ -80,7 +84,7 @@ def wanted(given: Mapping[str, Any]) -> Wanted:
         for key, value in given.items()
         if value not in (None, (), [])
     }
-    return options.build(Wanted, chosen, lambda path: ".".join(("command line", *path)))
+    return options.build(Wanted, chosen, lambda path: ".".join((giver, *path)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
 from ..config.changes import joined
 from ..engine.evaluation import reported, views
@@ -17,8 +17,8 @@ from ..store.directory import RunDirectory
 from ..store.files import default_data_root
 from . import grid as grids
 from . import records, spaces
-from .comparison import How, Say
-from .execute import Progress, execute
+from .comparison import How, Say, carry_out
+from .execute import Progress
 from .grid import Job
 from .records import Record
 from .reuse import Reuse
@@ -87,6 +87,7 @@ class Runs:
         self._before = Progress(plan.most_runs())
         self._told = False
         self._known: dict[str, list[Job]] = {}
+        self._made: set[Path] = set()
         self.fixed: dict[str, Values] = {}
         """Method -> values that its search does not change."""
 
@@ -143,25 +144,25 @@ class Runs:
         """
         directory = RunDirectory(job.path)
         paused = upto < self._plan.budget.rounds and not directory.failed
-        return paused and directory.count_rounds() >= upto and not self._changed(job)
+        return paused and directory.count_rounds() >= upto and not self._changes(job)
 
-    def _changed(self, job: Job) -> bool:
-        return not self._how.trust_old and bool(self._reuse.changes(job))
+    def _changes(self, job: Job) -> Sequence[str]:
+        """Return why a kept run is to be repeated; one that this search has made is not."""
+        if self._how.trust_old or job.path in self._made:
+            return ()
+        return self._reuse.changes(job)
 
     def _execute(self, jobs: Sequence[Job], upto: int) -> None:
-        how = self._how
-        more: dict[str, Any] = {}
-        if not how.trust_old:
-            more["changes"] = self._reuse.changes
-            if not self._told and (line := self._reuse.summary(jobs)):
-                self._say(line)
-                self._told = True
+        new = [job for job in jobs if job.path not in self._made]
+        if not (self._told or self._how.trust_old) and (line := self._reuse.summary(new)):
+            self._say(line)
+            self._told = True
         last = upto == self._plan.budget.rounds
-        done = execute(
-            jobs, workers=how.jobs, retry=how.retry, data_root=how.data_root,
-            words=[*how.words(), *([] if last else ["--until", str(upto)])],
-            show=lambda state: self._show(self._whole(state, last)), warm=self._warm, **more,
+        done = carry_out(
+            self._registry, jobs, self._how, until=None if last else upto, warm=self._warm,
+            show=lambda state: self._show(self._whole(state, last)), changes=self._changes,
         )  # fmt: skip
+        self._made.update(job.path for job in jobs)
         if done.interrupted:
             raise Stopped(done)
         if last:

@@ -74,7 +74,7 @@ def test_runs_that_the_machine_ended_are_listed(
         end = Interrupted(times, "ended by SIGKILL")
         return Progress(len(jobs), interrupted={jobs[0].path: end})
 
-    monkeypatch.setattr("fedbench.study.tuning_runs.execute", execute)
+    monkeypatch.setattr("fedbench.study.comparison.execute", execute)
     done = fedbench("tune", "fedavg", "--trials", "2", "--trust-old", *few[:2], *few[4:])
     assert done.exit_code == status
     assert "ended by SIGKILL" in done.stdout
@@ -85,7 +85,7 @@ def test_an_interrupt_says_how_to_continue(fedbench, monkeypatch: pytest.MonkeyP
     def execute(jobs, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedbench.study.tuning_runs.execute", execute)
+    monkeypatch.setattr("fedbench.study.comparison.execute", execute)
     done = fedbench("tune", "fedavg", "--out", "here")
     assert done.exit_code == 130
     assert "Interrupted; finished runs are kept in here. The same command resumes." in done.stderr

@@ -40,6 +40,7 @@ POSITIONAL = {
     "run": ("method|file.yaml", "method"),
     "resume": ("directory", "directory"),
     "compare": ("[method]...", "methods"),
+    "tune": ("method...", "methods"),
     "report": ("directory...", "directories"),
 }
 
@@ -50,6 +51,7 @@ POSITIONAL = {
         ("run", fedbench.run),
         ("resume", fedbench.resume),
         ("compare", fedbench.compare),
+        ("tune", fedbench.tune),
         ("report", fedbench.load_comparison),
     ],
 )
@@ -64,7 +66,7 @@ def test_flags_and_parameters_are_the_same(command: str, function: Callable[...,
     assert set(ONLY_IN_PYTHON) <= parameters(function).keys()
 
 
-@pytest.mark.parametrize("command", ["run", "resume", "compare"])
+@pytest.mark.parametrize("command", ["run", "resume", "compare", "tune"])
 def test_their_defaults_are_the_same(command: str) -> None:
     found = parameters(getattr(fedbench, command))
     # click keeps a command's help option, which depends on the settings of its parent.

@@ -76,8 +76,7 @@ class Machine:
 @pytest.fixture
 def machine(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine(registry)
-    for module in (tuning_runs, comparison):
-        monkeypatch.setattr(module, "execute", machine)
+    monkeypatch.setattr(comparison, "execute", machine)
     return machine
 
 
@@ -112,8 +111,7 @@ def done(
     folder = tmp_path_factory.mktemp("tuning")
     wanted = make_plan(installed, tiny_config, folder, seeds=2)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (tuning_runs, comparison):
-            patch.setattr(module, "execute", Machine(installed))
+        patch.setattr(comparison, "execute", Machine(installed))
         return tune(installed, wanted, folder, How(trust_old=True)), folder
 
 
@@ -296,7 +294,7 @@ def test_runs_that_the_machine_ended_stop_the_search(
         return dataclasses.replace(Progress(len(jobs)), interrupted={jobs[0].path: end})
 
     with monkeypatch.context() as patch:
-        patch.setattr(tuning_runs, "execute", ended)
+        patch.setattr(comparison, "execute", ended)
         with pytest.raises(Stopped) as caught:
             tuned(planned(trials=1))
     assert next(iter(caught.value.progress.interrupted.values())).reason == "ended by SIGKILL"
