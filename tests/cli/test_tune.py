@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import re
 import sys
 from pathlib import Path
 
@@ -110,3 +112,19 @@ def test_a_tuning_from_start_to_end(
     assert {"report.html", "trials.csv", "search.json"} <= {
         path.name for path in (tmp_path / "tuning").iterdir()
     }
+
+
+@pytest.mark.matrix
+def test_a_trial_whose_process_fails_is_spent_and_has_the_worst_rank(
+    fedbench, few, tmp_path: Path
+) -> None:
+    words = ["--trials", "3", "--seeds", "1", "--jobs", "2", *few[:2], *few[4:]]
+    done = fedbench("tune", "fedavg", "--set-space", "sgd.lr=choice:0.1,1e30,0.01", *words)
+    assert done.exit_code == 0, done.output
+    assert re.search(r"^fedavg \| +3, 1 failed \| +3 \|", done.stdout, re.MULTILINE)
+    with (tmp_path / "tuning/trials.csv").open() as file:
+        rows = {row["sgd.lr"]: row for row in csv.DictReader(file)}
+    failed = rows.pop("1e+30")
+    assert (failed["end"], failed["validation"], failed["rank"]) == ("failed", "", "")
+    assert re.match(r"seed 0: .* is (nan|inf)", failed["error"])
+    assert {row["rank"] for row in rows.values()} <= {"1", "2"}
