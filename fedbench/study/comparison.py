@@ -83,10 +83,12 @@ def compare(
     *,
     say: Say = lambda line: None,
     display: Display | None = None,
+    alone: bool = False,
 ) -> Outcome:
     """Carry out the runs of a grid that are not finished yet, and analyse all of them.
 
-    Earlier finished runs in the same folder that share a setting with the grid are analysed too.
+    Earlier finished runs in the same folder that share a setting with the grid are analysed too,
+    unless the grid is to be analysed ``alone``.
 
     Args:
         registry: what is installed.
@@ -95,6 +97,7 @@ def compare(
         how: how to carry them out.
         say: is called with each line on runs that are repeated, added or left out.
         display: shows the progress.
+        alone: whether to leave out earlier runs.
 
     Raises:
         ConfigError: for data that cannot be read, or runs that contradict each other.
@@ -108,7 +111,7 @@ def compare(
     with display or nullcontext(lambda progress: None) as show:
         done = carry_out(registry, planned, how, show=show, changes=changes)
     found = grids.collect(registry, planned, say)
-    added, line = earlier(registry, planned, found, changes)
+    added, line = ([], "") if alone else earlier(registry, planned, found, changes)
     if line:
         say(line)
     failed = any(record.status == "failed" for record in found)

@@ -2,7 +2,8 @@
 
 What the search chooses on validation data is trained again under fresh seeds, with the same share
 held out, and scored on test data. The runs are kept like those of a comparison, so none is made
-twice, and an interrupted search continues from them.
+twice, and an interrupted search continues from them. The comparison is of the best values alone:
+what an earlier, perhaps shorter search in the same folder chose is not in its tables.
 """
 
 from __future__ import annotations
@@ -122,7 +123,9 @@ def tune(
     wanted = replace(plan.wanted, reference=names[plan.reference])
     grid = wanted.grid([one.variant for one in tuned], plan.seeds, plan.final_sets)
     planned = grids.plan(registry, grid, out)
-    outcome = comparison.compare(registry, grid, planned, how, say=say, display=display())
+    outcome = comparison.compare(
+        registry, grid, planned, how, say=say, display=display(), alone=True
+    )
     return Tuning(
         plan, [_with_fresh(one, planned, outcome, plan.higher_is_better) for one in tuned], outcome
     )

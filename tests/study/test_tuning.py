@@ -310,6 +310,8 @@ def test_more_trials_continue_the_search_and_its_record(planned, tuned, tmp_path
     assert study.trials[0].value == done.methods[0].trials[0].score
     longer = tuned(planned("fedavg", trials=5))
     assert longer.methods[0].trials[:4] == done.methods[0].trials
+    assert longer.outcome.analysis
+    assert len(longer.outcome.analysis.groups[0].variants) == 1
     assert optuna.get_all_study_names(storage) == [name]
     assert len(optuna.load_study(study_name=name, storage=storage).trials) == 5
 
