@@ -16,6 +16,8 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 from urllib.parse import quote, unquote
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
@@ -260,9 +262,15 @@ def sha256(values: Mapping[str, Value]) -> str:
     for key in sorted(values):
         for name, tensor in sorted(tensors(values[key]), key=lambda item: item[0]):
             digest.update(f"{key}/{name}/{tensor.dtype}/{tuple(tensor.shape)}\n".encode())
-            plain = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+            digest.update(raw_bytes(tensor).data)
     return digest.hexdigest()
+
+
+def raw_bytes(tensor: Tensor) -> npt.NDArray[np.uint8]:
+    """Return the bytes of a tensor's elements in order (n,), without a copy if they lie so."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    # A tensor of one element is contiguous whatever its stride, but only stride 1 can be viewed.
+    return flat.as_strided(flat.shape, (1,)).view(torch.uint8).numpy()
 
 
 class Payload(Mapping[str, Value]):
@@ -365,8 +373,7 @@ def checksum(tensor: Tensor) -> str:
 
     Not cryptographic: it detects accidental changes and is about as fast as reading the memory.
     """
-    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return xxh3_64_hexdigest(raw.data, _head(tensor.dtype, tensor.shape))
+    return xxh3_64_hexdigest(raw_bytes(tensor).data, _head(tensor.dtype, tensor.shape))
 
 
 @lru_cache(10_000)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..types import Dataset, Examples
+from ..values import raw_bytes
 
 Packed = Mapping[str, tuple[str, list[int], Any]]
 """Tensors as Ray moves them without a copy: name -> dtype, shape, bytes as a numpy array."""
@@ -19,8 +20,8 @@ def pack(flat: Mapping[str, Tensor]) -> Packed:
     """Return tensors as arrays that share their memory."""
     packed = {}
     for name, tensor in flat.items():
-        raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-        packed[name] = (str(tensor.dtype).removeprefix("torch."), list(tensor.shape), raw)
+        kind = str(tensor.dtype).removeprefix("torch.")
+        packed[name] = (kind, list(tensor.shape), raw_bytes(tensor))
     return packed
 
 

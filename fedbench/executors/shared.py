@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..values import Value, assembled, kind_of, tensors
+from ..values import Value, assembled, kind_of, raw_bytes, tensors
 
 ALIGN = 64
 """Bytes; tensors start at multiples of it, as PyTorch's own tensors do."""
@@ -88,8 +88,8 @@ class Buffer:
                     start, end = min(start, offset), max(end, offset + here.nbytes)
                     parts.append((name, here.dtype, shape, turned, offset, None))
                 else:
-                    raw = here.reshape(-1).view(torch.uint8).numpy() if here.numel() else b""
-                    parts.append((name, here.dtype, shape, turned, None, bytes(raw)))
+                    raw = bytes(raw_bytes(here))
+                    parts.append((name, here.dtype, shape, turned, None, raw))
             places.append((key, kind_of(key, value), start, end, parts))
         return places
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..context import ClientContext, ServerContext
 from ..executors.inline import InlineWorkers
 from ..failures import ClientFailure
 from ..types import Batch, ClientJob, ClientResult, Output, PerClass, Value, nbytes, tensors
+from ..values import raw_bytes
 from ..watching import Call, Watch
 
 ORDINARY = (bool, int, float, str, bytes, type(None))
@@ -35,9 +35,8 @@ def fingerprint(value: Any, depth: int = 6) -> Any:
     if isinstance(value, ORDINARY):
         return value if value == value else "nan"
     if isinstance(value, Tensor):
-        plain = value.detach().cpu().contiguous().reshape(-1)
-        raw = plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b""
-        return (str(value.dtype), tuple(value.shape), hashlib.blake2b(raw).digest())
+        content = hashlib.blake2b(raw_bytes(value).data).digest()
+        return (str(value.dtype), tuple(value.shape), content)
     if isinstance(value, np.ndarray):
         return (str(value.dtype), value.shape, hashlib.blake2b(value.tobytes()).digest())
     if depth:

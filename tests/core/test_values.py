@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedbench.values import checksum
+from fedbench.values import checksum, raw_bytes, sha256
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 4096, 8192, 3 * 8192 + 5, 10**5])
@@ -34,3 +34,23 @@ def test_a_checksum_sees_type_shape_and_order_and_ignores_layout() -> None:
 def test_a_checksum_sees_swapped_parts_of_any_size(size: int) -> None:
     x = torch.arange(2 * size, dtype=torch.int64)
     assert checksum(torch.cat([x[size:], x[:size]])) != checksum(x)
+
+
+LAYOUTS = {
+    "plain": torch.arange(6.0).reshape(2, 3),
+    "one element with a stride": torch.arange(4)[::2][1:],
+    "turned": torch.arange(6.0).reshape(2, 3).t(),
+    "repeated": torch.arange(3).expand(2, 3),
+    "scalar": torch.tensor(3.0),
+    "empty": torch.empty(0, 3),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_bytes_are_those_of_the_elements_in_order_whatever_the_layout(name: str) -> None:
+    tensor = LAYOUTS[name]
+
+    assert bytes(raw_bytes(tensor)) == tensor.numpy().tobytes("C")
+    plain = tensor.clone(memory_format=torch.contiguous_format)
+    assert checksum(tensor) == checksum(plain)
+    assert sha256({"value": tensor}) == sha256({"value": plain})
