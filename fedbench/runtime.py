@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from . import loading
 from .ambient import settled
@@ -20,6 +19,7 @@ from .context import ClientContext, ServerContext
 from .device import keep_freed_memory, open_device
 from .errors import ConfigError, PluginError
 from .failures import ClientFailure, ends_the_run, failure
+from .model import Loader, checked
 from .pipeline import Pipeline, eval_batch
 from .plugins.hooks import RunPlugins
 from .plugins.registry import Registry
@@ -92,6 +92,7 @@ class Runtime:
         keep_freed_memory()  # only now, so that memory used for loading goes back to the system
         self.model, self.initial = self._model()
         self._check_features()
+        self._loader = Loader(self.model)
         self._trainable = [p.requires_grad for p in self.model.parameters()]
 
     def client_data(self, client: int) -> Examples:
@@ -154,7 +155,7 @@ class Runtime:
         shape = tuple(self.data.train.inputs.shape[1:])
         with self.streams.scope("model"):
             built = choice.build(shape, len(self.data.classes))
-        model = _module(self.config.model["name"], built, len(self.data.classes)).to(self.device)
+        model = checked(self.config.model["name"], built, len(self.data.classes)).to(self.device)
         if len(shape) == 3:
             model = model.to(memory_format=torch.channels_last)
         setattr(model, BF16, self.config.precision == "bf16")
@@ -276,7 +277,7 @@ class Runtime:
                 ctx.receive()
             # Loading copies, so the client's own copy is made only if a plugin reads it.
             received: Any = ctx.payload.raw().get("weights", {})
-            self.model.load_state_dict({**self.initial, **received})
+            self._loader.load({**self.initial, **received})
             self.model.train()
             if job.scored is not None:
                 return self._personal(ctx, job)
@@ -320,7 +321,7 @@ class Runtime:
             the `Output` for its examples, on the CPU.
         """
         with settled():
-            self.model.load_state_dict(weights)
+            self._loader.load(weights)
             return self._output(chunk)
 
     def _output(self, chunk: Chunk) -> Output:
@@ -339,37 +340,6 @@ class Runtime:
             self.model.eval()
             output = forward(self.model, pipeline(inputs, False))
         return Output(output.features.cpu(), output.logits.cpu())
-
-
-def _module(name: str, model: object, num_classes: int) -> nn.Module:
-    """Return what ``build`` returned if it has the parts of a `Model`.
-
-    Raises:
-        PluginError: for a part that is missing or of the wrong kind; it says what to add.
-    """
-    if not isinstance(model, nn.Module):
-        raise PluginError(
-            f"model {name!r}: build must return an nn.Module, it returned {type(model).__name__}"
-        )
-    classifier = getattr(model, "classifier", None)
-    if not isinstance(classifier, nn.Linear):
-        raise PluginError(f"model {name!r} needs an nn.Linear named 'classifier'")
-    if not callable(getattr(model, "features", None)):
-        raise PluginError(
-            f"model {name!r} needs a method features(inputs) that returns what goes into "
-            f"'classifier': (B, {classifier.in_features}) for a batch of B examples"
-        )
-    if classifier.out_features != num_classes:
-        raise PluginError(
-            f"model {name!r}: 'classifier' has {classifier.out_features} outputs, the data set has "
-            f"{num_classes} classes; give it num_classes outputs"
-        )
-    for weight, value in model.state_dict(keep_vars=True).items():
-        if is_lazy(value):
-            raise PluginError(
-                f"model {name!r}: {weight!r} has no size yet; build must give every layer its sizes"
-            )
-    return model
 
 
 def partition_table(runtime: Runtime) -> Partition:

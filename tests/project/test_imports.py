@@ -32,7 +32,7 @@ LAYERS = (
     ("hookspecs",),
     ("context",),
     ("contracts",),
-    ("client_state", "failures", "loss_terms", "pipeline", "training", "travel"),
+    ("client_state", "failures", "loss_terms", "model", "pipeline", "training", "travel"),
     ("console", "types"),
     ("ambient", "values", "device", "options", "random", "scores", "watching"),
     ("errors", "text"),
