@@ -34,9 +34,8 @@ from .types import (
     Weights,
     forward,
     seal,
-    tensors,
 )
-from .values import checksum, label
+from .values import checksums
 from .watching import UNWATCHED, Watch, each
 
 if TYPE_CHECKING:
@@ -392,9 +391,5 @@ class ClientContext:
             state=self._state.sealed(),
             seconds=seconds,
             failures=tuple(self._failures),
-            digests={
-                label(key, name): checksum(tensor)
-                for key in sorted(travels)
-                for name, tensor in tensors(travels[key])
-            },
+            digests=checksums(travels) if self._job.digests else {},
         )

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import NonFiniteError, PluginError
-from .types import Empty, Encoded, Payload, Received, Value, seal, tensors
+from .types import Empty, Encoded, Payload, Received, ServerState, Value, seal, tensors
 from .values import all_finite, still_encoded
+
+if TYPE_CHECKING:
+    from .context import ServerContext
+    from .plugins.hooks import RunPlugins
 
 Calls = Iterable[tuple[str, Callable[..., Any]]]
 """(plugin's name, function that calls its hook), in the order of the calls."""
@@ -43,6 +47,13 @@ def changed(found: object, hook: str, plugin: str) -> dict[str, Value]:
             value = replace(value, plugin=plugin)
         named[key] = value
     return named
+
+
+def broadcast(plugins: RunPlugins, ctx: ServerContext, state: ServerState) -> dict[str, Value]:
+    """Return what plugins broadcast, sealed; what the server keeps anyway is not copied again."""
+    kept = {id(t) for value in (state.weights, *state.entries.values()) for _, t in tensors(value)}
+    found = plugins.collect("broadcast", ctx=ctx, state=state)
+    return {key: seal(value, f"broadcast {key!r}", sealed=kept) for key, value in found.items()}
 
 
 def outgoing(

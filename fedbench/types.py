@@ -217,6 +217,7 @@ class ClientJob:
         scored: the parts of the data on which to score the client's own model, after the round;
             ``None`` for the client's turn.
         keep: whether to return the client's own model too.
+        digests: whether to compute the checksums of what the client sends.
     """
 
     round: int
@@ -224,6 +225,7 @@ class ClientJob:
     state: Mapping[str, Value]
     scored: tuple[Chunk, ...] | None = None
     keep: bool = False
+    digests: bool = True
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,7 @@ class ClientResult:
         seconds: wall-clock time of the client's work.
         failures: attempts that failed before this one, and what went wrong in this one.
         digests: `fedbench.values.checksum` of each uploaded tensor, by ``key/name``, in the form in
-            which it travelled.
+            which it travelled; empty if the job asks for none.
         sent: what the server had sent the client, as `ClientContext.sent`.
     """
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -146,13 +146,16 @@ Empty: TypeAlias = Callable[[Tensor], Tensor]
 """A function that returns an uninitialised, contiguous CPU tensor like the one that it is given."""
 
 
-def seal(value: Value, what: str = "value", empty: Empty | None = None) -> Value:
+def seal(
+    value: Value, what: str = "value", empty: Empty | None = None, sealed: Container[int] = ()
+) -> Value:
     """Return a detached copy of ``value`` on the CPU, sharing no memory with it.
 
     Args:
         value: a tensor, a `PerClass`, or tensors by name.
         what: how to name it in the error.
         empty: allocates the copies; by default torch does.
+        sealed: ``id`` of each tensor that is sealed already; a value of only these is not copied.
 
     Raises:
         PluginError: when ``value`` is none of these, or an empty mapping.
@@ -170,6 +173,8 @@ def seal(value: Value, what: str = "value", empty: Empty | None = None) -> Value
             f"{what} is a {type(value).__name__}; "
             "it must be a tensor, a PerClass, or tensors by name"
         )
+    if all(id(tensor) in sealed for _, tensor in tensors(value)):
+        return dict(value) if isinstance(value, Mapping) else value
     return copy_to(value, torch.device("cpu"), empty)
 
 
@@ -268,9 +273,9 @@ def sha256(values: Mapping[str, Value]) -> str:
 
 def raw_bytes(tensor: Tensor) -> npt.NDArray[np.uint8]:
     """Return the bytes of a tensor's elements in order (n,), without a copy if they lie so."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    flat = tensor.detach().cpu().contiguous()
     # A tensor of one element is contiguous whatever its stride, but only stride 1 can be viewed.
-    return flat.as_strided(flat.shape, (1,)).view(torch.uint8).numpy()
+    return flat.as_strided((flat.numel(),), (1,)).view(torch.uint8).numpy()
 
 
 class Payload(Mapping[str, Value]):
@@ -374,6 +379,15 @@ def checksum(tensor: Tensor) -> str:
     Not cryptographic: it detects accidental changes and is about as fast as reading the memory.
     """
     return xxh3_64_hexdigest(raw_bytes(tensor).data, _head(tensor.dtype, tensor.shape))
+
+
+def checksums(values: Mapping[str, Value]) -> dict[str, str]:
+    """Return the checksum of every tensor by ``key/name``, or ``key`` for a plain tensor."""
+    return {
+        label(key, name): checksum(tensor)
+        for key in sorted(values)
+        for name, tensor in tensors(values[key])
+    }
 
 
 @lru_cache(10_000)

@@ -13,7 +13,7 @@ from ..errors import NonFiniteError, PluginError, did_you_mean
 from ..failures import ClientFailed, ClientFailure, TooFewClients
 from ..runtime import Runtime
 from ..store.client_states import ClientStates
-from ..travel import check_decoded, outgoing
+from ..travel import broadcast, check_decoded, outgoing
 from ..types import (
     ClientJob,
     ClientResult,
@@ -58,6 +58,7 @@ class Rounds:
         owners: key of a server entry -> the plugin that owns it; grows as plugins write.
         metrics: metrics by name, for the evaluation.
         progress: called after each client.
+        digested: whether to compute `digests`.
     """
 
     def __init__(
@@ -68,9 +69,10 @@ class Rounds:
         owners: dict[str, str],
         metrics: Mapping[str, Metric],
         progress: Progress,
+        digested: bool = True,
     ) -> None:
         self._runtime, self._workers, self._clients = runtime, workers, clients
-        self._owners, self._progress = owners, progress
+        self._owners, self._progress, self._digested = owners, progress, digested
         self._scoring = Scoring(runtime, workers, clients, metrics)
         self.digests: dict[int, Mapping[str, str]] = {}
         """Client id -> checksums of what it sent in the last round."""
@@ -78,12 +80,11 @@ class Rounds:
     def initial_state(self) -> ServerState:
         """Return the state before round 1: the initial weights and the plugins' entries."""
         ctx = self._runtime.server_context(0)
-        found = self._runtime.plugins.collect_owned(
-            "init_server", ctx=ctx, weights=self._runtime.initial
-        )
+        initial = self._runtime.initial
+        found = self._runtime.plugins.collect_owned("init_server", ctx=ctx, weights=initial)
         self._owners |= {key: plugin for key, (plugin, _) in found.items()}
         entries = {key: seal(value, f"state {key!r}") for key, (_, value) in found.items()}
-        return ServerState(0, self._runtime.initial, Payload(entries, "the server's state"))
+        return ServerState(0, initial, Payload(entries, "the server's state")).copy()
 
     def play(self, state: ServerState, number: int) -> tuple[ServerState, RoundResult]:
         """Play round ``number``; return the state after it and the round's result, without a time.
@@ -99,7 +100,10 @@ class Rounds:
         clients = _checked(hook.select_clients(ctx=ctx, state=state), ctx.num_clients)
         ctx = replace(ctx, cohort=tuple(clients))
         payload, sent = self._broadcast(ctx, state)
-        jobs = [ClientJob(number, client, self._clients.for_turn(client)) for client in clients]
+        jobs = [
+            ClientJob(number, client, self._clients.for_turn(client), digests=self._digested)
+            for client in clients
+        ]
         arrived = _Arrived(number, len(jobs))
         self._check_cohort(arrived)
         before = state.weights
@@ -139,10 +143,8 @@ class Rounds:
         self, ctx: ServerContext, state: ServerState
     ) -> tuple[dict[str, Value], Payload]:
         """Return what travels to every client of the round, sealed, and the same decoded."""
-        plugins = self._runtime.plugins
-        found = plugins.collect("broadcast", ctx=ctx, state=state)
-        payload = {key: seal(value, f"broadcast {key!r}") for key, value in found.items()}
-        calls = plugins.calls("send_broadcast")
+        payload = broadcast(self._runtime.plugins, ctx, state)
+        calls = self._runtime.plugins.calls("send_broadcast")
         travels, plain = outgoing(calls, payload, ctx=ctx, state=state)
         return travels, Payload(plain, "the broadcast")
 

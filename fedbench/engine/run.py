@@ -37,6 +37,7 @@ from ..watching import UNWATCHED, Watch
 from .evaluation import reported, stops, views
 from .observers import Observers, conclusions
 from .round import Progress, Rounds
+from .saving import SPOILT, Saving, intact
 from .summary import summarise
 
 NO_ROUND = "no round has been run yet; call Run.run(), or iterate over Run.rounds(), first"
@@ -97,10 +98,9 @@ class Run:
         self.history: list[RoundResult] = []
         self.state: ServerState | None = None
         self.digests: Mapping[str, Any] = {}
-        self.checkpoint_seconds = checkpoint_seconds
-        self.checkpoint_rounds = checkpoint_rounds
-        self.keep_checkpoints, self.keep_personal = keep_checkpoints, keep_personal
+        self.keep_personal = keep_personal
         self.watch, self.observed = watch, observed
+        self._digested = bool(directory) or not observed  # to keep, or to compare with kept ones
         self.progress = progress or (lambda *_: None)
         folder = self.directory.clients_folder if self.directory else None
         self._clients = ClientStates(folder)
@@ -109,7 +109,7 @@ class Run:
         self._used = self._counted = False
         self._workers: Workers | None = None
         self._observers: Observers | None = None
-        self._saved = 0.0, 0
+        self._saving = Saving(checkpoint_seconds, checkpoint_rounds, keep_checkpoints)
         self._personal: str | None = None
 
     @classmethod
@@ -149,7 +149,7 @@ class Run:
             config = config or resolve_kept(registry, kept)
             check_same(registry, kept, config)
             run = cls(config, registry=registry, **more)
-            run.directory, run._claim = found, claim
+            run.directory, run._claim, run._digested = found, claim, True
             run._restore(found)
         except BaseException:
             claim.release()
@@ -199,7 +199,7 @@ class Run:
         return self._rounds()
 
     def _rounds(self) -> Generator[RoundResult, None, None]:
-        self._saved = time.monotonic(), self.state.round if self.state else 0
+        self._saving.begin(self.state.round if self.state else 0)
         try:
             self._claim_directory()
             rounds = self._open()
@@ -208,7 +208,7 @@ class Run:
             while state.round < config.rounds and not stops(config, self.history, higher):
                 state, result = self._play(rounds, state, state.round + 1)
                 self._keep(rounds, state, result)
-                if self._checkpoint_is_due():
+                if self._saving.due(state.round):
                     self._checkpoint()
                 yield result
             if self.directory:
@@ -217,8 +217,7 @@ class Run:
                 self.directory.finish(self.summary(), state.weights)
         except BaseException as error:
             try:
-                if self._claim and self.state and self.state.round > self._saved[1]:
-                    self._checkpoint()
+                self._checkpoint_after(error)
             finally:
                 self._tell_end(error)
             raise
@@ -289,7 +288,8 @@ class Run:
         if self.observed:  # last: what they open must not be copied into workers
             self._observers = Observers(runtime, self.directory.path if self.directory else None)
             self._observers.start(self.history)
-        return Rounds(runtime, self._workers, self._clients, self._owners, metrics, self.progress)
+        parts = runtime, self._workers, self._clients, self._owners, metrics, self.progress
+        return Rounds(*parts, digested=self._digested)
 
     def _initial_state(self, rounds: Rounds) -> ServerState:
         with settled(), self.runtime.streams.scope("server", 0):
@@ -301,44 +301,43 @@ class Run:
         """Play one round; return the state after it and its result, timed."""
         started = time.perf_counter()
         with settled(), self.runtime.streams.scope("server", number):
-            # A copy, so that a plugin that writes into it does not change the kept state.
-            state, result = rounds.play(state.copy(), number)
+            state, result = rounds.play(state, number)
         seconds = time.perf_counter() - started - result.personal_seconds
         return state, replace(result, seconds=seconds)
 
     def _keep(self, rounds: Rounds, state: ServerState, result: RoundResult) -> None:
         """Record a finished round: write it, adopt its state, and call the observers."""
         self._claim_directory()
-        self.digests = digests.line(result.round, rounds.digests, digests.of_state(state))
+        line: Mapping[str, Any] = {}
+        if self._digested:
+            line = digests.line(result.round, rounds.digests, digests.of_state(state))
         if self.directory:
-            digests.add(self.directory.path, self.digests)
+            digests.add(self.directory.path, line)
             self.directory.add_round(result)
         self.history.append(result)
         if result.scores and not self._counted:
             self._counted = bool(self.accuracy())  # refuses a metric without one number per domain
-        self.state = state
+        self.state, self.digests = state, line
         self._clients.commit(result.round)
         if self._observers:
             self._observers.round(result)
-
-    def _checkpoint_is_due(self) -> bool:
-        assert self.state is not None
-        saved_at, saved_round = self._saved
-        rounds, seconds = self.state.round - saved_round, time.monotonic() - saved_at
-        if self.checkpoint_rounds and rounds >= self.checkpoint_rounds:
-            return True
-        return seconds >= self.checkpoint_seconds
 
     def _checkpoint(self) -> None:
         """Write a checkpoint of the rounds so far, if the run has a directory."""
         self._claim_directory()
         if self.directory and self.state:
-            self._clients.commit(self.state.round)
-            path, key = self.directory.path, self.config.hash
-            checkpoint.write(
-                path, key, self.state, self._owners, self._clients, self.keep_checkpoints
+            self._saving.write(
+                self.directory, self.config.hash, self.state, self._owners, self._clients
             )
-        self._saved = time.monotonic(), self.state.round if self.state else 0
+
+    def _checkpoint_after(self, error: BaseException) -> None:
+        """Write a checkpoint of the rounds before the one that ended in an error, if it can."""
+        if not (self._claim and self.state and self._saving.lacks(self.state.round)):
+            return
+        if intact(self.state, self.digests):
+            self._checkpoint()
+        else:
+            error.add_note(SPOILT.format(self.state.round))
 
     def _close(self) -> None:
         """Stop the workers and release the directory's lock."""

@@ -17,7 +17,7 @@ from ..failures import ClientFailure
 from ..runtime import Runtime
 from ..splits import SPLITS
 from ..store.client_states import ClientStates
-from ..travel import outgoing
+from ..travel import broadcast, outgoing
 from ..types import (
     Chunk,
     ClientJob,
@@ -31,7 +31,6 @@ from ..types import (
     Value,
     Weights,
     nbytes,
-    seal,
 )
 from .evaluation import Found, Rules, by_client, by_domain, classifier_rule, score, whose
 
@@ -221,8 +220,7 @@ class Scoring:
             return
         payload: dict[str, Value] = {"weights": state.weights}
         if self._makes_models:
-            found = self._runtime.plugins.collect("broadcast", ctx=ctx, state=state)
-            sent = {key: seal(value, f"broadcast {key!r}") for key, value in found.items()}
+            sent = broadcast(self._runtime.plugins, ctx, state)
             calls = self._runtime.plugins.calls("send_broadcast")
             travels, _ = outgoing(calls, sent, ctx=ctx, state=state)
             scored.bytes = {key: nbytes(value) * len(pieces) for key, value in travels.items()}

@@ -39,7 +39,7 @@ from ..types import (
     nbytes,
 )
 from .inline import InlineWorkers
-from .shared import Buffer, Copies
+from .shared import Buffer, Copies, identical
 
 if TYPE_CHECKING:
     from ..runtime import Runtime
@@ -198,6 +198,9 @@ class PoolWorkers:
         slots = 2 * count + (self._window if weights >= Copies.LARGE else 0)
         self._shared = Shared(slots, max(16 << 20, 4 * weights))
         self._free = list(range(len(self._shared.slots)))
+        self._there: dict[str, tuple[Value, Any]] = {}
+        """What lies in the shared memory for all workers: key -> value, and its place."""
+        self._places: Sequence[Any] = ()
         self._workers: list[Worker] = []
         try:
             for _ in range(count):
@@ -244,8 +247,7 @@ class PoolWorkers:
         Raises:
             WorkerDied: when a job has lost its worker `ATTEMPTS` times.
         """
-        self._shared.payload.clear()
-        places = self._shared.payload.put(payload, channels_last=True)
+        places = self._placed(payload)
         waiting = list(range(len(jobs)))
         ready: dict[int, Any] = {}
         deaths: Counter[int] = Counter()
@@ -273,6 +275,23 @@ class PoolWorkers:
                         "there enough memory?"
                     )
                 insort(waiting, number)
+
+    def _placed(self, payload: Mapping[str, Value]) -> Sequence[Any]:
+        """Put a payload where all workers can read it; return the places.
+
+        Weights that were scored after a round lie there already when the next one broadcasts them.
+        """
+        there = self._there
+        if not all(key in payload and identical(payload[key], v) for key, (v, _) in there.items()):
+            self._shared.payload.clear()
+            there = {}
+        new = {key: value for key, value in payload.items() if key not in there}
+        if new or there is not self._there:
+            places = self._shared.payload.put(new, channels_last=True)
+            added = zip(new.items(), places, strict=True)
+            self._there = there | {key: (value, place) for (key, value), place in added}
+            self._places = [place for _, place in self._there.values()]
+        return self._places
 
     def _collect(self, ready: dict[int, Any]) -> list[int]:
         """Wait for answers and put them into ``ready``; return the jobs whose worker died."""

@@ -40,6 +40,15 @@ def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(shape[d + 1 :]) for d in range(len(shape)))
 
 
+def identical(one: Value, other: Value) -> bool:
+    """Return whether two values are of one kind and made of the very same tensors."""
+    if kind_of("", one) != kind_of("", other):
+        return False
+    mine, theirs = [*tensors(one)], [*tensors(other)]
+    pairs = zip(mine, theirs, strict=False)
+    return len(mine) == len(theirs) and all(a == b and x is y for (a, x), (b, y) in pairs)
+
+
 def _aligned(size: int) -> int:
     return math.ceil(size / ALIGN) * ALIGN
 

@@ -17,8 +17,8 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 
 from ..errors import ConfigError
-from ..types import ServerState, Value, tensors
-from ..values import CHECKSUM, checksum, label
+from ..types import ServerState
+from ..values import CHECKSUM, checksums
 from . import reading
 from .directory import RunDirectory
 from .files import append, write_atomic
@@ -40,18 +40,9 @@ class _Line:
 _LINE: TypeAdapter[_Line] = TypeAdapter(_Line)
 
 
-def of(values: Mapping[str, Value]) -> dict[str, str]:
-    """Return the checksum of every tensor by ``key/name``, or ``key`` for a plain tensor."""
-    return {
-        label(key, name): checksum(tensor)
-        for key in sorted(values)
-        for name, tensor in tensors(values[key])
-    }
-
-
 def of_state(state: ServerState) -> dict[str, str]:
     """Return the checksums of the server's weights and entries after a round."""
-    return {**of({"weights": state.weights}), **of(dict(state.entries))}
+    return {**checksums({"weights": state.weights}), **checksums(state.entries)}
 
 
 def line(

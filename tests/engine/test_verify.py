@@ -19,6 +19,7 @@ from fedbench.engine.verify import Kept, Verdict
 from fedbench.plugins.registry import Registry
 from fedbench.store import digests
 from fedbench.types import PerClass
+from fedbench.values import checksums
 
 COUNTER: Iterator[int] = count()
 
@@ -220,9 +221,9 @@ def test_a_resumed_run_has_each_rounds_digests_once(
 
 def test_a_line_gives_back_what_clients_sent() -> None:
     rows = PerClass(torch.tensor([0]), torch.ones(1, 2), torch.tensor([3]))
-    first = digests.of({"weights": {"a": torch.ones(2), "b": torch.zeros(1)}, "x": torch.ones(1)})
+    first = checksums({"weights": {"a": torch.ones(2), "b": torch.zeros(1)}, "x": torch.ones(1)})
     assert list(first) == ["weights/a", "weights/b", "x"]
-    other = digests.of({"p": rows})
+    other = checksums({"p": rows})
     assert list(other) == ["p/labels", "p/values", "p/counts"]
     given = {3: first, 1: first, 2: other}
     line = json.loads(json.dumps(digests.line(4, given, {"weights/a": "00000000"})))
