@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,8 @@ from .errors import NonFiniteError, PluginError
 from .loss_terms import LossTerms
 from .pipeline import Pipeline, batch_sizes, eval_batch, send, shuffled
 from .random import Streams
-from .training import Only, Training, frozen
+from .server_context import ServerContext
+from .training import Meter, Only, Training, frozen
 from .travel import incoming, uploaded
 from .types import (
     Batch,
@@ -42,41 +42,6 @@ if TYPE_CHECKING:
     from .plugins.hooks import RunPlugins
 
 
-@dataclass(frozen=True, eq=False)
-class ServerContext:
-    """The run as the server's hooks see it.
-
-    Args:
-        round: the current round, from 1; 0 in ``init_server``.
-        rounds: how many rounds the run has.
-        num_classes: C.
-        client_sizes: how many training examples each client holds, by client id.
-        streams: the run's random streams.
-        model: the run's model, for its structure; its weights are those of any turn.
-        cohort: the ids of the clients selected for this round, ascending, also those that fail;
-            empty before ``select_clients`` and outside a round.
-        scratch: values that hooks share within this round; discarded afterwards.
-    """
-
-    round: int
-    rounds: int
-    num_classes: int
-    client_sizes: tuple[int, ...]
-    streams: Streams
-    model: nn.Module
-    cohort: tuple[int, ...] = ()
-    scratch: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def num_clients(self) -> int:
-        """How many clients there are, selected or not."""
-        return len(self.client_sizes)
-
-    def rng(self, purpose: str) -> torch.Generator:
-        """Return a fresh generator for this round; begin ``purpose`` with your plugin's name."""
-        return self.streams.torch(purpose, self.round)
-
-
 class ClientContext:
     """One client's turn in one round, as the client's hooks see it.
 
@@ -97,6 +62,7 @@ class ClientContext:
         scratch: values that plugins share within this turn; discarded afterwards.
         data: the client's raw examples, on the CPU.
         initial: the run's initial weights, on the CPU; do not write to them.
+        meter: counts the examples that the turn trains on.
     """
 
     def __init__(
@@ -116,8 +82,10 @@ class ClientContext:
         empty: Empty | None = None,
         watch: Watch = UNWATCHED,
         initial: Weights = MappingProxyType({}),
+        meter: Meter | None = None,
     ) -> None:
         self.attempt, self._watch, self._empty, self.initial = attempt, watch, empty, initial
+        self.meter = meter or Meter()
         self.round, self.client, self.rounds = job.round, job.client, rounds
         self.num_clients, self.num_classes = num_clients, num_classes
         self.device, self.model = device, model
@@ -393,3 +361,6 @@ class ClientContext:
             failures=tuple(self._failures),
             digests=checksums(travels) if self._job.digests else {},
         )
+
+
+__all__ = ["ClientContext", "ServerContext"]

@@ -54,12 +54,14 @@ class ClientFailure:
         failures: one per attempt, the last one with ``lost``.
         error: the last attempt's exception, with its notes.
         seconds: wall-clock time of all attempts.
+        trained: how many examples they trained on.
     """
 
     client: int
     failures: Sequence[Failure]
     error: Exception
     seconds: float
+    trained: int = 0
 
     @property
     def fatal(self) -> bool:
@@ -67,7 +69,8 @@ class ClientFailure:
         return ends_the_run(self.error)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.client, tuple(self.failures), _portable(self.error), self.seconds)
+        failures, error = tuple(self.failures), _portable(self.error)
+        return _rebuild, (self.client, failures, error, self.seconds, self.trained)
 
 
 def ends_the_run(error: Exception) -> bool:
@@ -104,9 +107,10 @@ def _rebuild(
     failures: Sequence[Failure],
     portable: tuple[bytes | None, str, list[str]],
     seconds: float,
+    trained: int,
 ) -> ClientFailure:
     raw, text, notes = portable
     error: Exception = pickle.loads(raw) if raw is not None else RuntimeError(text)
     if notes:
         error.__notes__ = notes
-    return ClientFailure(client, failures, error, seconds)
+    return ClientFailure(client, failures, error, seconds, trained)

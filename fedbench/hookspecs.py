@@ -9,6 +9,7 @@ they send back. A run as pseudocode, with its hooks by name::
     run_start(ctx, model, inputs, history, directory)        once; may refuse the run
 
     clients = select_clients(ctx, state)                     server; exactly one
+    pace    = schedule(ctx, state)                           exactly one; when the round ends
     payload = broadcast(ctx, state) of every plugin          one owner per key
     payload = send_broadcast(ctx, state, payload)            chained; what travels, bytes per key
     for client in clients, anywhere, in any order:
@@ -19,6 +20,7 @@ they send back. A run as pseudocode, with its hooks by name::
                 loss = sum of local_loss(ctx, batch, output)     named terms of every plugin
                 after_backward(ctx, batch)
         uploads = send_uploads(ctx, uploads)                 chained; what travels, bytes per key
+        seconds = duration(ctx, effort)                      exactly one, on the server; a clock
     results = receive_uploads(ctx, state, results)           chained, in reverse order; a stream
     weights = aggregate(ctx, state, results)                 exactly one; one pass, client-id order
     state   = server_update(ctx, state, before, reports)     plugin by plugin, in YAML order
@@ -30,14 +32,15 @@ they send back. A run as pseudocode, with its hooks by name::
     conclude(history)                                        what holds for the whole run, in words
     run_end(status, error, directory)                        observers; once, whatever ends the run
 
-Single hooks (``partition``, ``select_clients``, ``client_update``, ``train``, ``aggregate``) have
-exactly one base implementation in a run; other plugins may wrap it with
-``@hookimpl(wrapper=True)``, the first in YAML order outermost. Core has the base of
-``client_update``, unless a plugin brings one. All other run hooks are called plugin by plugin in
-YAML order, those that receive in reverse order, so that what was changed last on the way out is
-undone first; in a chained hook, each plugin gets what the one before it returned. An implementation
-takes any subset of a hook's arguments, by name and without defaults. Plugins are frozen dataclasses
-that hold options only: what lasts belongs in the server's or the client's state.
+Single hooks (``partition``, ``select_clients``, ``schedule``, ``client_update``, ``train``,
+``duration``, ``aggregate``) have exactly one base implementation in a run; other plugins may wrap
+it with ``@hookimpl(wrapper=True)``, the first in YAML order outermost. Core has the base of three,
+unless a plugin brings one: ``client_update`` trains once, ``schedule`` waits for all clients,
+``duration`` takes no time. All other run hooks are called plugin by plugin in YAML order, those
+that receive in reverse order, so that what was changed last on the way out is undone first; in a
+chained hook, each plugin gets what the one before it returned. An implementation takes any subset
+of a hook's arguments, by name and without defaults. Plugins are frozen dataclasses that hold
+options only: what lasts belongs in the server's or the client's state.
 
 This file has over 400 lines, because it is the one list of all hooks.
 """
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
     from .contracts import DataSource, Executor, Metric, ModelSource
     from .random import Streams
     from .training import Training
+    from .turns import Effort, Pace
     from .types import (
         Batch,
         ClientResult,
@@ -86,10 +90,12 @@ package that worked could break: a hook or an argument is renamed or removed, or
 it has to return changes. New hooks, arguments and kinds of things to register do not raise it.
 """
 
-SINGLE = frozenset({"partition", "select_clients", "client_update", "train", "aggregate"})
+SINGLE = frozenset(
+    {"partition", "select_clients", "schedule", "client_update", "train", "duration", "aggregate"}
+)
 """Hooks with exactly one base implementation in a run."""
 
-CORE_HAS = frozenset({"client_update"})
+CORE_HAS = frozenset({"client_update", "schedule", "duration"})
 """Single hooks that core implements itself in a run where no plugin does."""
 
 OBSERVERS = frozenset({"run_start", "round_end", "run_end"})
@@ -168,7 +174,18 @@ class RunHooks:
         """Choose the clients that take part in a round.
 
         When: on the server, at the start of every round.
-        Returns: distinct client ids, at least one, in any order; they are sorted afterwards.
+        Returns: distinct client ids, at least one, in any order; it matters only to a schedule that
+        lets one start when another has answered.
+        """
+
+    @hookspec(firstresult=True)
+    def schedule(self, ctx: ServerContext, state: ServerState) -> Pace:
+        """Decide when the round ends in virtual time, and what becomes of late clients.
+
+        When: on the server, after ``select_clients``; ``ctx.cohort`` has the selected clients,
+        ``state.flight`` those that are still at work. Core's base waits for all. Another one needs
+        a clock: a plugin with ``duration``.
+        Returns: a `fedbench.turns.Pace`.
         """
 
     @hookspec
@@ -255,6 +272,16 @@ class RunHooks:
         had sent is ``ctx.sent``, on ``ctx.device``. What the last plugin returns travels, and its
         bytes are counted by key.
         Returns: values by key; `Encoded` ones must be decoded by ``receive_uploads``.
+        """
+
+    @hookspec(firstresult=True)
+    def duration(self, ctx: ServerContext, effort: Effort) -> float:
+        """State how long a client's turn takes in virtual time: the clock.
+
+        When: on the server, for every turn once it has been computed, also for one that failed.
+        Draw random numbers from ``ctx.streams`` by ``effort.round`` and ``effort.client``. Core's
+        base returns 0, and a run without another one has no virtual time.
+        Returns: virtual seconds, finite and not negative.
         """
 
     @hookspec

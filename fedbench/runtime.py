@@ -27,6 +27,7 @@ from .random import Streams
 from .splits import hold_out_all
 from .store import fingerprint
 from .store.contents import Partition
+from .training import Meter
 from .types import (
     BF16,
     Chunk,
@@ -89,6 +90,7 @@ class Runtime:
             self.parts = self._partition()
             self.depends[fingerprint.PARTITION] = fingerprint.of_partition(self.parts)
         self.held = hold_out_all(self.data, self.parts, config.clients, self.streams)
+        self._sizes = tuple(len(part) for part in self.held.train)
         keep_freed_memory()  # only now, so that memory used for loading goes back to the system
         self.model, self.initial = self._model()
         self._check_features()
@@ -203,9 +205,9 @@ class Runtime:
 
     def server_context(self, round: int) -> ServerContext:
         """Return the run as the server's hooks see it in ``round``."""
-        sizes = tuple(len(part) for part in self.held.train)
+        classes = len(self.data.classes)
         return ServerContext(
-            round, self.config.rounds, len(self.data.classes), sizes, self.streams, self.model
+            round, self.config.rounds, classes, self._sizes, self.streams, self.model
         )
 
     def run_client(
@@ -231,9 +233,10 @@ class Runtime:
         rule = self.config.failures
         attempts = rule.attempts if rule.policy == "retry" else 1
         failures: list[Failure] = []
+        meter = Meter()
         for attempt in range(1, attempts + 1):
             try:
-                result = self._turn(job, payload, attempt, empty)
+                result = self._turn(job, payload, attempt, empty, meter)
             except Exception as error:
                 where = f"in round {job.round}, client {job.client}"
                 if where not in str(error):
@@ -242,14 +245,21 @@ class Runtime:
                 failures.append(failure(job.client, attempt, error, lost))
                 if lost:
                     seconds = time.perf_counter() - started
-                    return ClientFailure(job.client, failures, error, seconds)
+                    return ClientFailure(job.client, failures, error, seconds, meter.examples)
             else:
                 seconds = time.perf_counter() - started
-                return replace(result, seconds=seconds, failures=(*failures, *result.failures))
+                failures = [*failures, *result.failures]
+                trained = meter.examples
+                return replace(result, seconds=seconds, failures=tuple(failures), trained=trained)
         raise AssertionError("there is at least one attempt")
 
     def _turn(
-        self, job: ClientJob, payload: Mapping[str, Value], attempt: int, empty: Empty | None
+        self,
+        job: ClientJob,
+        payload: Mapping[str, Value],
+        attempt: int,
+        empty: Empty | None,
+        meter: Meter,
     ) -> ClientResult:
         with settled(), self.streams.scope("client", job.round, job.client):
             for parameter, trainable in zip(self.model.parameters(), self._trainable, strict=True):
@@ -272,6 +282,7 @@ class Runtime:
                 empty=empty,
                 watch=self.watch,
                 initial=self.initial,
+                meter=meter,
             )
             if job.scored is None:
                 ctx.receive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 
 Only = Callable[[str], bool]
 """Called with a parameter's or buffer's name; returns whether a pass may change it."""
+
+
+@dataclass
+class Meter:
+    """Counts the examples that a turn trains on, over all its epochs, passes and attempts."""
+
+    examples: int = 0
 
 
 class Training:
@@ -80,6 +88,7 @@ class Training:
         ):
             yield batch
             self.steps += 1
+            self._ctx.meter.examples += len(batch.labels)
 
     def end(self) -> None:
         """Let go of the turn, which holds this pass: a cycle would keep its tensors in memory."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .scores import CLIENTS_KEPT, ClientScores, Score, Scores, SplitScores
+from .turns import Failure, Flight, Turn
 from .values import (
     Empty,
     Encoded,
@@ -149,11 +150,13 @@ class ServerState:
         round: rounds completed, 0 at the start.
         weights: the global model, parameters and buffers by name.
         entries: what plugins keep, by key.
+        flight: the virtual time, and the clients that are at work.
     """
 
     round: int
     weights: Weights
     entries: Payload
+    flight: Flight = field(default_factory=Flight)
 
     def copy(self) -> ServerState:
         """Return a copy that shares no memory with this state."""
@@ -161,7 +164,7 @@ class ServerState:
         weights = copy_to(self.weights, cpu)
         assert isinstance(weights, Mapping)
         entries = {key: copy_to(value, cpu) for key, value in self.entries.items()}
-        return ServerState(self.round, weights, Payload(entries, "the server's state"))
+        return replace(self, weights=weights, entries=Payload(entries, "the server's state"))
 
     @property
     def classifier(self) -> tuple[Tensor, Tensor]:
@@ -228,25 +231,6 @@ class ClientJob:
     digests: bool = True
 
 
-@dataclass(frozen=True)
-class Failure:
-    """One thing that went wrong in a client's turn.
-
-    Args:
-        client: its id.
-        attempt: which attempt of the turn, from 1.
-        kind: what it is counted as: ``dropped``, ``not_finite``, an exception's name.
-        reason: one line for the user; it may differ between machines, so it is never hashed.
-        lost: whether the round continued without the client.
-    """
-
-    client: int
-    attempt: int
-    kind: str
-    reason: str
-    lost: bool
-
-
 @dataclass(frozen=True, eq=False)
 class ClientResult:
     """What one client sends back, sealed.
@@ -262,6 +246,8 @@ class ClientResult:
         digests: `fedbench.values.checksum` of each uploaded tensor, by ``key/name``, in the form in
             which it travelled; empty if the job asks for none.
         sent: what the server had sent the client, as `ClientContext.sent`.
+        trained: how many examples it trained on, those of every epoch, pass and attempt.
+        staleness: how many rounds ended between its start and the round that uses it.
     """
 
     client: int
@@ -273,6 +259,8 @@ class ClientResult:
     failures: Sequence[Failure] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
     sent: Payload = field(default_factory=lambda: Payload({}, "the broadcast"))
+    trained: int = 0
+    staleness: int = 0
 
     def with_uploads(self, uploads: Mapping[str, Value]) -> ClientResult:
         """Return the result with other uploads, for ``receive_uploads``."""
@@ -287,6 +275,7 @@ class Report:
     examples: int
     uploads: Payload
     metrics: Mapping[str, float]
+    staleness: int = 0
 
 
 @dataclass(frozen=True)
@@ -295,7 +284,7 @@ class RoundResult:
 
     Args:
         round: from 1.
-        clients: the ids that were selected, ascending.
+        clients: the ids whose turns ended, ascending; without a schedule, those that were selected.
         scores: ``inference rule -> metric -> Scores`` on the test data after the round; empty for
             a round that is not scored (``evaluate_every``).
         metrics: the plugins' numbers (loss terms, diagnostics), by name.
@@ -311,6 +300,8 @@ class RoundResult:
         personal_seconds: wall-clock time of making and scoring clients' own models; it is not in
             ``seconds``.
         personal_bytes: bytes that all clients together would receive for that, by key.
+        time: when the round ended, in virtual seconds; ``None`` in a run without a clock.
+        turns: under a clock, the turns that ended in the round, in client-id order.
     """
 
     round: int
@@ -326,6 +317,8 @@ class RoundResult:
     extra_scores: Mapping[str, Mapping[str, Mapping[str, Score]]] = field(default_factory=dict)
     personal_seconds: float = 0.0
     personal_bytes: Mapping[str, int] = field(default_factory=dict)
+    time: float | None = None
+    turns: tuple[Turn, ...] = ()
 
 
 RunStatus: TypeAlias = Literal["finished", "failed", "interrupted"]
@@ -364,6 +357,7 @@ __all__ = [
     "Encoded",
     "Examples",
     "Failure",
+    "Flight",
     "Model",
     "Output",
     "Payload",
@@ -378,6 +372,7 @@ __all__ = [
     "ServerState",
     "ServerUpdate",
     "SplitScores",
+    "Turn",
     "Value",
     "Weights",
     "assembled",

@@ -60,6 +60,12 @@ def print_result(result: Result, unit: Unit) -> None:
         counts = ", ".join(f"{kind} {number}" for kind, number in failures.items())
         out.print(f"{lost} clients lost in {result.rounds} rounds; failures: {counts}")
     out.print(f"{result.rounds} rounds in {duration(result.seconds)}")
+    if time := result.virtual_time:
+        turns = ", ".join(f"{number} {outcome}" for outcome, number in time.turns.items())
+        out.print(
+            f"{time.seconds:,.1f} virtual seconds; turns: {turns}; "
+            f"clients at work {time.utilisation:.0%} of the time"
+        )
     if stop := result.stop_at:
         wanted = f"{result.accuracy.metric} {score(stop.value, unit)}"
         end = f"ended by reaching {wanted}" if stop.reached else f"did not reach {wanted}"

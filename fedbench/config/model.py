@@ -135,6 +135,15 @@ class RunConfig:
             "population, split and inference rule, is at least this good",
         ),
     ] = None
+    stop_time: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="end the run after the first round that ends at this virtual time, in "
+            "seconds, or later; only with a clock",
+        ),
+    ] = None
     metrics: Annotated[
         dict[str, dict[str, Any]], Field(description="metrics on test data: name -> options")
     ] = field(default_factory=lambda: {"accuracy": {}, "loss": {}, "class_accuracy": {}})
@@ -191,5 +200,6 @@ LATER: Mapping[str, Any] = {
     "clients": options.dump(Clients()),
     "evaluate_every": 1,
     "stop_at": None,
+    "stop_time": None,
 }
 """Keys that were added after version 0.1, with their defaults; see `RunConfig.hash`."""

@@ -197,7 +197,8 @@ def _validate(
             f"{where(('accuracy', 'metric'))}: {config.accuracy.metric!r} is not among the "
             f"metrics{did_you_mean(config.accuracy.metric, known)}"
         )
-    stopping.check(registry, config, where(("stop_at",)))
+    for key in ("stop_at", "stop_time"):
+        stopping.check(registry, config, key, where((key,)))
     origin = {key: text for key, text in config.origin.items() if key != "in_memory"}
     if classes := [name for name in config.plugins if registry.get("plugin", name).in_memory]:
         origin["in_memory"] = ", ".join(classes)

@@ -1,8 +1,9 @@
-"""Values of the reported metric that a run should reach: the key ``stop_at``, and targets.
+"""What ends a run before its last round: the keys ``stop_at`` and ``stop_time``, and targets.
 
-``stop_at`` ends a run after the first scored round that reaches it. Everything before is as in a
-run without it: learning rates, and whatever else depends on the number of rounds, still follow
-``rounds``.
+``stop_at``, a value of the reported metric, ends a run after the first scored round that reaches
+it, and ``stop_time`` after the first round that ends at this virtual time or later. Everything
+before is as in a run without them: learning rates, and whatever else depends on the number of
+rounds, still follow ``rounds``.
 """
 
 from __future__ import annotations
@@ -65,18 +66,29 @@ def check_value(registry: Registry, metric: str, value: float | None, where: str
         raise ConfigError(f"{where} {value:g}: {metric} is a fraction from 0 to 1{near}")
 
 
-def check(registry: Registry, config: RunConfig, where: str) -> None:
+def check(registry: Registry, config: RunConfig, key: str, where: str) -> None:
     """Check that a run may end early.
 
     Args:
         registry: what is installed.
         config: the run's config, whose names are known.
-        where: the place of ``stop_at``.
+        key: ``stop_at`` or ``stop_time``.
+        where: its place.
 
     Raises:
-        ConfigError: for a percentage, or a plugin that needs the last round.
+        ConfigError: for a percentage, a time without a clock, or a plugin that needs the last
+            round.
     """
-    check_value(registry, config.accuracy.metric, config.stop_at, f"{where}:")
-    for name in config.plugins if config.stop_at is not None else ():
+    if getattr(config, key) is None:
+        return
+    if key == "stop_at":
+        check_value(registry, config.accuracy.metric, config.stop_at, f"{where}:")
+    elif not any("duration" in registry.get("plugin", name).own_hooks for name in config.plugins):
+        every = registry.names("plugin")
+        clocks = [n for n in every if "duration" in registry.get("plugin", n).own_hooks]
+        raise ConfigError(
+            f"{where}: a run without a clock has no virtual time; add one of {', '.join(clocks)}"
+        )
+    for name in config.plugins:
         if why := facts(PluginFacts, registry.get("plugin", name).value).last_round:
             raise ConfigError(f"{where}: {name} needs the last of the rounds: {why}")

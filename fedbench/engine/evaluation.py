@@ -240,15 +240,27 @@ def reaches(value: float, target: float, higher_is_better: bool) -> bool:
     return passed or math.isclose(value, target, rel_tol=1e-12)
 
 
+def out_of_time(config: RunConfig, now: float | None) -> bool:
+    """Return whether a run ends with a round that ends at virtual time ``now``."""
+    return config.stop_time is not None and (now or 0.0) >= config.stop_time
+
+
 def stops(config: RunConfig, history: Sequence[RoundResult], higher_is_better: bool) -> bool:
-    """Return whether a run ends with the last of its rounds so far, as it has reached ``stop_at``.
+    """Return whether a run ends with the last of its rounds so far: see `config.stopping`.
 
     Args:
         config: the run's config.
         history: the rounds so far.
         higher_is_better: of the reported metric.
     """
-    if config.stop_at is None or not history:
+    if not history:
+        return False
+    return out_of_time(config, history[-1].time) or reached(config, history, higher_is_better)
+
+
+def reached(config: RunConfig, history: Sequence[RoundResult], higher_is_better: bool) -> bool:
+    """Return whether the last of the rounds so far, at least one, has reached ``stop_at``."""
+    if config.stop_at is None:
         return False
     found = view(history[-1], config.accuracy)
     if found is None or found.mean is None:

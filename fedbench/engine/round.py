@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..context import ServerContext
 from ..contracts import Metric, Workers
@@ -14,6 +15,7 @@ from ..failures import ClientFailed, ClientFailure, TooFewClients
 from ..runtime import Runtime
 from ..store.client_states import ClientStates
 from ..travel import broadcast, check_decoded, outgoing
+from ..turns import Effort, Flight, Pace, Sent
 from ..types import (
     ClientJob,
     ClientResult,
@@ -31,6 +33,7 @@ from ..types import (
 from ..values import all_finite
 from ..watching import each
 from .scoring import Scoring
+from .timing import Turns
 
 Progress = Callable[[int, int, int], None]
 """Called with (round, clients done, clients in the round) after each client."""
@@ -96,30 +99,87 @@ class Rounds:
                 that of the lowest client id.
         """
         hook = self._runtime.plugins.hook
-        ctx = self._runtime.server_context(number)
-        clients = _checked(hook.select_clients(ctx=ctx, state=state), ctx.num_clients)
-        ctx = replace(ctx, cohort=tuple(clients))
-        payload, sent = self._broadcast(ctx, state)
-        jobs = [
-            ClientJob(number, client, self._clients.for_turn(client), digests=self._digested)
-            for client in clients
-        ]
-        arrived = _Arrived(number, len(jobs))
+        ctx = replace(self._runtime.server_context(number), now=state.flight.now)
+        order = _checked(hook.select_clients(ctx=ctx, state=state), ctx.num_clients)
+        ctx = replace(ctx, cohort=tuple(sorted(order)))
+        pace = hook.schedule(ctx=ctx, state=state)
+        sent = self._broadcast(ctx, state)
+        turns = self._turns(replace(ctx, sent=sent.plain), pace, order, sent, state.flight)
+        ctx = replace(ctx, sent=sent.plain, cohort=turns.clients)
+        arrived = _Arrived(number, len(turns))
         self._check_cohort(arrived)
         before = state.weights
-        arriving = self._arriving(payload, jobs, arrived)
-        stream = self._received(ctx, state, (replace(r, sent=sent) for r in arriving), arrived)
+        stream = self._received(ctx, state, self._arriving(turns, arrived), arrived)
         found = hook.aggregate(ctx=ctx, state=state, results=stream)
         for _ in stream:  # an aggregator that needs no weights may not read them
             pass
         metrics = _client_metrics(arrived.reports)
-        state = self._aggregated(replace(state, round=number), found, metrics)
+        state = replace(state, round=number, flight=turns.after)
+        state = self._aggregated(state, found, metrics)
         state = self._server_update(ctx, state, before, arrived.reports, metrics)
-        up = dict(arrived.bytes_up)
-        down = {key: nbytes(value) * len(jobs) for key, value in payload.items()}
-        failures = tuple(arrived.failures)
-        result = RoundResult(number, clients, {}, metrics, up, down, 0.0, failures)
-        return state, self._scored(state, result) if self._scoring.due(number) else result
+        result = RoundResult(
+            round=number,
+            clients=list(ctx.cohort),
+            scores={},
+            metrics=metrics,
+            bytes_up=dict(arrived.bytes_up),
+            bytes_down={key: nbytes(v) * turns.started for key, v in sent.travels.items()},
+            seconds=0.0,
+            failures=tuple(arrived.failures),
+            **self._times(turns),
+        )
+        return state, self._scored(state, result) if self._scoring.due(
+            number, turns.now
+        ) else result
+
+    def _turns(
+        self, ctx: ServerContext, pace: object, order: Sequence[int], sent: Sent, before: Flight
+    ) -> Turns:
+        """Return the turns that end in the round."""
+        plugins = self._runtime.plugins
+        if not isinstance(pace, Pace):
+            raise PluginError(
+                f"plugin {plugins.base_of('schedule')!r}: schedule returned "
+                f"{type(pace).__name__}; return a Pace"
+            )
+
+        def compute(
+            round: int, travels: Mapping[str, Value], clients: Sequence[int]
+        ) -> Iterator[ClientResult | ClientFailure]:
+            jobs = [
+                ClientJob(round, client, self._clients.for_turn(client), digests=self._digested)
+                for client in sorted(clients)
+            ]
+            watch, answers = self._runtime.watch, self._workers.run(travels, jobs)
+            return map(watch.arrive, each(watch, "waiting for clients", answers))
+
+        def clock(effort: Effort) -> float:
+            seconds = plugins.hook.duration(ctx=ctx, effort=effort)
+            if not (isinstance(seconds, int | float) and 0 <= seconds < math.inf):
+                raise PluginError(
+                    f"plugin {plugins.base_of('duration')!r}: duration returned {seconds!r} for "
+                    f"client {effort.client} in round {effort.round}; return virtual seconds, "
+                    "finite and not negative"
+                )
+            return float(seconds)
+
+        return Turns(
+            round=ctx.round,
+            pace=pace,
+            needed=self._runtime.config.failures.min_clients,
+            order=order,
+            sent=sent,
+            before=before,
+            compute=compute,
+            clock=clock,
+        )
+
+    def _times(self, turns: Turns) -> dict[str, Any]:
+        """Return what a round's result has only under a clock."""
+        if not self._runtime.plugins.implements("duration"):
+            return {}
+        ended = tuple(sorted(turns.ended, key=lambda turn: turn.client))
+        return {"time": turns.now, "turns": ended}
 
     def _scored(self, state: ServerState, result: RoundResult) -> RoundResult:
         """Return the round's result with scores."""
@@ -139,23 +199,20 @@ class Rounds:
         """Yield every client's id and the model that it would use after the last round."""
         return self._scoring.models(self._runtime.server_context(state.round), state)
 
-    def _broadcast(
-        self, ctx: ServerContext, state: ServerState
-    ) -> tuple[dict[str, Value], Payload]:
-        """Return what travels to every client of the round, sealed, and the same decoded."""
+    def _broadcast(self, ctx: ServerContext, state: ServerState) -> Sent:
+        """Return what travels to every client that starts in the round, sealed."""
         payload = broadcast(self._runtime.plugins, ctx, state)
         calls = self._runtime.plugins.calls("send_broadcast")
         travels, plain = outgoing(calls, payload, ctx=ctx, state=state)
-        return travels, Payload(plain, "the broadcast")
+        return Sent(travels, Payload(plain, "the broadcast"))
 
     def _arriving(
-        self, payload: Mapping[str, Value], jobs: Sequence[ClientJob], arrived: _Arrived
+        self, answers: Iterable[ClientResult | ClientFailure], arrived: _Arrived
     ) -> Iterator[ClientResult]:
         """Yield the clients' results in client-id order as they travelled; count them."""
         self.digests = {}
         watch = self._runtime.watch
-        answers = self._workers.run(payload, jobs)
-        for answer in map(watch.arrive, each(watch, "waiting for clients", answers)):
+        for answer in answers:
             arrived.done += 1
             arrived.failures.extend(answer.failures)
             if isinstance(answer, ClientFailure):
@@ -273,9 +330,8 @@ class Rounds:
                 raise NonFiniteError(
                     f"plugin {plugin!r}: metric {name!r} is {metrics[name]} in round {state.round}"
                 )
-        return ServerState(
-            state.round, {**state.weights, **new}, Payload(entries, "the server's state")
-        )
+        weights = {**state.weights, **new}
+        return replace(state, weights=weights, entries=Payload(entries, "the server's state"))
 
     def _new_weights(self, state: ServerState, plugin: str, hook: str, weights: object) -> Weights:
         if not isinstance(weights, Mapping):
@@ -294,11 +350,11 @@ class Rounds:
 
 
 def _checked(clients: Sequence[int], num_clients: int) -> list[int]:
-    chosen = sorted(int(c) for c in clients)
+    chosen = [int(c) for c in clients]
     if (
         not chosen
         or len(set(chosen)) < len(chosen)
-        or not 0 <= chosen[0] <= chosen[-1] < num_clients
+        or not 0 <= min(chosen) <= max(chosen) < num_clients
     ):
         raise PluginError(
             f"select_clients must return distinct ids from 0 to {num_clients - 1}, "
@@ -318,7 +374,7 @@ def _report(result: ClientResult) -> Report:
     """Return the part of a result that `server_update` receives: everything but the weights."""
     light = {key: value for key, value in result.uploads.items() if key != "weights"}
     uploads = Payload(light, f"the uploads of client {result.client}")
-    return Report(result.client, result.examples, uploads, result.metrics)
+    return Report(result.client, result.examples, uploads, result.metrics, result.staleness)
 
 
 def _client_metrics(reports: Sequence[Report]) -> dict[str, float]:

@@ -32,7 +32,16 @@ from ..types import (
     Weights,
     nbytes,
 )
-from .evaluation import Found, Rules, by_client, by_domain, classifier_rule, score, whose
+from .evaluation import (
+    Found,
+    Rules,
+    by_client,
+    by_domain,
+    classifier_rule,
+    out_of_time,
+    score,
+    whose,
+)
 
 
 class Scored:
@@ -73,10 +82,11 @@ class Scoring:
         self._metrics = metrics
         self._makes_models = bool(runtime.plugins.calls("personalize"))
 
-    def due(self, number: int) -> bool:
-        """Return whether round ``number`` is scored."""
+    def due(self, number: int, now: float) -> bool:
+        """Return whether round ``number``, which ends at virtual time ``now``, is scored."""
         config = self._runtime.config
-        return number % config.evaluate_every == 0 or number == config.rounds
+        last = number == config.rounds or out_of_time(config, now)
+        return number % config.evaluate_every == 0 or last
 
     def after(self, ctx: ServerContext, state: ServerState) -> Scored:
         """Score the state after a round.

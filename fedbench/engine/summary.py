@@ -18,12 +18,12 @@ from .evaluation import (
     client_view,
     counted,
     extra_scores,
+    reached,
     reported,
-    stops,
     views,
     whose,
 )
-from .totals import count_failures, metrics_sha256, per_round
+from .totals import count_failures, metrics_sha256, per_round, virtual_time
 
 
 def summarise(
@@ -69,6 +69,7 @@ def summarise(
         extra=extra_scores(config.accuracy, rounds, higher_is_better) or None,
         personal=_personal(rounds),
         stop_at=_stop_at(config, rounds, higher_is_better),
+        virtual_time=virtual_time(rounds),
         in_memory=list(config.in_memory),
     )
 
@@ -108,7 +109,7 @@ def _stop_at(
 ) -> StopAt | None:
     if config.stop_at is None:
         return None
-    return StopAt(config.stop_at, stops(config, rounds, higher_is_better))
+    return StopAt(config.stop_at, reached(config, rounds, higher_is_better))
 
 
 def _personal(rounds: Sequence[RoundResult]) -> Personal | None:

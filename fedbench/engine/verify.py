@@ -26,7 +26,7 @@ from .totals import canonical_round
 
 REPEATED = (
     *("rounds", "accuracy", "bytes", "failures", "metrics_sha256", "weights_sha256"),
-    *("stop_at", "method", "data", "model", "seed", "config_hash"),
+    *("stop_at", "virtual_time", "method", "data", "model", "seed", "config_hash"),
 )
 """Keys of ``result.json`` that a second run must repeat; older versions lack some of them."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -11,6 +11,7 @@ import pluggy
 from ..errors import ConfigError, PluginError
 from ..hookspecs import CORE_HAS, REQUIRED_ANY, SINGLE, RunHooks, hookimpl
 from ..text import summary
+from ..turns import Pace
 from ..watching import UNWATCHED, Watch, Watched
 from .facts import PluginFacts, facts
 from .order import misplaced
@@ -20,18 +21,44 @@ from .rules import RUN_HOOKS, marked
 if TYPE_CHECKING:
     from ..context import ClientContext
 
-RUN_AT_ONCE = frozenset({"client_update", "train", "aggregate"})
+RUN_AT_ONCE = frozenset({"schedule", "client_update", "train", "duration", "aggregate"})
 """Single hooks whose result is not iterated over: a base with a ``yield`` would do nothing."""
 
 
-class Core:
-    """What core does itself in a run whose plugins do not: see `fedbench.hookspecs.CORE_HAS`."""
+class TrainsOnce:
+    """Core's base of a client's turn."""
 
     @hookimpl
     def client_update(self, ctx: ClientContext) -> bool:
         """Train once."""
         ctx.train()
         return True
+
+
+class WaitsForAll:
+    """Core's base of a schedule."""
+
+    @hookimpl
+    def schedule(self) -> Pace:
+        """End the round when all clients have answered."""
+        return Pace()
+
+
+class TakesNoTime:
+    """Core's base of a clock."""
+
+    @hookimpl
+    def duration(self) -> float:
+        """Take no time."""
+        return 0.0
+
+
+CORE: Mapping[str, type] = {
+    "client_update": TrainsOnce,
+    "schedule": WaitsForAll,
+    "duration": TakesNoTime,
+}
+"""What core does itself in a run whose plugins do not: see `fedbench.hookspecs.CORE_HAS`."""
 
 
 class RunPlugins:
@@ -59,8 +86,9 @@ class RunPlugins:
         registered = [(name, _watched(name, instance, watch)) for name, instance in self.plugins]
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(RunHooks)
-        if not any(_has_base(type(instance), CORE_HAS) for _, instance in self.plugins):
-            self._manager.register(Core(), name="fedbench")
+        for hook in sorted(CORE_HAS):
+            if not any(_has_base(type(instance), hook) for _, instance in self.plugins):
+                self._manager.register(CORE[hook](), name=f"fedbench.{hook}")
         # pluggy calls the last registered plugin first, so registering them in reverse gives YAML
         # order and makes the first wrapper in YAML order the outermost.
         for name, instance in reversed(registered):
@@ -90,6 +118,11 @@ class RunPlugins:
         for hook in sorted(REQUIRED_ANY):
             if not getattr(self.hook, hook).get_hookimpls():
                 raise ConfigError(f"no plugin implements {hook!r}; {self._add_one(hook)}")
+        if self.implements("schedule") and not self.implements("duration"):
+            raise ConfigError(
+                f"plugin {self.base_of('schedule')!r} decides by virtual time, and this run has no "
+                f"clock; {self._add_one('duration')}"
+            )
         self._check_required()
         self._check_conflicts()
 
@@ -158,6 +191,10 @@ class RunPlugins:
         bases = [i for i in getattr(self.hook, hook).get_hookimpls() if not i.wrapper]
         return str(bases[0].plugin_name)
 
+    def implements(self, hook: str) -> bool:
+        """Return whether a plugin, rather than core, has the base of a single hook."""
+        return any(_has_base(type(instance), hook) for _, instance in self.plugins)
+
     def collect(self, hook: str, **arguments: Any) -> dict[str, Any]:
         """Call a hook plugin by plugin and join the mappings that the plugins return.
 
@@ -199,10 +236,10 @@ def _leave_out(names: Sequence[str]) -> str:
     return f"leave out all but one ({choices}, or delete its line in a full YAML file)"
 
 
-def _has_base(cls: type, hooks: Collection[str]) -> bool:
-    """Return whether a plugin's class implements one of ``hooks`` other than by wrapping it."""
+def _has_base(cls: type, hook: str) -> bool:
+    """Return whether a plugin's class implements ``hook`` other than by wrapping it."""
     found = marked(cls)
-    return any(h in found and not found[h].fedbench_impl.get("wrapper") for h in hooks)
+    return hook in found and not found[hook].fedbench_impl.get("wrapper")
 
 
 def _watched(name: str, plugin: object, watch: Watch) -> object:

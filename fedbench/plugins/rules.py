@@ -21,7 +21,7 @@ YIELDING = frozenset({"receive_uploads"})
 RESERVED = frozenset(
     {"method", "recipe", "card", "origin", "seed", "rounds", "data", "model", "executor", "device"}
     | {"accuracy", "metrics", "inference", "plugins", "fedbench", "precision", "failures"}
-    | {"clients", "evaluate_every", "stop_at", "without"}
+    | {"clients", "evaluate_every", "stop_at", "stop_time", "without"}
 )
 """Top-level config keys; a run plugin cannot have such a name, because ``--set`` accepts both."""
 

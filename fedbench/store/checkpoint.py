@@ -1,7 +1,8 @@
 """Checkpoints: everything that a run needs to continue, in safetensors and JSON, never pickle.
 
-``checkpoint/state-R.safetensors`` holds the server's state after round R and the client states
-that are in memory; ``checkpoint/checkpoint.json`` names that file and its SHA-256. It is replaced
+``checkpoint/state-R.safetensors`` holds the server's state after round R, the client states that
+are in memory, and what clients that are at work in virtual time have received;
+``checkpoint/checkpoint.json`` names that file and its SHA-256, and these clients. It is replaced
 last, so there is a complete checkpoint at every moment. Random streams need no state, because they
 are keyed by the round.
 
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from ..config.model import RunConfig
 from ..errors import ConfigError
+from ..turns import AtWork, Flight, Sent
 from ..types import Payload, ServerState, Value, Weights, flatten, unflatten
 from . import reading
 from .client_states import ClientStates
@@ -37,6 +39,16 @@ from .tensor_file import from_bytes, to_bytes
 
 POINTER = "checkpoint.json"
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class _AtWork:
+    """A client at work: what it received is among the tensors, its answer is computed again."""
+
+    client: Annotated[int, Field(ge=0, strict=True)]
+    round: Annotated[int, Field(ge=1, strict=True)]
+    start: float
+    end: float
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,8 @@ class _Pointer:
     file: Annotated[str, Field(pattern=r"^state-[0-9]+\.safetensors$")]
     sha256: str
     clients: dict[int, str]
+    now: float = 0.0
+    at_work: tuple[_AtWork, ...] = ()
 
 
 _POINTER: TypeAdapter[_Pointer] = TypeAdapter(_Pointer)
@@ -83,6 +97,10 @@ def write(
         **{f"weights/{name}": value for name, value in state.weights.items()},
         **{f"server/{name}": value for name, value in flatten(state.entries).items()},
     }
+    for number, sent in state.flight.sent.items():
+        tensors |= {f"sent/{number}/{n}": tensor for n, tensor in flatten(sent.travels).items()}
+        decoded = {k: v for k, v in sent.plain.items() if v is not sent.travels[k]}
+        tensors |= {f"plain/{number}/{n}": tensor for n, tensor in flatten(decoded).items()}
     in_memory, on_disk = clients.snapshot()
     for client, kept in in_memory.items():
         tensors |= {f"client/{client}/{name}": value for name, value in flatten(kept).items()}
@@ -98,6 +116,8 @@ def write(
         file=name,
         sha256=hashlib.sha256(data).hexdigest(),
         clients=dict(on_disk),
+        now=state.flight.now,
+        at_work=tuple(_AtWork(t.client, t.round, t.start, t.end) for t in state.flight.turns),
     )
     write_atomic(folder / POINTER, to_json(pointer))
     if keep:
@@ -221,7 +241,7 @@ def _restored(
     """Return the contents of the checkpoint in ``folder``; ``source`` has the clients' files."""
     file = folder / pointer.file
     try:
-        state, in_memory = _tensors(file, pointer.round, pointer.sha256)
+        state, in_memory = _tensors(file, pointer)
         if copy:
             clients.copy(in_memory, source, pointer.clients)
         else:
@@ -235,25 +255,33 @@ def _restored(
     return Restored(state, pointer.owners, clients)
 
 
-def _tensors(
-    file: Path, round: int, digest: str
-) -> tuple[ServerState, dict[int, Mapping[str, Value]]]:
+def _tensors(file: Path, pointer: _Pointer) -> tuple[ServerState, dict[int, Mapping[str, Value]]]:
     """Return the server's state and the client states in a file of tensors."""
     data = file.read_bytes()
-    if hashlib.sha256(data).hexdigest() != digest:
+    if hashlib.sha256(data).hexdigest() != pointer.sha256:
         raise ConfigError(f"{file}: damaged: its SHA-256 differs from the recorded one")
-    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "server": {}}
-    kept: dict[int, dict[str, Tensor]] = {}
+    weights: dict[str, Tensor] = {}
+    entries: dict[str, Tensor] = {}
+    numbered: dict[str, dict[int, dict[str, Tensor]]] = {"client": {}, "sent": {}, "plain": {}}
     for full, tensor in from_bytes(data).items():
         part, name = full.split("/", 1)
-        if part == "client":
-            client, name = name.split("/", 1)
-            kept.setdefault(int(client), {})[name] = tensor
+        if part in numbered:
+            number, name = name.split("/", 1)
+            numbered[part].setdefault(int(number), {})[name] = tensor
         else:
-            parts[part][name] = tensor
-    entries = Payload(unflatten(parts["server"]), "the server's state")
-    clients: dict[int, Mapping[str, Value]] = {c: unflatten(flat) for c, flat in kept.items()}
-    return ServerState(round, parts["weights"], entries), clients
+            {"weights": weights, "server": entries}[part][name] = tensor
+    sent = {}
+    for round, flat in numbered["sent"].items():
+        travels = unflatten(flat)
+        plain = {**travels, **unflatten(numbered["plain"].get(round, {}))}
+        sent[round] = Sent(travels, Payload(plain, "the broadcast"))
+    turns = tuple(AtWork(t.client, t.round, t.start, t.end) for t in pointer.at_work)
+    flight = Flight(pointer.now, turns, sent)
+    kept = Payload(unflatten(entries), "the server's state")
+    clients: dict[int, Mapping[str, Value]] = {
+        client: unflatten(flat) for client, flat in numbered["client"].items()
+    }
+    return ServerState(pointer.round, weights, kept, flight), clients
 
 
 def check_weights(state: ServerState, initial: Weights) -> None:

@@ -64,6 +64,24 @@ class StopAt:
 
 
 @dataclass(frozen=True)
+class VirtualTime:
+    """What a run took under a clock.
+
+    Args:
+        seconds: when the last round ended, in virtual seconds.
+        turns: how many turns were ``used``, ``failed`` and ``dropped``.
+        utilisation: how long clients were at work in these turns, as a share of the time that as
+            many clients had as were ever at work together.
+        staleness: how many of the turns that were used are 0, 1, ... rounds late.
+    """
+
+    seconds: float
+    turns: Mapping[str, int]
+    utilisation: float
+    staleness: Mapping[int, int]
+
+
+@dataclass(frozen=True)
 class Personal:
     """What the clients' own models cost: seconds in all, bytes per round by key."""
 
@@ -97,6 +115,7 @@ class Result:
         personal_sha256: of the clients' own models, where they were kept.
         conclusions: what plugins say about the run as a whole, a sentence each.
         stop_at: what would end the run; ``None`` for a run without it.
+        virtual_time: what the run took under a clock; ``None`` without one.
         in_memory: plugins that were classes in memory; if any, the config alone repeats no run.
     """
 
@@ -121,6 +140,7 @@ class Result:
     personal_sha256: str | None = None
     conclusions: Sequence[str] = ()
     stop_at: StopAt | None = None
+    virtual_time: VirtualTime | None = None
     in_memory: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:

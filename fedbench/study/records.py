@@ -27,7 +27,7 @@ from ..store.contents import Environment, Partition, Result
 from ..store.directory import RunDirectory
 from ..types import RoundResult
 
-SETTING_HOOKS = ("prepare_data", "partition", "client_data", "select_clients")
+SETTING_HOOKS = ("prepare_data", "partition", "client_data", "select_clients", "duration")
 """Plugins that implement one of these belong to the setting, not to the method.
 
 So do those whose class states ``setting = True``. One that only wraps a hook, as to give the
@@ -45,6 +45,7 @@ SETTING_KEYS = (
     "evaluate_every",
     "accuracy",
     "stop_at",
+    "stop_time",
     "metrics",
 )
 

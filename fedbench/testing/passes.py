@@ -23,6 +23,11 @@ def _personalizes(subject: Subject) -> bool:
     return _implements(subject, "personalize")
 
 
+def _is_untimed(subject: Subject) -> bool:
+    """Whether what a turn trains on besides takes no virtual time."""
+    return not _implements(subject, "duration")
+
+
 def _receives(subject: Subject) -> bool:
     return _implements(subject, "receive_uploads")
 
@@ -42,7 +47,7 @@ def trainer(subject: Subject) -> None:
             raise Breach("work.backward was never called", where)
 
 
-@rule("method", "plugin")
+@rule("method", "plugin", applies=_is_untimed)
 def further_pass(subject: Subject) -> None:
     """A further pass in a turn, on another model and not recorded, changes no bit of the run.
 

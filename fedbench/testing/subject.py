@@ -137,6 +137,7 @@ class Subject:
         missing = {
             "kit_partition": lacks("partition"),
             "kit_selection": lacks("select_clients"),
+            "kit_clock": lacks("duration") and not lacks("schedule"),
             "kit_training": lacks("train"),
             "kit_mean": lacks("aggregate"),
             # A term that no method names may be an addition to another one, or absent at times.

@@ -22,6 +22,7 @@ from ..context import ClientContext, ServerContext
 from ..hookspecs import hookimpl
 from ..plugins.registry import Entry, Registry
 from ..training import Training
+from ..turns import Effort
 from ..types import Batch, ClientResult, Dataset, Examples, Output, ServerState, Value, Weights
 
 CLASSES = ("circle", "square", "star")
@@ -143,6 +144,15 @@ class KitSelection:
 
 
 @dataclass(frozen=True, eq=False)
+class KitClock:
+    """Let clients with a higher id take longer, so that no two of them answer at the same time."""
+
+    @hookimpl
+    def duration(self, effort: Effort) -> float:
+        return effort.examples * (1 + effort.client / 4)
+
+
+@dataclass(frozen=True, eq=False)
 class KitTraining:
     """Plain SGD over the client's batches."""
 
@@ -213,6 +223,7 @@ class KitSecond:
 PIECES: Mapping[str, type] = {
     "kit_partition": KitPartition,
     "kit_selection": KitSelection,
+    "kit_clock": KitClock,
     "kit_training": KitTraining,
     "kit_weights": KitWeights,
     "kit_mean": KitMean,

@@ -32,6 +32,7 @@ def test_every_key_counts_towards_the_hash_or_the_reason_is_stated(registry):
         "evaluate_every": 2,
         "accuracy": Accuracy(rule="last"),
         "stop_at": 0.9,
+        "stop_time": 60.0,
         "metrics": {"accuracy": {}},
         "plugins": {},
         "origin": {},

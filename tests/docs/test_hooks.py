@@ -126,6 +126,18 @@ def select_clients(with_example, run_tiny, folder):
 
 
 @check
+def schedule(with_example, run_tiny, folder):
+    run = with_example("schedule", {"share": 0.5}, others={"two_class": {"slow": 0.5}}, rounds=1)
+    (one,) = run.history
+    ends = {turn.client: (turn.outcome, turn.end) for turn in one.turns}
+    used = [end for outcome, end in ends.values() if outcome == "used"]
+    assert len(ends) == 4
+    assert len(used) == 2
+    assert all(outcome == "dropped" for outcome, end in ends.values() if end > max(used))
+    assert one.time == max(used)
+
+
+@check
 def broadcast(with_example, run_tiny, folder):
     run = with_example("broadcast")
     assert [r.bytes_down["fading.strength"] for r in run.history] == [16, 16]  # 4 clients x fp32
@@ -225,6 +237,13 @@ def train(with_example, run_tiny, folder):
     for name in ("hidden.weight", "classifier.weight"):
         moved = (run.state.weights[name] - run.runtime.initial[name]).abs()
         assert 0 < float(moved.max()) <= 0.001 * 1.001
+
+
+@check
+def duration(with_example, run_tiny, folder):
+    run = with_example("duration", {"speed": 2.0})
+    assert [one.time for one in run.history] == [9.0, 18.0]  # 18 examples, one epoch
+    assert sha256(run.state.weights) == sha256(run_tiny().state.weights)
 
 
 @check

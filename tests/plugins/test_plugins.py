@@ -267,8 +267,8 @@ OPTIONS_ONLY = (
         ),
         (
             WrapsList,
-            "plugin 'x' wraps 'broadcast'; only aggregate, client_update, partition, "
-            "select_clients, train can be wrapped",
+            "plugin 'x' wraps 'broadcast'; only aggregate, client_update, duration, partition, "
+            "schedule, select_clients, train can be wrapped",
         ),
         (OldWrapper, "plugin 'x': client_update uses hookwrapper; use wrapper=True"),
         (NoHook, f"plugin 'x': round_end {UNMARKED}"),
@@ -288,8 +288,8 @@ OPTIONS_ONLY = (
         (
             Yields,
             "plugin 'x': after_backward has a `yield`, so its code would not run when it is "
-            "called; only wrappers of aggregate, client_update, partition, select_clients, "
-            "train may have one",
+            "called; only wrappers of aggregate, client_update, duration, partition, schedule, "
+            "select_clients, train may have one",
         ),
         (Async, "plugin 'x': round_end must not be async, because nobody would await it"),
     ],

@@ -51,7 +51,8 @@ def test_the_result_is_the_file(run_tiny: Callable[..., Run], tmp_path: Path) ->
     assert list(run.result()) == [
         *("method", "changes", "data", "model", "seed", "rounds", "accuracy", "bytes", "failures"),
         *("seconds", "weights_sha256", "metrics_sha256", "card", "config_hash", "versions"),
-        *("others", "extra", "personal", "personal_sha256", "conclusions", "stop_at", "in_memory"),
+        *("others", "extra", "personal", "personal_sha256", "conclusions", "stop_at"),
+        *("virtual_time", "in_memory"),
     ]
     assert list(run.result()["accuracy"]) == [
         *("rule", "metric", "inference", "mean", "worst", "std", "domains"),

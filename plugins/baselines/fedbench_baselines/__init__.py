@@ -28,6 +28,7 @@ from . import (
     sampling,
     sgd,
     signsgd,
+    timed,
     topk,
     trackers,
 )
@@ -65,6 +66,7 @@ def register_plugins() -> Mapping[str, type]:
         **defences.PLUGINS,
         **fair.PLUGINS,
         **personalised.PLUGINS,
+        **timed.PLUGINS,
     }
 
 

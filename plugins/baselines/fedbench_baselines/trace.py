@@ -1,0 +1,162 @@
+"""A clock from a trace of real or made-up devices: their speed, bandwidth and availability."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from fedbench import ConfigError, ServerContext, hookimpl
+from fedbench.random import Streams
+from fedbench.turns import Effort
+
+from .clocks import Clock, Device
+
+BUNDLED = Path(__file__).parent / "traces" / "devices.csv"
+COLUMNS = ("speed", "down", "up")
+
+
+@dataclass(frozen=True)
+class Online:
+    """When a device is online, again in every period.
+
+    Args:
+        spells: (from, until) in seconds, ascending, disjoint, at least one, within the period.
+        period: seconds.
+    """
+
+    spells: tuple[tuple[float, float], ...]
+    period: float
+
+    def wait(self, now: float) -> float:
+        """Return how many seconds from ``now`` the device is online; 0 if it is."""
+        time = now % self.period
+        for start, end in self.spells:
+            if time < end:
+                return max(0.0, start - time)
+        return self.spells[0][0] + self.period - time
+
+    def until(self, now: float, seconds: float) -> float:
+        """Return how long it takes from ``now`` until the device was online for ``seconds``."""
+        each = math.fsum(end - start for start, end in self.spells)
+        whole = max(0, math.ceil(seconds / each) - 1)
+        time, left = now % self.period, seconds - whole * each
+        for number in count(whole):
+            for spell in self.spells:
+                start, end = (number * self.period + at for at in spell)
+                start = max(start, time + whole * self.period)
+                if end > start and left <= end - start:
+                    return start + left - time
+                left -= max(0.0, end - start)
+        raise AssertionError("a device is online in every period")
+
+
+@dataclass(frozen=True, eq=False)
+class Trace(Clock):
+    """Give each client a device of a CSV file, drawn by seed, perhaps one that others have too.
+
+    Columns: ``speed`` in examples per second, ``down`` and ``up`` in megabytes per second, and
+    perhaps ``online``, spells in seconds of a period such as ``0-28800 72000-86400``; a device
+    without spells is always online. A device works and travels only while it is online: a client
+    that is asked while it is offline, or goes offline in its turn, answers later.
+    """
+
+    file: Annotated[
+        str, Field(description="the file; empty for a small made-up trace that is bundled")
+    ] = ""
+    period: Annotated[
+        float, Field(gt=0, description="seconds after which availability repeats, a day or a week")
+    ] = 86400.0
+    offline: Annotated[
+        bool, Field(description="whether clients that are offline can be selected")
+    ] = True
+
+    @hookimpl
+    def run_start(self, ctx: ServerContext) -> None:
+        devices(self.file, self.period)
+
+    def device(self, streams: Streams, client: int) -> Device:
+        """Return the client's device."""
+        return self._drawn(streams, client)[0]
+
+    def _drawn(self, streams: Streams, client: int) -> tuple[Device, Online | None]:
+        known = devices(self.file, self.period)
+        rng = streams.torch("clock/device", client=client)
+        return known[int(torch.randint(len(known), (), generator=rng))]
+
+    def elapsed(self, streams: Streams, effort: Effort) -> float:
+        """Return how long a turn takes, with the time for which the device is offline."""
+        device, online = self._drawn(streams, effort.client)
+        seconds = self.latency + device.seconds(effort)
+        return online.until(effort.start, seconds) if online else seconds
+
+    @hookimpl(wrapper=True)
+    def select_clients(self, ctx: ServerContext) -> Generator[None, Sequence[int], Sequence[int]]:
+        chosen = yield
+        if self.offline:
+            return chosen
+        drawn = {client: self._drawn(ctx.streams, client)[1] for client in chosen}
+        waits = {c: online.wait(ctx.now) if online else 0.0 for c, online in drawn.items()}
+        return [c for c in chosen if not waits[c]] or [min(chosen, key=lambda c: (waits[c], c))]
+
+
+@lru_cache(8)
+def devices(file: str, period: float) -> tuple[tuple[Device, Online | None], ...]:
+    """Return the devices of a trace, with when they are online.
+
+    Raises:
+        ConfigError: naming the line, when the file cannot be read or a value is missing.
+    """
+    path = Path(file).expanduser() if file else BUNDLED
+    try:
+        with path.open(encoding="utf-8", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"trace.file: {path} cannot be read: {error}") from error
+    if missing := [name for name in COLUMNS if not rows or name not in rows[0]]:
+        raise ConfigError(f"{path}: no column {missing[0]!r}; a trace has {', '.join(COLUMNS)}")
+    return tuple(_device(f"{path}:{line}", row, period) for line, row in enumerate(rows, 2))
+
+
+def _device(
+    where: str, row: Mapping[str, str | None], period: float
+) -> tuple[Device, Online | None]:
+    numbers = [_positive(where, name, row[name]) for name in COLUMNS]
+    spells = tuple(_spells(where, row.get("online") or "", period))
+    device = Device(numbers[0], 1e6 * numbers[1], 1e6 * numbers[2])
+    return device, Online(spells, period) if spells else None
+
+
+def _positive(where: str, name: str, text: str | None) -> float:
+    try:
+        number = float(text or "")
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ConfigError(f"{where}: {name} must be a number above 0, got {text!r}")
+    return number
+
+
+def _spells(where: str, text: str, period: float) -> Iterator[tuple[float, float]]:
+    last = 0.0
+    for spell in text.split():
+        start, _, end = spell.partition("-")
+        try:
+            found = float(start), float(end)
+        except ValueError:
+            found = math.nan, math.nan
+        if not last <= found[0] < found[1] <= period:
+            raise ConfigError(
+                f"{where}: online has the spell {spell!r}; write FROM-UNTIL in seconds, in "
+                f"ascending order, from 0 to the period, {period:g}"
+            )
+        last = found[1]
+        yield found
