@@ -32,8 +32,10 @@ LAYERS = (
     ("hookspecs",),
     ("context",),
     ("contracts",),
-    ("client_state", "failures", "loss_terms", "model", "pipeline"),
-    ("server_context", "training", "travel"),
+    (
+        *("client_state", "failures", "loss_terms", "model"),
+        *("pipeline", "server_context", "training", "travel"),
+    ),
     ("console", "types"),
     ("turns",),
     ("ambient", "values", "device", "options", "random", "scores", "watching"),
