@@ -194,6 +194,19 @@ def test_lenet5_pads_an_image_to_32_pixels():
     assert torch.equal(small(x), large(F.pad(x, [2, 2, 2, 2])))
 
 
+def test_lenet5_without_padding_is_niid_benchs_network():
+    model = LeNet5(pad=False).build((1, 28, 28), 10)
+    assert [tuple(w.shape) for w in model.parameters() if w.ndim == 2] == [
+        (120, 16 * 4 * 4),
+        (84, 120),
+        (10, 84),
+    ]
+    assert sum(w.numel() for w in model.parameters()) == 44_426
+    with pytest.raises(ConfigError, match="at least 16 x 16 pixels"):
+        LeNet5(pad=False).build((1, 15, 16), 10)
+    assert LeNet5(pad=False).build((1, 16, 16), 10)(torch.zeros(2, 1, 16, 16)).shape == (2, 10)
+
+
 def test_the_features_of_the_lstm_depend_on_every_character_and_their_order():
     model = CharLstm(feature_size=8).build((5,), 80)
     texts = torch.tensor([[1, 2, 3, 4, 5], [9, 2, 3, 4, 5], [1, 2, 3, 4, 9], [5, 4, 3, 2, 1]])
