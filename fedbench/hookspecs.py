@@ -435,3 +435,11 @@ class DiscoveryHooks:
         When: at discovery.
         Returns: name -> path of a YAML file (a `pathlib.Path` or a package resource).
         """
+
+    @hookspec
+    def register_reproductions(self) -> Mapping[str, Any]:
+        """Register reproductions: published results, the runs that measure them, and a rule.
+
+        When: at discovery.
+        Returns: name -> path of a YAML file, as for ``register_cards``.
+        """

@@ -22,6 +22,7 @@ from fedbench.config.model import RunConfig
 from fedbench.hookspecs import DiscoveryHooks, RunHooks
 from fedbench.plugins.facts import PluginFacts, facts
 from fedbench.plugins.registry import Entry, Registry
+from fedbench.study import reproductions
 
 DOCS = Path(__file__).parents[1]
 NOTE = "This page is generated from the code.\n"
@@ -88,6 +89,7 @@ def pages(registry: Registry) -> dict[str, str]:
         **{f"{name}.md": plugins_page(registry, name) for name in GROUPS},
         **{f"{name}.md": kind_page(registry, kind) for kind, (name, _, _) in KINDS.items()},
         "cards.md": cards_page(registry),
+        "reproductions.md": reproductions_page(registry),
         "config.md": config_page(),
         "commands.md": commands_page(),
         "rules.md": rules_page(),
@@ -241,6 +243,35 @@ def cards_page(registry: Registry) -> str:
             rows = [(p.method, p.column, f"{100 * p.value:.2f}", p.source) for p in card.published]
             text += table(("published method", "column", "%", "source"), rows) + "\n"
     return text
+
+
+def reproductions_page(registry: Registry) -> str:
+    """Return the page of all reproductions."""
+    text = "# Reproductions\n\nA reproduction is a published result with the runs that measure it "
+    text += "and the rule that judges them. `fedbench reproduce NAME` carries it out; "
+    text += f"[](../results/reproductions.md) has results. {NOTE}\n"
+    for name in registry.names("reproduction"):
+        found, parts = reproductions.load(registry, name)
+        text += f"(reproduction-{name})=\n## `{name}`\n\n{found.title}. "
+        text += f"Version {found.version}.\n\n"
+        read = "from memory, not read for this file" if found.from_memory else "read there"
+        text += f"Published values: {found.source}; {read}.\n\n"
+        rows = [
+            (f"`{part.name}`", part.cell.title, f"`{method}`", published(part.cell, method))
+            for part in parts
+            for method in part.grid.methods
+        ]
+        text += table(("cell", "setting", "method", "published"), rows)
+        text += f"\nA value counts as reproduced {found.rule}.\n\n"
+        text += "".join(f"- {what}\n" for what in found.differs) + "\n"
+    return text
+
+
+def published(cell: reproductions.Cell, method: str) -> str:
+    """Return what was published for a method: its value, or its place in the order."""
+    if method in cell.published:
+        return f"{cell.published[method]:g}"
+    return f"place {cell.order.index(method) + 1}" if method in cell.order else "-"
 
 
 LAYERS = """

@@ -13,6 +13,7 @@ from .config import config
 from .listings import cards, data, hooks, partition, plugins
 from .new import new
 from .profile import profile
+from .reproduce import reproduce
 from .run import resume, run, show
 from .tune import tune
 from .verify import verify
@@ -37,7 +38,7 @@ def main() -> None:
 
 
 for command in (
-    *(run, resume, show, config, compare, tune, report),
+    *(run, resume, show, config, compare, tune, report, reproduce),
     *(plugins, hooks, cards, partition, data, new, profile, verify),
 ):
     main.add_command(command)

@@ -17,8 +17,10 @@ from ..config.model import RunConfig
 from ..errors import ConfigError, did_you_mean
 from ..interface.progress import accuracy_rows, console, grid, title, unit_of
 from ..plugins.registry import LIMIT, Entry, Registry
+from ..plugins.rules import FILES
 from ..store.contents import Partition, Reported, Result
 from ..store.directory import RunDirectory
+from ..study import reproductions
 from ..text import Unit, duration, echo, score, size, unrepeatable
 from ..types import Dataset, RoundResult, Score, SplitScores
 from .counts import print_counts
@@ -140,7 +142,7 @@ def print_plugins(registry: Registry) -> None:
         for number, entry in enumerate(methods)
     ]
     _print_entries("methods", ("family", "name", "about"), rows)
-    for kind in ("plugin", "dataset", "model", "metric", "executor", "card"):
+    for kind in ("plugin", "dataset", "model", "metric", "executor", *FILES):
         head = ("name", "hooks" if kind == "plugin" else "about")
         rows = [(e, (e.name,), _about(registry, kind, e)) for e in registry.all(kind)]
         _print_entries(labels.get(kind, f"{kind}s"), head, rows)
@@ -155,9 +157,11 @@ def _about(registry: Registry, kind: str, entry: Entry) -> str:
     """Return what the listing says of an entry besides its name."""
     if kind == "plugin":
         return ", ".join(entry.hooks)
-    if kind != "card":
+    if kind not in FILES:
         return entry.about
     try:
+        if kind == "reproduction":
+            return reproductions.load(registry, entry.name)[0].title
         return load_card(registry, entry.name).title
     except ConfigError as error:
         return str(error)
@@ -203,6 +207,10 @@ def print_plugin(registry: Registry, name: str) -> None:
             card = load_card(registry, name)
             out.print(f"{card.title} (version {card.version}, {card.hash})")
             echo(json.dumps(card.config, indent=2), lines=True)
+            continue
+        if kind == "reproduction":
+            found, _ = reproductions.load(registry, name)
+            out.print(f"{found.title} (version {found.version})\n{found.source}")
             continue
         if kind == "recipe":
             family = f"\nfamily: {entry.value.family}" if entry.value.family else ""

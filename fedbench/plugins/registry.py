@@ -18,6 +18,7 @@ from ..errors import ConfigError, PluginError, did_you_mean
 from ..hookspecs import DiscoveryHooks
 from ..text import summary
 from .rules import (
+    FILES,
     LABELS,
     check_api,
     check_marker,
@@ -125,7 +126,7 @@ class Registry:
                 for name, value in _offered(hook, implementation.function).items():
                     check_name(kind, name)
                     check_value(kind, name, value)
-                    if package != BUNDLED and kind not in ("recipe", "card"):
+                    if package != BUNDLED and kind not in ("recipe", *FILES):
                         check_schema(name, value)
                     found.append(Entry(kind, name, value, package, version))
         for entry in found:

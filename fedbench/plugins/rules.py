@@ -28,6 +28,9 @@ RESERVED = frozenset(
 LABELS = {"recipe": "method", "dataset": "data set"}
 """What messages call a kind, where that differs from its name."""
 
+FILES = ("card", "reproduction")
+"""Kinds that are YAML files."""
+
 METHODS = {"dataset": "load", "model": "build", "metric": "__call__", "executor": "open"}
 """The method that a class of each kind must have."""
 
@@ -103,9 +106,9 @@ def check_value(kind: str, name: str, value: object) -> None:
     """
     if kind == "recipe":
         _check_recipe(name, value)
-    elif kind == "card":
+    elif kind in FILES:
         if not callable(getattr(value, "read_text", None)):
-            raise PluginError(f"card {name!r} must be a path, got {type(value).__name__}")
+            raise PluginError(f"{kind} {name!r} must be a path, got {type(value).__name__}")
     elif kind == "plugin":
         check_plugin_class(name, value)
     else:

@@ -103,13 +103,22 @@ def markdown(analysis: Analysis) -> str:
             parts.append(_md_grid(versus_heads, versus))
         parts.append(md(captions[1]))
         for found in curve_tables(group):
-            rows = [list(map(md, row)) for row in found.rows]
-            parts += [_md_grid(found.head, rows), md(_caption(content.label, found))]
+            parts += [_md_text(found), md(_caption(content.label, found))]
     for matrix in matrices(analysis):
         rows = [[md(variant), *map(_md_entry, found)] for variant, found in matrix.rows.items()]
         grid = _md_grid(["variant", *matrix.columns], rows)
         parts += [f"## {md(matrix.title)}", grid, md(_matrix_caption(matrix))]
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(found: TextTable) -> str:
+    """Return a table of text, with its title and its notes, as Markdown."""
+    notes = ". ".join(map(sentence, found.notes))
+    return "\n\n".join((f"## {md(found.title)}", _md_text(found), md(f"{notes}.")))
+
+
+def _md_text(found: TextTable) -> str:
+    return _md_grid(found.head, [list(map(md, row)) for row in found.rows])
 
 
 def _md_grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

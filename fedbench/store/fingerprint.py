@@ -25,6 +25,7 @@ from ..config.model import RunConfig
 from ..plugins.facts import ModelFacts, facts
 from ..plugins.memory import source_of
 from ..plugins.registry import Entry, Registry
+from ..plugins.rules import FILES
 from ..values import checksum
 from .environment import version, versions
 
@@ -131,7 +132,7 @@ def _code(registry: Registry, config: RunConfig) -> dict[str, str]:
 
 def _classes(registry: Registry) -> Iterator[Entry]:
     for (kind, _), entries in registry.entries.items():
-        if kind not in ("recipe", "card"):
+        if kind not in ("recipe", *FILES):
             yield from entries
 
 

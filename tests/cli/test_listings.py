@@ -18,6 +18,7 @@ from PIL import Image
 
 from fedbench import executors, options
 from fedbench.cli import main
+from fedbench.plugins.registry import KINDS
 
 
 def flat(text: str) -> str:
@@ -31,7 +32,7 @@ class TestPlugins:
         assert done.exit_code == 0
         assert "\x1b" not in done.stdout
         text = flat(done.stdout)
-        for kind in ("plugin", "recipe", "dataset", "model", "metric", "executor", "card"):
+        for kind in KINDS:
             for entry in installed.all(kind):
                 if entry.package != "tests":
                     assert f" {entry.name} " in text

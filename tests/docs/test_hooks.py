@@ -19,6 +19,7 @@ from fedbench.cli.hooks import EXAMPLES
 from fedbench.config import resolve as config
 from fedbench.config.cards import load_card
 from fedbench.plugins.rules import RUN_HOOKS, marked
+from fedbench.study import reproductions
 from fedbench.types import sha256
 
 DISCOVERY = tuple(n for n in vars(hookspecs.DiscoveryHooks) if n.startswith("register_"))
@@ -372,3 +373,12 @@ def register_cards(registry, run_tiny, capsys):
     assert set(card.reasons) >= {"data", "model", "rounds", *card.config["plugins"]}
     found = config.resolve(registry, "fedavg", card="digits-skewed")
     assert (found.rounds, found.data_name) == (10, "digits")
+
+
+@check
+def register_reproductions(registry, run_tiny, capsys):
+    found, (part,) = reproductions.load(registry, "digits-table-1")
+    assert found.rule.allowed(0.3) == 0.02
+    jobs = reproductions.planned(registry, part, Path("nowhere"))
+    assert [(job.method, job.config.seed) for job in jobs][:2] == [("fedavg", 0), ("fedprox", 0)]
+    assert reproductions.estimate(registry, part, jobs).rounds == 8

@@ -339,5 +339,5 @@ def test_hooks_are_listed_in_the_order_of_a_round(installed):
 
 def test_every_kind_has_a_discovery_hook():
     assert set(plugins.KINDS) == {
-        *("plugin", "dataset", "model", "metric", "executor", "recipe", "card")
+        *("plugin", "dataset", "model", "metric", "executor", "recipe", "card", "reproduction")
     }

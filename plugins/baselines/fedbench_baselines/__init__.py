@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import resources
+from importlib.resources.abc import Traversable
 
 from fedbench.contracts import Metric, ModelSource
 from fedbench.hookspecs import hookimpl
@@ -28,6 +30,7 @@ from . import (
     sampling,
     sgd,
     signsgd,
+    stragglers,
     timed,
     topk,
     trackers,
@@ -57,6 +60,7 @@ def register_plugins() -> Mapping[str, type]:
         "qsgd": qsgd.Qsgd,
         "signsgd": signsgd.SignSgd,
         "faults": faults.Faults,
+        "stragglers": stragglers.Stragglers,
         "tensorboard": trackers.TensorBoard,
         "mlflow": trackers.Mlflow,
         "wandb": trackers.Wandb,
@@ -145,3 +149,11 @@ def register_recipes() -> Mapping[str, Recipe]:
         **fair.RECIPES,
         **personalised.RECIPES,
     }
+
+
+@hookimpl
+def register_reproductions() -> Mapping[str, Traversable]:
+    """Return published results that can be repeated, one YAML file each."""
+    folder = resources.files(__name__) / "reproductions"
+    files = sorted(folder.iterdir(), key=lambda f: f.name)
+    return {f.name.removesuffix(".yaml"): f for f in files if f.name.endswith(".yaml")}

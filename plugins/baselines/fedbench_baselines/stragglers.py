@@ -15,7 +15,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from fedbench import ClientContext, ServerContext, Value, hookimpl
+from fedbench import ClientContext, Payload, ServerContext, Value, hookimpl
 
 KEY = "stragglers"
 
@@ -63,18 +63,18 @@ class Stragglers:
 
     @hookimpl(wrapper=True)
     def select_clients(self, ctx: ServerContext) -> Generator[None, Sequence[int], Sequence[int]]:
-        selected = sorted((yield))
-        slow = {} if self.partial else draw(selected, self.share, ctx.rng(KEY))
+        selected = yield
+        slow = {} if self.partial else draw(sorted(selected), self.share, ctx.rng(KEY))
         return [client for client in selected if client not in slow]
 
     @hookimpl
-    def broadcast(self, ctx: ServerContext) -> Mapping[str, Value]:
+    def send_broadcast(self, ctx: ServerContext, payload: Payload) -> Mapping[str, Value]:
         if not self.partial:
-            return {}
+            return payload
         shares = torch.ones(ctx.num_clients, dtype=torch.float64)
         for client, share in draw(ctx.cohort, self.share, ctx.rng(KEY)).items():
             shares[client] = share
-        return {KEY: shares}
+        return {**payload, KEY: shares}
 
     @hookimpl
     def client_update(self, ctx: ClientContext) -> bool:

@@ -1,0 +1,76 @@
+"""Carry out a reproduction with its progress, and judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..plugins.registry import Registry
+from ..study.comparison import How
+from ..study.execute import Progress
+from ..study.reproductions import Estimate, Part, Reproduction, estimate, planned
+from ..study.verdicts import Verdict, judge
+from ..text import duration
+from .comparisons import carry_out_grid
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What came of a reproduction.
+
+    Args:
+        verdicts: one per cell.
+        progress: how the runs of each cell ended.
+        failed: whether any run failed.
+    """
+
+    verdicts: Sequence[Verdict]
+    progress: Sequence[Progress]
+    failed: bool
+
+
+def with_seeds(parts: Sequence[Part], seeds: int | list[int] | None) -> list[Part]:
+    """Return the cells with other seeds; ``None`` keeps those of the file."""
+    if seeds is None:
+        return list(parts)
+    return [replace(part, grid=replace(part.grid, seeds=seeds)) for part in parts]
+
+
+def cost(registry: Registry, found: Reproduction, parts: Sequence[Part], out: Path) -> list[str]:
+    """Return what is still to be done, a line per cell and one for all of them."""
+    each = [estimate(registry, part, planned(registry, part, out)) for part in parts]
+    lines = [
+        f"{part.name} ({part.cell.title}): {in_words(one)}"
+        for part, one in zip(parts, each, strict=True)
+    ]
+    lines.append(f"in all: {in_words(sum(each, Estimate()))}, on {found.machine}")
+    return lines
+
+
+def in_words(one: Estimate) -> str:
+    """Return a cost as text."""
+    if not one.runs:
+        return "nothing left to run"
+    runs = "1 run" if one.runs == 1 else f"{one.runs} runs"
+    rounds = f"{one.rounds:,} rounds"
+    if one.expected != one.rounds:
+        rounds = f"{one.expected:,} rounds if targets are reached as published, at most {rounds}"
+    return f"{runs}, {rounds}, {one.examples:,} example passes, about {duration(one.seconds)}"
+
+
+def carry_out(
+    registry: Registry, found: Reproduction, parts: Sequence[Part], how: How, out: Path, quiet: bool
+) -> Reproduced:
+    """Carry out the runs of the cells that are not finished, one cell after the other.
+
+    Raises:
+        KeyboardInterrupt: with a note that says how to continue.
+    """
+    verdicts, ends, failed = [], [], False
+    for part in parts:
+        outcome = carry_out_grid(registry, part.grid, how, out, quiet)
+        ends.append(outcome.progress)
+        failed |= outcome.failed
+        verdicts.append(judge(registry, part, found.rule, planned(registry, part, out)))
+    return Reproduced(verdicts, ends, failed)
