@@ -249,6 +249,11 @@ def _refuse_other_settings(registry: Registry, configs: Mapping[str, RunConfig])
     for method, setting in settings.items():
         if configs[method].accuracy.split != "validation":
             raise ConfigError(f"{method}: a search sees validation data only")
+        if configs[method].stop_at is not None:
+            raise ConfigError(
+                f"{method}: a search compares scores after all rounds, so stop_at="
+                f"{configs[method].stop_at:g} cannot end its runs; leave it out"
+            )
         if setting != settings[first]:
             keys = [key for key in setting if setting[key] != settings[first].get(key)]
             raise ConfigError(

@@ -324,6 +324,7 @@ def test_more_trials_continue_the_search_and_its_record(planned, tuned, tmp_path
         ({"shared": ["sgd.momentum"]}, "--shared sgd.momentum: it is not searched for"),
         ({"set_space": ["sgd.momentun=uniform:0:1"]}, "unknown option 'momentun' .*'momentum'"),
         ({"set": ["sgd.lr=0.1"], "set_space": ["sgd.lr=log:0.1:1"]}, "sgd.lr is set, so it"),
+        ({"set": ["stop_at=0.9"]}, r"scores after all rounds, so stop_at=0\.9 cannot end"),
         ({"trials": 0}, "trials: input should be greater than or equal to 1"),
         ({"seeds": 0}, "seeds: give at least one seed"),
         ({"sampler": "cmaes"}, "sampler: input should be 'tpe', 'random' or 'grid'"),
