@@ -89,8 +89,8 @@ def _versus(group: Group, reaching: Reaching) -> TextTable:
             f"{NONE} where a run did not reach the target",
             "wins, ties and losses count seeds: a win needs less; seeds on which runs that did not "
             "reach the target leave that open count as ties",
-            f"sign test on wins and losses, from {MIN_DECIDED} on, p corrected by Holm over the "
-            "variants",
+            f"sign test on wins and losses, if there are {MIN_DECIDED} or more, p corrected by "
+            "Holm over the variants",
         ),
     )
 

@@ -77,7 +77,8 @@ def planned(plan: Plan) -> Iterator[str]:
     yield f"searched for: {metric(plan)} on {share}{why}"
     yield f"compared afterwards: the best of each on {seeds_text(plan.seeds)}, on test data"
     runs, more = plan.most_runs(), len(plan.spaces) * len(plan.seeds)
-    yield f"at most {runs} runs of the search and {more} of the comparison"
+    most = "the rounds of at most" if budget.prune else "at most"
+    yield f"{most} {runs} runs of the search and {more} of the comparison"
 
 
 def found(plan: Plan, tuned: Sequence[Tuned]) -> TextTable:
@@ -134,9 +135,9 @@ def gaps(plan: Plan, tuned: Sequence[Tuned]) -> TextTable:
         cells = (number(plan, best), number(plan, fresh), number(plan, lost, "+"))
         rows.append((one.method, *cells, number(plan, test)))
     notes = [
-        f"search: {seeds_text(plan.search_seeds)}, on which the values were chosen, so it is too "
-        f"good; fresh: {seeds_text(plan.seeds)}. Their difference is what the choice owes to "
-        "chance, plus what the seeds differ in. Only test was not looked at before",
+        f"search: {seeds_text(plan.search_seeds)}, on which the values were chosen, so this score "
+        f"is too good; fresh: {seeds_text(plan.seeds)}. Their difference is what the choice owes "
+        "to chance, plus what the seeds differ in. Test data played no part in the choice",
     ]
     head = ("method", "validation, search", "validation, fresh", "difference", "test, fresh")
     title = "from the search to test data"

@@ -177,10 +177,16 @@ def _over_options(
 
 
 def _values_axis(key: str, found: Sequence[Space], rows: Rows) -> Spec:
-    """Return the axis of an option: of numbers if all its spaces are ranges, else of texts."""
+    """Return the axis of an option: of numbers if all its spaces are ranges, else of texts.
+
+    It reaches from end to end of the spaces, so that one sees whether the best values are there.
+    """
     if all(map(_is_range, found)) and all(isinstance(row["x"], int | float) for row in rows):
         log = all(space.search.scale == "log" for space in found)
-        scale: Spec = {"type": "log", "nice": False} if log else {"zero": False}
+        ends = [end for space in found for end in space.ends]
+        shown = [row["x"] for row in rows if row["x"] > 0 or not log]  # a default may be 0
+        kind: Spec = {"type": "log"} if log else {"zero": False}
+        scale = {**kind, "domain": [min(*ends, *shown), max(*ends, *shown)], "nice": False}
         axis: Spec = {"grid": False, "format": "~g", "tickCount": 4}
         return {"field": "x", "type": "quantitative", "title": key, "scale": scale, "axis": axis}
     texts = list(dict.fromkeys(inline(c) for space in found for c in space.search.choices))

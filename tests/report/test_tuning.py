@@ -139,6 +139,7 @@ def test_charts_show_each_complete_trial_once(plan, tuned) -> None:
     assert [panel.title for panel in options.panels] == ["sgd.lr", "fedprox.mu"]
     (lr, mu) = (panel.spec["layer"][0]["encoding"]["x"] for panel in options.panels)
     assert (lr["type"], lr["scale"]["type"]) == ("quantitative", "log")
+    assert lr["scale"]["domain"] == [1e-5, 1.0], "the space, and a default below it"
     assert (mu["type"], mu["sort"]) == ("nominal", ["0.01", "null"])
     assert len(figures["search-test"].data["search-test"]) == 5
 
