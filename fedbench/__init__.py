@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from .engine.run import Run
     from .errors import ConfigError, FedbenchError, PluginError
     from .hookspecs import hookimpl
-    from .interface.calls import compare, load, load_comparison, resume, run, tune
+    from .interface.calls import compare, load, load_comparison, reproduce, resume, run, tune
     from .interface.charts import Chart
     from .interface.comparisons import Comparison
+    from .interface.reproductions import Reproduced
     from .interface.results import RunResult
     from .interface.tunings import TuningResult
     from .options import Search
@@ -57,9 +58,12 @@ _HOME = {
     "errors": ("ConfigError", "FedbenchError", "PluginError"),
     "hookspecs": ("hookimpl",),
     "engine.run": ("Run",),
-    "interface.calls": ("compare", "load", "load_comparison", "resume", "run", "tune"),
+    "interface.calls": (
+        *("compare", "load", "load_comparison", "reproduce", "resume", "run", "tune"),
+    ),
     "interface.charts": ("Chart",),
     "interface.comparisons": ("Comparison",),
+    "interface.reproductions": ("Reproduced",),
     "interface.results": ("RunResult",),
     "interface.tunings": ("TuningResult",),
     "options": ("Search",),
@@ -90,6 +94,7 @@ __all__ = [
     "PluginError",
     "Recipe",
     "Report",
+    "Reproduced",
     "RoundResult",
     "Run",
     "RunConfig",
@@ -110,6 +115,7 @@ __all__ = [
     "load",
     "load_comparison",
     "load_config",
+    "reproduce",
     "resolve",
     "resume",
     "run",

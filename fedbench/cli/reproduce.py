@@ -51,7 +51,6 @@ def reproduce(
     the source leave it undecided; 1 if a run failed; 75 if the machine got in the way.
     """
     from ..interface.reproductions import carry_out, cost, with_seeds
-    from ..report.reproduced import overall, tables, write
     from ..report.terminal import print_table
     from ..study.comparison import How
     from ..study.reproductions import chosen, load
@@ -67,14 +66,13 @@ def reproduce(
     if dry_run:
         return
     done = carry_out(registry, found, parts, How(**how), out, quiet)
-    for table in tables(found, done.verdicts):
+    for table in done.tables:
         print_table(table)
     for what in found.differs:
         echo(f"known to differ: {what}")
-    outcome, sentence = overall(found, done.verdicts)
-    echo(sentence)
-    echo("Wrote " + ", ".join(map(str, write(found, done.verdicts, out))))
-    _end(done, STATUS[outcome])
+    echo(repr(done))
+    echo("Wrote " + ", ".join(map(str, done.write(out))))
+    _end(done, STATUS[done.outcome])
 
 
 def _end(done: Reproduced, status: int) -> None:

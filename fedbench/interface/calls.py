@@ -21,8 +21,11 @@ from ..study import records
 from ..study.analysis import analyse
 from ..study.comparison import How
 from ..study.grid import make_grid
+from ..study.reproductions import chosen
+from ..study.reproductions import load as load_reproduction
 from ..text import echo
 from .comparisons import Comparison, carry_out_grid, written
+from .reproductions import Reproduced, carry_out, cost, with_seeds
 from .results import RunResult
 from .runs import resume_run, run_config
 from .tunings import TuningResult, tuned
@@ -234,6 +237,43 @@ def tune(
         keep_checkpoints=keep_checkpoints,
     )  # fmt: skip
     return tuned(registry, planned, how, folder, quiet)
+
+
+def reproduce(
+    name: str, *,
+    cell: Names = (), seeds: int | Sequence[int] | None = None, jobs: int | None = None,
+    checkpoint_rounds: int | None = None, checkpoint_minutes: float = 1.0,
+    keep_checkpoints: bool = False, retry: bool = False, trust_old: bool = False,
+    out: PathLike = "reproduction", data_root: PathLike | None = None, quiet: bool = False,
+    dry_run: bool = False,
+) -> Reproduced:  # fmt: skip
+    """Repeat published results and judge them by a fixed rule, like ``fedbench reproduce``.
+
+    Args:
+        name: a reproduction; `fedbench reproduce` lists them.
+        cell: one of its cells or several; default all.
+        seeds: how many seeds from 0, or the seeds; default as in its file.
+        out: the folder of the runs and the report.
+        quiet: show no progress.
+        dry_run: run nothing; the result has only the cost.
+
+    Raises:
+        FedbenchError: for what a user can fix.
+    """
+    registry = discover()
+    found, parts = load_reproduction(registry, name)
+    parts = with_seeds(chosen(parts, _names(cell)), _seeds(seeds))
+    folder = Path(out).expanduser()
+    if dry_run:
+        return Reproduced(found, cost(registry, found, parts, folder))
+    how = How(
+        jobs=jobs, retry=retry, trust_old=trust_old, data_root=_path(data_root),
+        checkpoint_rounds=checkpoint_rounds, checkpoint_minutes=checkpoint_minutes,
+        keep_checkpoints=keep_checkpoints,
+    )  # fmt: skip
+    done = carry_out(registry, found, parts, how, folder, quiet)
+    done.write(folder)
+    return done
 
 
 def load_comparison(

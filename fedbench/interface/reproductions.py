@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..plugins.registry import Registry
+from ..report.content import TextTable
+from ..report.reproduced import numbers, overall, tables, write
 from ..study.comparison import How
 from ..study.execute import Progress
 from ..study.reproductions import Estimate, Part, Reproduction, estimate, planned
@@ -15,19 +18,46 @@ from ..text import duration
 from .comparisons import carry_out_grid
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Reproduced:
-    """What came of a reproduction.
+    """Published results beside measured ones; nothing here can be changed.
 
     Args:
-        verdicts: one per cell.
+        reproduction: what was published, and the rule.
+        cost: what was still to be done, a line per cell and one for all of them.
+        verdicts: one per cell; none after a dry run.
         progress: how the runs of each cell ended.
         failed: whether any run failed.
     """
 
-    verdicts: Sequence[Verdict]
-    progress: Sequence[Progress]
-    failed: bool
+    reproduction: Reproduction
+    cost: Sequence[str]
+    verdicts: Sequence[Verdict] = ()
+    progress: Sequence[Progress] = ()
+    failed: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """``reproduced``, ``not reproduced`` or ``undecided``, over all cells."""
+        return overall(self.reproduction, self.verdicts)[0]
+
+    @property
+    def tables(self) -> list[TextTable]:
+        """The tables that the command prints."""
+        return tables(self.reproduction, self.verdicts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers; accuracies are fractions of 1."""
+        return numbers(self.reproduction, self.verdicts)
+
+    def write(self, out: str | Path) -> list[Path]:
+        """Write the tables and all numbers into a folder, and return the files."""
+        return write(self.reproduction, self.verdicts, Path(out))
+
+    def __repr__(self) -> str:
+        if not self.verdicts:
+            return "\n".join(self.cost)
+        return overall(self.reproduction, self.verdicts)[1]
 
 
 def with_seeds(parts: Sequence[Part], seeds: int | list[int] | None) -> list[Part]:
@@ -67,10 +97,11 @@ def carry_out(
     Raises:
         KeyboardInterrupt: with a note that says how to continue.
     """
+    lines = cost(registry, found, parts, out)
     verdicts, ends, failed = [], [], False
     for part in parts:
         outcome = carry_out_grid(registry, part.grid, how, out, quiet)
         ends.append(outcome.progress)
         failed |= outcome.failed
         verdicts.append(judge(registry, part, found.rule, planned(registry, part, out)))
-    return Reproduced(verdicts, ends, failed)
+    return Reproduced(found, lines, verdicts, ends, failed)

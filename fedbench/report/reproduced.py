@@ -111,14 +111,14 @@ def _pair(pair: Pair, rounds: bool) -> tuple[str, ...]:
 
 def write(found: Reproduction, verdicts: Sequence[Verdict], folder: Path) -> list[Path]:
     """Write the tables as Markdown, and all numbers as JSON; return the files."""
-    outcome, sentence = overall(found, verdicts)
+    _, sentence = overall(found, verdicts)
     text = [f"# {found.title}", f"{sentence}."]
     text += [markdown_table(table) for table in tables(found, verdicts)]
     if found.differs:
         text.append("\n".join(("Known to differ from the published protocol:", "", *_items(found))))
     files = {
         f"{found.name}.md": "\n\n".join(text) + "\n",
-        f"{found.name}.json": json.dumps(numbers(found, verdicts, outcome), indent=2) + "\n",
+        f"{found.name}.json": json.dumps(numbers(found, verdicts), indent=2) + "\n",
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
@@ -130,12 +130,12 @@ def _items(found: Reproduction) -> list[str]:
     return [f"- {what}" for what in found.differs]
 
 
-def numbers(found: Reproduction, verdicts: Sequence[Verdict], outcome: str) -> dict[str, Any]:
+def numbers(found: Reproduction, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Return everything as JSON-like data; accuracies are fractions of 1."""
     return {
         "reproduction": found.name,
         "version": found.version,
-        "verdict": outcome,
+        "verdict": overall(found, verdicts)[0],
         "source": found.source,
         "from_memory": found.from_memory,
         "rule": str(found.rule),

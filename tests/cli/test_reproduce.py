@@ -37,7 +37,7 @@ def measured(table, monkeypatch: pytest.MonkeyPatch):
             )
             pairs = (pair("fedprox", "fedavg", amounts["fedprox"], amounts["fedavg"], True),)
             verdict = Verdict(part.name, part.cell, False, values, pairs)
-            return carried.Reproduced([verdict], [], False)
+            return carried.Reproduced(found, [], [verdict])
 
         monkeypatch.setattr(carried, "carry_out", carry_out)
 
