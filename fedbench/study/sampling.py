@@ -8,6 +8,7 @@ trial. A search therefore continues after an interruption as if there had been n
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from .spaces import Space, Spaces, Values, grid, size
 from .trials import Trial, key
 
 try:
-    import optuna
+    with warnings.catch_warnings():  # in a notebook without ipywidgets, which nothing here needs
+        warnings.filterwarnings("ignore", "IProgress not found")
+        import optuna
     from optuna.distributions import (
         BaseDistribution,
         CategoricalDistribution,
