@@ -24,14 +24,14 @@ class Reproduced:
 
     Args:
         reproduction: what was published, and the rule.
-        cost: what was still to be done, a line per cell and one for all of them.
+        cost: after a dry run, what is still to be done, a line per cell and one for all of them.
         verdicts: one per cell; none after a dry run.
         progress: how the runs of each cell ended.
         failed: whether any run failed.
     """
 
     reproduction: Reproduction
-    cost: Sequence[str]
+    cost: Sequence[str] = ()
     verdicts: Sequence[Verdict] = ()
     progress: Sequence[Progress] = ()
     failed: bool = False
@@ -97,11 +97,10 @@ def carry_out(
     Raises:
         KeyboardInterrupt: with a note that says how to continue.
     """
-    lines = cost(registry, found, parts, out)
     verdicts, ends, failed = [], [], False
     for part in parts:
         outcome = carry_out_grid(registry, part.grid, how, out, quiet)
         ends.append(outcome.progress)
         failed |= outcome.failed
         verdicts.append(judge(registry, part, found.rule, planned(registry, part, out)))
-    return Reproduced(found, lines, verdicts, ends, failed)
+    return Reproduced(found, (), verdicts, ends, failed)

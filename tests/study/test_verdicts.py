@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from fedbench.config.model import Accuracy
+from fedbench.engine.evaluation import over_domains
+from fedbench.study import verdicts
 from fedbench.study.censoring import Amount
-from fedbench.study.reproductions import Cell, Rule
-from fedbench.study.verdicts import Verdict, pair, value, worst
+from fedbench.study.grid import Grid
+from fedbench.study.reproductions import Cell, Part, Rule
+from fedbench.study.verdicts import Verdict, judge, pair, value, worst
+from fedbench.types import RoundResult
 
 
 def seeds(*values, at_least=()):
@@ -75,3 +82,56 @@ def test_a_cell_is_as_good_as_its_worst_part():
     cell = Cell("a cell", published={"a": 0.9})
     assert Verdict("c", cell, False, (good, unknown), ()).outcome == "reproduced"
     assert Verdict("c", cell, False, (good,), (open_,)).outcome == "undecided"
+
+
+def scored(number: int, accuracy: float) -> RoundResult:
+    scores = {"classifier": {"accuracy": over_domains({"x": accuracy}, True)}}
+    return RoundResult(number, [0], scores, {}, {}, {}, 1.0)
+
+
+@pytest.fixture
+def judged(registry, monkeypatch: pytest.MonkeyPatch):
+    """Judge runs with these curves: method -> the accuracies of the rounds of each seed."""
+
+    def judged(published, curves, stop_at=None, order=()):
+        cell = Cell("a cell", published=published, order=order)
+        config = {"accuracy": Accuracy(), "stop_at": stop_at}
+        jobs, records = [], []
+        for method, of_seed in curves.items():
+            for seed, curve in enumerate(of_seed):
+                path, here = Path(f"{method}-{seed}"), SimpleNamespace(seed=seed, **config)
+                jobs.append(SimpleNamespace(config=here, method=method, also=(), path=path))
+                rounds = [scored(n, a) for n, a in enumerate(curve, 1)]
+                result = SimpleNamespace(accuracy=SimpleNamespace(mean=curve[-1]))
+                records.append(
+                    SimpleNamespace(path=path, config=here, rounds=rounds, result=result)
+                )
+        monkeypatch.setattr(verdicts, "collect", lambda *_: records)
+        part = Part("c", cell, Grid(methods=list(curves)), {})
+        return judge(registry, part, Rule(percent=25), jobs)
+
+    return judged
+
+
+def test_accuracies_are_those_of_the_runs_rule(judged) -> None:
+    found = judged({"a": 0.8, "b": 0.4}, {"a": [[0.1, 0.7]], "b": [[0.9, 0.3], [0.9, 0.5]]})
+    assert not found.rounds
+    assert [v.summary.mean for v in found.values] == [0.7, 0.4]
+    assert found.outcome == "reproduced"
+
+
+def test_with_stop_at_rounds_are_counted_to_the_first_that_reaches_it(judged) -> None:
+    curves = {"a": [[0.5, 0.9, 0.8], [0.9]], "b": [[0.5, 0.9, 0.9], [0.1] * 5]}
+    found = judged({"a": 2, "b": 2}, curves, stop_at=0.9)
+    assert found.rounds
+    assert [dict(v.measured) for v in found.values] == [
+        {0: Amount(2), 1: Amount(1)},
+        {0: Amount(2), 1: Amount(5, False)},
+    ]
+    assert [v.outcome for v in found.values] == ["reproduced", "not reproduced"]
+
+
+def test_fewer_rounds_are_the_better_ones(judged) -> None:
+    fast, slow = [[0.1, 0.9], [0.1, 0.1, 0.9], [0.1, 0.9]], [[0.1] * n + [0.9] for n in (7, 9, 8)]
+    found = judged({}, {"a": slow, "b": fast}, stop_at=0.9, order=("b", "a"))
+    assert found.pairs[0].outcome == found.outcome == "reproduced"
