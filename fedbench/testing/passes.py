@@ -14,22 +14,17 @@ def _trains(subject: Subject) -> bool:
     return subject.gives("train")
 
 
-def _implements(subject: Subject, hook: str) -> bool:
-    known = [n for n in subject.plugins if ("plugin", n) in subject.registry.entries]
-    return any(hook in subject.registry.get("plugin", name).hooks for name in known)
-
-
 def _personalizes(subject: Subject) -> bool:
-    return _implements(subject, "personalize")
+    return subject.uses("personalize")
 
 
 def _is_untimed(subject: Subject) -> bool:
     """Whether what a turn trains on besides takes no virtual time."""
-    return not _implements(subject, "duration")
+    return not (subject.uses("duration") or subject.uses("schedule"))
 
 
 def _receives(subject: Subject) -> bool:
-    return _implements(subject, "receive_uploads")
+    return subject.uses("receive_uploads")
 
 
 @rule("plugin", applies=_trains)

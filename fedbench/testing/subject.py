@@ -87,6 +87,11 @@ class Subject:
         """Return whether it is a run plugin with a base implementation of ``hook``."""
         return self.entry.kind == "plugin" and _base(self.cls, hook)
 
+    def uses(self, hook: str) -> bool:
+        """Return whether a plugin of its runs implements ``hook`` or wraps it; not the kit's."""
+        known = [name for name in self.plugins if ("plugin", name) in self.registry.entries]
+        return any(hook in self.registry.get("plugin", name).hooks for name in known)
+
     @cached_property
     def plugins(self) -> dict[str, dict[str, Any]]:
         """The plugins of its runs: name -> options, in order.

@@ -13,6 +13,8 @@ from fedbench.plugins.discovery import discover
 REGISTRY = discover()
 OPTIONS: dict[str, dict[str, Any]] = {
     "biased": {"one_class_clients": 3, "all_class_clients": 2},
+    "deadline": {"seconds": 20.0},
+    "soft_deadline": {"seconds": 20.0},
     "leave_out": {"domain": "chalk"},
     "long_tail": {"rho": 4.0},
     "resnet18": {"filters": 4},

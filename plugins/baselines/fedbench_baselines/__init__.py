@@ -148,6 +148,7 @@ def register_recipes() -> Mapping[str, Recipe]:
         **defences.RECIPES,
         **fair.RECIPES,
         **personalised.RECIPES,
+        **timed.RECIPES,
     }
 
 

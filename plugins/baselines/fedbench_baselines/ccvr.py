@@ -38,6 +38,7 @@ from fedbench import (
 
 from .fedavg import NO_EXCHANGE
 from .fedgh import train_head
+from .schedules import OVERLAPPING
 
 MEANS, COVARIANCES = "ccvr.means", "ccvr.covariances"
 
@@ -139,7 +140,10 @@ class Ccvr:
     The rows of classes that no client of the round holds are kept.
     """
 
-    conflicts: ClassVar[Mapping[str, str]] = {NO_EXCHANGE: "there is no global extractor"}
+    conflicts: ClassVar[Mapping[str, str]] = {
+        NO_EXCHANGE: "there is no global extractor",
+        OVERLAPPING: "its statistics travel in the last round, and late clients started before it",
+    }
     last_round: ClassVar[str] = "it retrains the classifier there"
 
     per_class: Annotated[

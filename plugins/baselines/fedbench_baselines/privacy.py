@@ -47,6 +47,7 @@ from .clipping import clip
 from .dp import epsilon
 from .robust import ROLE as ROBUST
 from .robust import received
+from .schedules import OVERLAPPING
 
 COHORT = "dp.cohort"
 Bound = Annotated[float, Field(gt=0)]
@@ -136,6 +137,7 @@ class Dp:
         "qfedavg": WEIGHED,
         ROBUST: "its sensitivity is not that of the plain mean, for which the noise is scaled",
         "ccvr": "its statistics travel in the last round only, and every round is protected alike",
+        OVERLAPPING: "its accounting is for rounds that are each a sample of all clients",
         "fedplvm": "clients send several prototypes of a class, and only one can be protected",
     }
 

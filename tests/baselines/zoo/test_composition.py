@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,8 +33,9 @@ METHODS: dict[str, Mapping[str, Any]] = {e.name: e.value.plugins for e in REGIST
 CLASSES: dict[str, type] = {entry.name: entry.value for entry in REGISTRY.all("plugin")}
 PLUGINS = [e.name for e in REGISTRY.all("plugin") if set(e.hooks) - DATA - OBSERVERS]
 
-QUICK = {"fedtgp": {"server_epochs": 2}}
-"""Options of plugins whose server trains for long."""
+QUICK = {"fedtgp": {"server_epochs": 2}, "deadline": {"seconds": 0.3}}
+QUICK["soft_deadline"] = QUICK["deadline"]
+"""Options of plugins whose server trains for long, and those without a default."""
 
 CARD = """
 card: tiny
@@ -113,6 +114,8 @@ def composed(registry, tmp_path) -> Callable[..., Run]:
     registry.add(SimpleNamespace(register_cards=hookimpl(register_cards(card))), "tests")
 
     def made(method: str, *plus: str, without: Any = (), **options: Mapping[str, Any]) -> Run:
+        if any("schedule" in bases(CLASSES[n]) for n in plus) and not clocks(METHODS[method]):
+            plus = (*plus, "lognormal")
         names = {*METHODS[method], *plus}
         given = {name: quick for name, quick in QUICK.items() if name in names} | options
         # No epsilon can be claimed for batch norm that is averaged; FedBN needs it, and keeps it.
@@ -130,6 +133,10 @@ def register_cards(card: Any) -> Callable[[], Mapping[str, Any]]:
         return {"tiny": card}
 
     return register_cards
+
+
+def clocks(names: Iterable[str]) -> list[str]:
+    return [name for name in names if "duration" in bases(CLASSES[name])]
 
 
 def text(value: Any) -> str:
