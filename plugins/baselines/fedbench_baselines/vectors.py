@@ -35,8 +35,8 @@ def difference(minuend: Weights, subtrahend: Weights) -> Weights:
     return {name: w.double() - subtrahend[name].double() for name, w in minuend.items()}
 
 
-PART = 1 << 15
-"""Elements that `add` handles at once: in float64 they fit the cache of a core."""
+PART = 1 << 17
+"""Elements that `add` handles at once: in float64 they fit a core's cache."""
 
 
 def accumulate(sums: dict[str, Tensor], weights: Weights, factor: float) -> None:
