@@ -6,6 +6,7 @@
 - A prototype method's local term, forward and backward, next to a ResNet-10 step (W1).
 - 30 steps of FedHPro's matching (10 classes, 5 hyper-prototypes each, d = 256).
 - A client's turn in the pool without any training: job, seal, stream, aggregate; two model sizes.
+- Scoring a model on W1's test images, next to their passes through the model alone.
 - A client's weights encoded and decoded again by each codec (ResNet-10, 4.9 MB).
 - Every method (`methods`): a client's turn beside FedAvg's, and the server's part of a round.
 
@@ -20,6 +21,7 @@ import os
 import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -38,7 +40,7 @@ from plugin import fedbench_speed
 from speed import commit, machine
 from torch import Tensor
 from torch.nn import functional as F
-from workloads import W1
+from workloads import W1, overhead_goal
 
 from fedbench import hookimpl
 from fedbench.ambient import settled
@@ -46,6 +48,7 @@ from fedbench.config import resolve as configs
 from fedbench.config.construct import build
 from fedbench.config.model import RunConfig
 from fedbench.context import ClientContext
+from fedbench.pipeline import Pipeline
 from fedbench.plugins.discovery import discover
 from fedbench.plugins.registry import Registry
 from fedbench.plugins.replacing import replacements
@@ -234,21 +237,53 @@ def checksums(runs: int) -> dict[str, float]:
 
 
 def overhead(found: Registry, runs: int, filters: int) -> tuple[float, dict[str, float]]:
-    """Return the model's size in MB, and the time per client without any training."""
+    """Return the model's size in MB, and the time that a client without any training adds.
+
+    It is the slope between rounds of few and of many clients in a pool of 2, with digests as in a
+    run that is kept.
+    """
     settings = config(found, "fedavg", {"idle": {}}, model={"filters": filters})
     runtime = Runtime(settings, found, Path())
-    workers = build(found, "executor", {"name": "pool"}).open(runtime)
-    jobs = [ClientJob(1, client, {}) for client in range(W1.clients)]
+    workers = build(found, "executor", {"name": "pool", "workers": 2}).open(runtime)
+    few, many = (
+        [ClientJob(1, client % W1.clients, {}) for client in range(n * W1.clients)] for n in (1, 3)
+    )
 
-    def turns() -> None:
+    def turns(jobs: Sequence[ClientJob]) -> None:
         answers = workers.run({"weights": runtime.initial}, jobs)
         runtime.plugins.hook.aggregate(ctx=None, state=None, results=answers)
 
     try:
-        found_ms = milliseconds({"turns": turns}, runs)["turns"]
+        parts = {"few": partial(turns, few), "many": partial(turns, many)}
+        times = milliseconds(parts, runs)
     finally:
         workers.close()
-    return nbytes(runtime.initial) / 1e6, {f"client, {filters} filters": found_ms / len(jobs)}
+    slope = (times["many"] - times["few"]) / (len(many) - len(few))
+    return nbytes(runtime.initial) / 1e6, {f"client, {filters} filters": slope}
+
+
+def evaluation(found: Registry, runs: int) -> dict[str, float]:
+    """Return the time of scoring W1's images in a pool, and of their passes alone on one core."""
+    runtime = Runtime(config(found, "fedavg", SLOW), found, Path())
+    workers = build(found, "executor", {"name": "pool", "workers": 2}).open(runtime)
+    chunks = runtime.chunks(1, 0)
+    images = [runtime.data.test.inputs[chunk.start : chunk.stop] for chunk in chunks]
+    pipeline = Pipeline(runtime.plugins, runtime.device, lambda name: runtime.streams.torch(name))
+
+    def scored() -> None:
+        weights = {name: value.clone() for name, value in runtime.initial.items()}
+        deque(workers.test(weights, chunks), maxlen=0)
+
+    @torch.no_grad()
+    def passes() -> None:
+        runtime.model.eval()
+        for inputs in images:
+            forward(runtime.model, pipeline(inputs, False))
+
+    try:
+        return milliseconds({"evaluation": scored, "its passes": passes}, runs)
+    finally:
+        workers.close()
 
 
 def methods(found: Registry, names: Sequence[str], runs: int) -> list[dict[str, Any]]:
@@ -299,7 +334,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sums = checksums(given.runs)
         coded = codecs(found, given.runs)
         small, first = overhead(found, given.runs, 32)
-        large, second = overhead(found, given.runs, 96)
+        large, second = overhead(found, given.runs, 144)
+        scored = evaluation(found, given.runs)
     names = found.names("recipe") if given.methods is None else given.methods.split(",")
     per_method = methods(found, [name for name in names if name], given.method_runs)
     whole, step = gradients["local epoch"], local["ResNet-10 step"]
@@ -316,7 +352,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     for megabytes, ms in ((small, first), (large, second)):
         (value,) = ms.values()
-        rows.append((f"overhead per client, {megabytes:.1f} MB, ms", value, 3 + megabytes / 10))
+        rows.append(
+            (f"overhead per client, {megabytes:.1f} MB, ms", value, overhead_goal(megabytes))
+        )
+    rows.append(
+        ("evaluation / its passes on 2 cores", 2 * scored["evaluation"] / scored["its passes"], 1.2)
+    )
     for name, value, target in rows:
         print(f"{name:<42} {value:8.3f}  target {target:6.2f}  n = {given.runs}")
     print_methods(per_method, given.method_runs)
@@ -329,7 +370,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             "commit": commit(),
             "machine": machine(),
             "load_at_start": load,
-            "milliseconds": {**gradients, **local, **steps, **sums, **coded, **first, **second},
+            "milliseconds": {
+                **gradients,
+                **local,
+                **steps,
+                **sums,
+                **coded,
+                **first,
+                **second,
+                **scored,
+            },
             "methods": per_method,
             "rows": [{"name": n, "value": v, "target": t} for n, v, t in rows],
         }

@@ -25,6 +25,7 @@ from typing import Any
 import measure
 from contestants import fedbench_command, fedbench_env
 from speed import commit, machine
+from workloads import overhead_goal
 
 CNN = 1_663_370
 """Weights of the CNN of McMahan et al."""
@@ -161,7 +162,7 @@ def overhead(found: Sequence[Found]) -> list[dict[str, float | bool | str]]:
     """Return the cost of a client that trains nothing: job, seal, stream, aggregate.
 
     That is the slope between rounds of few and of many clients, so that evaluation and whatever
-    else a round does once are not in it. The target is 3 ms and 1 ms per 10 MB.
+    else a round does once are not in it.
     """
     groups: dict[tuple[int, int], list[Found]] = {}
     for one in found:
@@ -171,7 +172,7 @@ def overhead(found: Sequence[Found]) -> list[dict[str, float | bool | str]]:
     for (parameters, workers), pair in sorted(groups.items()):
         few, many = sorted(pair, key=clients)
         slope = (many.seconds - few.seconds) / (clients(many) - clients(few))
-        target = 3 + few.point.megabytes / 10
+        target = overhead_goal(few.point.megabytes)
         rows.append(
             {
                 "parameters": parameters,

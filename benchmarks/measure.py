@@ -40,6 +40,8 @@ class Measured:
     end: float = 0.0
     pss_peak: int | None = None
     """Bytes."""
+    pss: list[tuple[float, int]] = field(default_factory=list)
+    """All readings of the memory: when, and bytes."""
     pss_samples: int = 0
     load_before: float = 0.0
     """The machine's load average over the minute before the run."""
@@ -93,16 +95,22 @@ class Sampler(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.peak, self.samples = 0, 0
+        self.readings: list[tuple[float, int]] = []
+        """Each reading: `time.monotonic`, bytes."""
         self._done = threading.Event()
 
     def run(self) -> None:
         pause = 0.0
         while not self._done.wait(pause):
             started = time.thread_time()
-            self.peak = max(self.peak, pss(descendants()))
-            self.samples += 1
+            found = pss(descendants())
+            self.readings.append((time.monotonic(), found))
             pause = max(INTERVAL, 50 * (time.thread_time() - started))
+
+    @property
+    def peak(self) -> int:
+        """The most bytes so far."""
+        return max((size for _, size in self.readings), default=0)
 
     def stop(self) -> None:
         self._done.set()
@@ -147,11 +155,16 @@ def run(
             watchdog.cancel()
             if sampler:
                 sampler.stop()
-                measured.pss_peak, measured.pss_samples = sampler.peak, sampler.samples
+                measured.pss_peak, measured.pss_samples = sampler.peak, len(sampler.readings)
+                measured.pss = [
+                    (round(moment - started, 2), size) for moment, size in sampler.readings
+                ]
             process.kill()
             process.wait()
             end_all()  # processes that are left keep the pipe open, and the reader would wait
             reader.join()
+            if process.stdout:
+                process.stdout.close()
         if process.returncode or len(measured.rounds) != rounds:
             errors.seek(0)
             tail = "".join([*lines, *errors])[-3000:]

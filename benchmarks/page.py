@@ -1,6 +1,6 @@
 """Write the performance page of the documentation from the files that the other scripts write.
 
-    python benchmarks/page.py --speed w1.json w2.json --study study.json \
+    python benchmarks/page.py --speed w1.json w2.json --study study.json --devices devices.json \
         --components components.json --growth growth.json --out docs/performance.md
 
 Plots go into a folder next to the page, with the same name. No number is typed by hand: each has
@@ -136,6 +136,38 @@ def studies(result: Result) -> str:
     )
 
 
+def devices(result: Result) -> str:
+    """Return the section on many registered clients."""
+    turns = result["turns"]
+    rows = []
+    for name in ("plain", "fedbench"):
+        found = [turn[name] for turn in turns]
+        middle = {
+            key: statistics.median(one[key] or 0 for one in found)
+            for key in ("seconds_per_round", "first_round", "memory_early", "memory_late")
+        }
+        rows.append(
+            (
+                name,
+                f"{middle['seconds_per_round']:.3f}",
+                f"{middle['first_round']:.1f}",
+                f"{middle['memory_early'] / 1e6:.0f}",
+                f"{middle['memory_late'] / 1e6:.0f}",
+            )
+        )
+    ratios = sorted(turn["ratio"] for turn in turns)
+    head = ("", "s per round", "first round, s", "MB, first quarter", "MB, last quarter")
+    place = where(result, len(turns))
+    return (
+        f"## Many registered clients\n\nFedAvg with a logistic model on `synthetic`: "
+        f"{result['clients']:,} registered clients, {result['cohort']} per round, "
+        f"{result['rounds']:,} rounds. {place}\n{table(head, rows)}\n"
+        f"All rounds after the first take {statistics.median(ratios):.2f} of the plain loop's time "
+        f"({ratios[0]:.2f}-{ratios[-1]:.2f}); the goal is at most 1.3. Memory is the "
+        "highest reading in the first and in the last quarter of the rounds.\n"
+    )
+
+
 def components(result: Result) -> str:
     """Return the sections on single parts and on methods."""
     rows = [(row["name"], f"{row['value']:.3f}", f"{row['target']:.2f}") for row in result["rows"]]
@@ -212,12 +244,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--speed", type=Path, nargs="*", default=[], metavar="FILE")
     parser.add_argument("--study", type=Path, nargs="*", default=[], metavar="FILE")
+    parser.add_argument("--devices", type=Path, metavar="FILE")
     parser.add_argument("--components", type=Path, metavar="FILE")
     parser.add_argument("--growth", type=Path, metavar="FILE")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.md")
     given = parser.parse_args(argv)
     parts = [INTRODUCTION, *(speed(json.loads(file.read_text())) for file in given.speed)]
     parts += [studies(json.loads(file.read_text())) for file in given.study]
+    if given.devices:
+        parts.append(devices(json.loads(given.devices.read_text())))
     if given.components:
         parts.append(components(json.loads(given.components.read_text())))
     if given.growth:
