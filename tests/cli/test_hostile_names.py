@@ -56,6 +56,7 @@ def flags(pictures: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> li
     return [*words, *(word for one in sets for word in ("--set", one))]
 
 
+@pytest.mark.matrix
 def test_classes_and_domains_of_a_folder(fedbench, flags: list[str], tmp_path: Path) -> None:
     ways = (r"x\x1b[31m\r", r"@\tSUM", r"-\u2066y")
     check(fedbench("run", "fedavg", *flags, "--executor", "inline", "--out", "r"), *ways)

@@ -93,6 +93,7 @@ def test_an_interrupt_says_how_to_continue(fedbench, monkeypatch: pytest.MonkeyP
     assert "Interrupted; finished runs are kept in here. The same command resumes." in done.stderr
 
 
+@pytest.mark.matrix
 def test_a_tuning_from_start_to_end(
     fedbench, few, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

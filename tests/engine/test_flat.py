@@ -19,6 +19,8 @@ from fedbench import ClientContext, hookimpl
 from fedbench.engine.run import Run
 from fedbench.plugins.registry import Registry
 
+pytestmark = pytest.mark.matrix
+
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc, forks")
 POOL = {"name": "pool", "workers": 2}
 

@@ -13,9 +13,12 @@ import pytest
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no chromium (apt: chromium chromium-driver)"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER), reason="no chromium (apt: chromium chromium-driver)"
+    ),
+    pytest.mark.matrix,
+]
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),

@@ -21,6 +21,8 @@ from fedbench.report.tables import markdown
 from fedbench.store.contents import Partition
 from fedbench.study.analysis import MEAN, Analysis
 
+pytestmark = pytest.mark.matrix
+
 Analysed = Callable[..., Analysis]
 
 

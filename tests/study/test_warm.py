@@ -164,6 +164,7 @@ def result(job: Job) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.matrix
 def test_each_run_is_as_if_it_were_alone(study: Study) -> None:
     good = [study.job(), study.job("fedhpro"), study.job(seed=1)]
     harmful = [study.job(act=act) for act in ("overwrite", "crash", "leave")]
@@ -206,6 +207,7 @@ def test_one_parent_serves_several_calls(study: Study) -> None:
     assert study.loads() == 1
 
 
+@pytest.mark.matrix
 def test_a_parent_that_ends_interrupts_its_runs_and_is_replaced(study: Study) -> None:
     lost, other = study.job(act="orphan"), study.job()
     final = execute([lost, other], workers=1)
@@ -217,6 +219,7 @@ def test_a_parent_that_ends_interrupts_its_runs_and_is_replaced(study: Study) ->
     assert notes[lost.path][0] != notes[other.path][0]
 
 
+@pytest.mark.matrix
 def test_a_run_has_the_code_that_its_fingerprint_says(study: Study) -> None:
     more = {"metrics": {"accuracy": {}, "version": {}}}
     jobs = [study.job(seed=seed, **more) for seed in range(2)]
@@ -236,6 +239,7 @@ def test_a_run_has_the_code_that_its_fingerprint_says(study: Study) -> None:
     assert sources[0] != sources[1]
 
 
+@pytest.mark.matrix
 def test_a_parent_with_threads_is_not_forked(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedbench.study.warm.PATIENCE", 1)
     data = {"name": "tiny", "thread": True}
@@ -245,6 +249,7 @@ def test_a_parent_with_threads_is_not_forked(study: Study, monkeypatch: pytest.M
     assert {parent for parent, _ in study.notes().values()} == {os.getpid()}
 
 
+@pytest.mark.matrix
 def test_what_stops_a_study_stops_its_runs_with_a_checkpoint(study: Study) -> None:
     jobs = [study.job(act="wait", seed=seed) for seed in range(2)]
 
