@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 LIMIT = 1 << 20
 """Bytes of a message at most."""
 
-USED = ("fedbench.cli.app", "fedbench.cli.printing", "fedbench.interface.runs")
+USED = ("fedbench.cli.app", "fedbench.cli.printing", "fedbench.interface.runs", "numpy.random")
 """What runs import besides the plugins."""
 
 
@@ -180,11 +180,13 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     from ..plugins.discovery import discover
     from ..store import fingerprint
+    from ..store.environment import versions
 
     registry = discover()
     for name in USED:
         import_module(name)
     fingerprint.of_code(registry)
+    versions()  # read once, for all runs
     WarmParent(control, registry).serve()
     os._exit(0)  # its runs end with it
 

@@ -99,11 +99,12 @@ class RunPlugins:
         self.hook = self._manager.hook
         self._check()
         everyone = {instance for _, instance in registered}
+        implemented = {instance: self._implemented(instance) for instance in everyone}
         self._calls = {
             hook: [
                 (name, _first(self._manager.subset_hook_caller(hook, everyone - {instance})))
                 for name, instance in registered
-                if hook in self._implemented(instance)
+                if hook in implemented[instance]
             ]
             for hook in RUN_HOOKS
             if hook not in SINGLE

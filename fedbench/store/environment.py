@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -17,8 +18,12 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
+@cache
 def version(distribution: str) -> str:
-    """Return the version of an installed distribution, or ``not installed``."""
+    """Return the version of an installed distribution, or ``not installed``.
+
+    It is read once per process, like the code itself.
+    """
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
