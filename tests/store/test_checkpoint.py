@@ -52,9 +52,10 @@ def test_resumed_run_ends_with_the_same_bits(
     method: str, clients: int, registry: Registry, tiny_config: Callable[..., Any], tmp_path: Path
 ) -> None:
     config = tiny_config(registry, method, rounds=5, extra={"uniform": {"fraction": 0.75}})
-    whole = Run(config, registry=registry).run()
+    turns = []
+    whole = Run(config, registry=registry, progress=lambda *turn: turns.append(turn)).run()
     interrupted = Run(config, tmp_path / "run", registry=registry)
-    interrupt(interrupted, min(clients, 14))
+    interrupt(interrupted, min(clients, len(turns) - 1))
     resumed = Run.resume(tmp_path / "run", registry=registry)
     assert len(resumed.history) == (min(clients, 14) - 1) // 3
     result = resumed.run()
@@ -67,8 +68,8 @@ def test_resumed_run_ends_with_the_same_bits(
 def test_only_the_newest_checkpoint_stays_and_none_after_the_end(
     registry: Registry, tiny_config: Callable[..., Any], tmp_path: Path
 ) -> None:
-    run = Run(tiny_config(registry, rounds=3), tmp_path / "r", registry=registry)
-    run.checkpoint_seconds = 0
+    config = tiny_config(registry, rounds=3)
+    run = Run(config, tmp_path / "r", registry=registry, checkpoint_seconds=0)
     names = []
     for _ in run.rounds():
         names.append(sorted(p.name for p in (tmp_path / "r" / "checkpoint").iterdir()))
