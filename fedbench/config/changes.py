@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from .. import options
@@ -54,9 +54,11 @@ def describe_changes(registry: Registry, config: RunConfig, but: Collection[str]
         ]
     order = [name for name in before if name not in gone]
     if new:  # a flag puts a plugin where its class wants it, or in the place of another one
+        clocks, timed = _clocks(registry, mine["plugins"], but)
 
         def flagged(without: list[str]) -> list[str]:
-            found = resolve(registry, recipe, card=card, without=without, plus=new, sets=sets)
+            plus, given = [*clocks, *new], [*timed, *sets]
+            found = resolve(registry, recipe, card=card, without=without, plus=plus, sets=given)
             return [name for name in found.plugins if name not in but]
 
         unsaid = _replaced(registry, gone, new)
@@ -70,6 +72,15 @@ def describe_changes(registry: Registry, config: RunConfig, but: Collection[str]
     for key in (key for key in KEYS if key not in (*but, *NO_CHANGE, "plugins")):
         sets += _differences(key, base[key], mine[key])
     return [*(f"-{name}" for name in gone), *(f"+{name}" for name in new), *moved, *sets]
+
+
+def _clocks(
+    registry: Registry, plugins: Mapping[str, Mapping[str, Any]], but: Collection[str]
+) -> tuple[list[str], list[str]]:
+    """Return the clocks among the plugins of ``but``, which schedules need, and their options."""
+    clocks = [n for n in plugins if n in but and "duration" in registry.get("plugin", n).own_hooks]
+    sets = [f"{n}.{key}={inline(value)}" for n in clocks for key, value in plugins[n].items()]
+    return clocks, sets
 
 
 def _replaced(registry: Registry, gone: list[str], new: list[str]) -> set[str]:

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from statistics import median
+from statistics import fmean, median
 
 from ..study import statistics
 from ..study.analysis import Group
 from ..study.censoring import MIN_DECIDED, Amount, Versus
-from ..study.curves import COSTS, Shape
+from ..study.curves import VIRTUAL, Shape
 from ..study.targets import Reaching
 from ..text import Unit, duration, score, size
 from .content import NONE, TextTable, p_value, reached_text, trouble
 
+CALLED = {"seconds": "time", VIRTUAL: "virtual time"}
+"""What tables call a cost, where that is not its name."""
+
 
 def curve_tables(group: Group) -> list[TextTable]:
     """Return the tables of a setting's learning curves, those that have something to show."""
-    found = [_shapes(group)]
+    found = [_virtual_times(group), _shapes(group)]
     if reaching := group.curves.reaching:
         found = [_costs(group, reaching), _versus(group, reaching), *found]
     return [one for one in found if one.rows]
@@ -30,7 +33,11 @@ def amount(value: Amount, cost: str) -> str:
     """Return what was spent in the cost's unit, with ``>`` before a bound; `NONE` if unknown."""
     if not math.isfinite(value.value):
         return NONE
-    forms: Mapping[str, Callable[[float], str]] = {"bytes": size, "seconds": duration}
+    forms: Mapping[str, Callable[[float], str]] = {
+        "bytes": size,
+        "seconds": duration,
+        VIRTUAL: duration,
+    }
     text = forms.get(cost, "{:g}".format)(value.value)
     return text if value.exact else f"> {text}"
 
@@ -40,13 +47,13 @@ def _costs(group: Group, reaching: Reaching) -> TextTable:
     for variant in group.variants:
         reached, runs = reaching.reached(variant)
         medians = reaching.medians[variant]
-        cells = (amount(medians[cost], cost) for cost in COSTS)
+        cells = (amount(median, cost) for cost, median in medians.items())
         rows.append((variant, f"{reached} of {runs}", *cells))
     better = "" if group.higher_is_better else " or less"
     return TextTable(
         "target",
         f"to {reached_text(group, reaching.target)}{better}",
-        ("variant", "reached by", "rounds", "bytes", "time"),
+        ("variant", "reached by", *(CALLED.get(cost, cost) for cost in _spent(reaching))),
         tuple(rows),
         tuple(_notes_on_costs(group, reaching)),
     )
@@ -58,7 +65,7 @@ def _notes_on_costs(group: Group, reaching: Reaching) -> Iterable[str]:
         "median over runs of what was spent until the first scored round whose "
         f"{group.metric} reaches the target, on {group.scored}: rounds, bytes of all clients in "
         "both directions, wall-clock time of the rounds, which depends on the machine and what "
-        "else runs on it"
+        "else runs on it" + (", virtual time" if VIRTUAL in _spent(reaching) else "")
     )
     if any(not one.exact for costs in reaching.medians.values() for one in costs.values()):
         yield (
@@ -70,12 +77,17 @@ def _notes_on_costs(group: Group, reaching: Reaching) -> Iterable[str]:
         yield "runs without a result: " + ", ".join(f"{v} ({what})" for v, what in lacking)
 
 
+def _spent(reaching: Reaching) -> Iterable[str]:
+    """Return what runs spend: under a clock, also virtual time."""
+    return next(iter(reaching.medians.values()))
+
+
 def _versus(group: Group, reaching: Reaching) -> TextTable:
     rows = [
-        (variant, cost if cost != "seconds" else "time", *_compared(reaching.versus[variant][cost]))
+        (variant, CALLED.get(cost, cost), *_compared(reaching.versus[variant][cost]))
         for variant in group.variants
         if variant in reaching.versus
-        for cost in COSTS
+        for cost in _spent(reaching)
         if cost in reaching.versus[variant]
     ]
     return TextTable(
@@ -125,6 +137,41 @@ def _shape(group: Group, shapes: Sequence[Shape]) -> tuple[str, ...]:
         f"{median(one.best_round for one in shapes):g}",
         _spread([one.drop for one in shapes], unit),
         _spread([one.loss for one in shapes], unit),
+    )
+
+
+def _virtual_times(group: Group) -> TextTable:
+    """Return what runs took under a clock; without rows if there is none."""
+    rows = []
+    for variant in group.variants:
+        records = [r for r in group.records if r.variant == variant and r.result]
+        found = [r.result.virtual_time for r in records if r.result and r.result.virtual_time]
+        if found:
+            used = sum(one.turns.get("used", 0) for one in found)
+            ended = sum(sum(one.turns.values()) for one in found)
+            late = sum(n * count for one in found for n, count in one.staleness.items())
+            rows.append(
+                (
+                    variant,
+                    duration(median(one.seconds for one in found)),
+                    f"{used / len(found):g}",
+                    f"{(ended - used) / len(found):g}",
+                    f"{late / used:.2f}" if used else NONE,
+                    f"{100 * fmean(one.utilisation for one in found):.0f} %",
+                )
+            )
+    return TextTable(
+        "virtual-time",
+        "virtual time of the runs",
+        ("variant", "virtual time", "turns used", "lost", "rounds late", "at work"),
+        tuple(rows),
+        (
+            "virtual time: when the last round ended, median over seeds; turns: mean over seeds; "
+            "lost: they failed, or were dropped because they were late; rounds late: mean over "
+            "the turns used",
+            "at work: how long clients worked, as a share of the time that as many clients had as "
+            "were ever at work together",
+        ),
     )
 
 

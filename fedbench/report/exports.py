@@ -192,6 +192,8 @@ def _round(one: RoundResult, classes: list[str], in_full: bool) -> Iterator[tupl
         for key, number_of_bytes in sent.items():
             yield _of_round(f"{way}.{key}", number_of_bytes)
     yield _of_round("seconds", one.seconds)
+    if one.time is not None:
+        yield _of_round("virtual_seconds", one.time)
     if one.personal_seconds:
         yield _of_round("personal_seconds", one.personal_seconds)
 

@@ -10,7 +10,7 @@ from ..engine.evaluation import accuracy_text
 from ..store.contents import Partition
 from ..study.analysis import MEAN, Group
 from ..types import RoundResult
-from . import client_figures, narrow, series, specs
+from . import client_figures, narrow, series, specs, time_figures
 from .content import p_value, sentence
 from .figure import (
     Figure,
@@ -42,11 +42,13 @@ def figures(group: Group) -> list[Figure]:
     found: list[Figure] = []
     if drawn:
         curves = series.curves(group)
-        costs = (_cost(group, curves[MEAN], key) for key in "bs")
+        timed = any("t" in row for row in curves[MEAN])
+        costs = (_cost(group, curves[MEAN], key) for key in ("tbs" if timed else "bs"))
         found += noted([_rounds(group, curves)], variants, domains, rounds)
         found += noted(costs, variants, rounds)
         found += noted([_domains(group), _differences(group), *_classes(group)], variants, domains)
         found += noted(client_figures.clients(group), variants)
+        found += noted(time_figures.times(group), variants)
     found += noted([_partition(group)])
     if drawn:
         losses, diagnostics = series.metric_names(group)
@@ -83,12 +85,17 @@ def _rounds(group: Group, curves: Mapping[str, Rows]) -> Figure:
 
 
 def _cost(group: Group, rows: Rows, key: str) -> Figure:
-    """Return the mean over bytes (``b``) or seconds (``s``) so far; rows as those of `_rounds`."""
+    """Return the mean over virtual seconds (``t``), bytes (``b``) or seconds (``s``) so far."""
     name, axis, caption = {
         "b": (
             "bytes",
             "bytes sent so far",
             "All uploads and broadcasts so far, as they travel",
+        ),
+        "t": (
+            "virtual time",
+            "virtual seconds so far",
+            "When the rounds so far have ended under the clock, the same on every machine",
         ),
         "s": (
             "seconds",
@@ -108,7 +115,7 @@ def _cost(group: Group, rows: Rows, key: str) -> Figure:
         height=240,
     )
     return Figure(
-        name,
+        name.replace(" ", "-"),
         "results",
         f"{metric_name(group)} over {name}",
         f"{caption}: {mean_of(group)}.",

@@ -1,7 +1,8 @@
 """From the rounds of runs to the rows that charts draw, averaged over seeds.
 
 Rows have short keys since a page embeds them: ``v`` variant, ``r`` round, ``m`` mean, ``lo`` and
-``hi`` the band or interval, ``n`` seeds, ``b`` bytes and ``s`` seconds so far, ``d`` domain.
+``hi`` the band or interval, ``n`` seeds, ``b`` bytes, ``s`` seconds and ``t`` virtual seconds so
+far, ``d`` domain.
 """
 
 from __future__ import annotations
@@ -254,6 +255,9 @@ def _add_costs(group: Group, rows: Rows) -> None:
                 fmean(one[number] for one in sent),
                 fmean(one[number] for one in spent),
             )
+        if all(one.time is not None for run in runs for one in run.rounds):
+            for row in (row for row in rows if row["v"] == variant):
+                row["t"] = short(fmean(run.rounds[row["r"] - 1].time or 0.0 for run in runs))
     for row in rows:
         sent_so_far, seconds = costs.get((row["v"], row["r"]), (None, None))
         if averages(sent_so_far) and averages(seconds):

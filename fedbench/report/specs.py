@@ -172,7 +172,7 @@ def _marked(rounds: Sequence[int]) -> str:
 
 
 def _x_of_lines(x: str, title: str, last: int) -> Spec:
-    """Return the x axis of `lines`: rounds (``r``), bytes (``b``) or seconds (``s``)."""
+    """Return the x axis of `lines`: rounds (``r``), bytes (``b``), or seconds (``s``, ``t``)."""
     axis: Spec = {"grid": False, "tickCount": 6}
     axis |= {"format": "~s"} if x == "b" else {}
     axis |= {"tickMinStep": 1, "format": "d"} if x == "r" else {}
@@ -185,6 +185,7 @@ def _tips_of_lines(x: str, form: str) -> list[Spec]:
     tips += [tip("lo", "band from", form), tip("hi", "to", form), tip("n", "seeds")]
     tips += [tip("b", "bytes so far", ".4~s")] if x == "b" else []
     tips += [tip("s", "seconds so far", ".1f")] if x == "s" else []
+    tips += [tip("t", "virtual seconds so far", ".1f")] if x == "t" else []
     return tips
 
 

@@ -31,6 +31,9 @@ LARGEST = 1e150
 COSTS = ("rounds", "bytes", "seconds")
 """What a run spends: rounds, bytes of all clients in both directions, wall-clock seconds."""
 
+VIRTUAL = "virtual_seconds"
+"""What a run spends besides under a clock."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -65,7 +68,7 @@ def averages(value: float | None) -> TypeGuard[float]:
 def to_target(
     rounds: Sequence[RoundResult], rule: Accuracy, target: float, higher_is_better: bool
 ) -> dict[str, Amount]:
-    """Return what a run spent, by `COSTS`, until the first point that reaches a target.
+    """Return what a run spent, by `COSTS` and `VIRTUAL`, until the first point at a target.
 
     The costs are those of all rounds up to and including that point. A run without such a point
     has spent all that it did, and would have had to spend more: its amounts are lower bounds. As in
@@ -75,12 +78,14 @@ def to_target(
     reached = (n for n, value in points(rounds, rule) if reaches(value, target, higher_is_better))
     last = next(reached, None)
     spent = rounds if last is None else [one for one in rounds if one.round <= last]
-    totals = {
+    totals: dict[str, float] = {
         "rounds": len(spent),
         "bytes": sum(sum(one.bytes_up.values()) + sum(one.bytes_down.values()) for one in spent),
         "seconds": sum(one.seconds for one in spent),
     }
-    return {cost: Amount(totals[cost], last is not None) for cost in COSTS}
+    if spent and (time := spent[-1].time) is not None:
+        totals[VIRTUAL] = time
+    return {cost: Amount(total, last is not None) for cost, total in totals.items()}
 
 
 def area(curve: Sequence[Point]) -> float:

@@ -16,7 +16,7 @@ from ..engine.evaluation import view
 from ..plugins.facts import MetricFacts
 from . import censoring, statistics
 from .censoring import Amount, Versus
-from .curves import COSTS, Shape, shape, to_target
+from .curves import COSTS, VIRTUAL, Shape, shape, to_target
 from .records import Record
 
 Runs = Mapping[str, Mapping[int, Record]]
@@ -31,7 +31,8 @@ class Reaching:
         target: the value of the reported metric.
         source: where it comes from, in words.
         reference: the variant that the others are compared with; ``None`` if it has no run here.
-        amounts: variant -> cost -> seed -> what the run spent, by `COSTS`.
+        amounts: variant -> cost -> seed -> what the run spent, by `COSTS`, under a clock also by
+            `VIRTUAL`.
         medians: variant -> cost -> the median over seeds.
         versus: variant -> cost -> the comparison with the reference; none for the reference itself.
     """
@@ -144,16 +145,23 @@ def _reaching(
     runs: Runs, rule: Accuracy, higher: bool, reference: str, target: float, source: str
 ) -> Reaching:
     amounts: dict[str, dict[str, dict[int, Amount]]] = {}
+    histories = [run.rounds for of_seed in runs.values() for run in of_seed.values()]
+    timed = any(one.time is not None for history in histories for one in history)
+    spent = (*COSTS, VIRTUAL) if timed else COSTS
     for variant, of_seed in runs.items():
         costs = {s: to_target(run.rounds, rule, target, higher) for s, run in of_seed.items()}
-        amounts[variant] = {c: {seed: found[c] for seed, found in costs.items()} for c in COSTS}
+        amounts[variant] = {
+            # A run without a round has spent nothing, and no virtual time either.
+            c: {seed: found.get(c, Amount(0.0, False)) for seed, found in costs.items()}
+            for c in spent
+        }
     medians = {
         variant: {cost: censoring.median([*of_seed.values()]) for cost, of_seed in costs.items()}
         for variant, costs in amounts.items()
     }
     versus: dict[str, dict[str, Versus]] = {v: {} for v in amounts if v != reference}
     base_variant = reference if reference in amounts else None
-    for cost in COSTS if base_variant else ():
+    for cost in spent if base_variant else ():
         base = amounts[reference][cost]
         found = {v: censoring.versus(amounts[v][cost], base) for v in versus}
         adjusted = statistics.holm([one.p for one in found.values()])
