@@ -93,10 +93,12 @@ def _print_all(registry: Registry) -> None:
     from ..study.reproductions import Estimate, estimate_whole, load
     from ..text import duration
 
-    table = grid("name", "runs", "time", "machine", "title")
-    table.columns[3].justify = table.columns[4].justify = "left"
+    table = grid("name", "cells", "runs", "time", "title")
+    table.columns[4].justify = "left"
     for name in registry.names("reproduction"):
         found, parts = load(registry, name)
         cost = sum((estimate_whole(registry, part) for part in parts), Estimate())
-        table.add_row(name, str(cost.runs), duration(cost.seconds), found.machine, found.title)
+        counts = (str(len(parts)), str(cost.runs))
+        table.add_row(name, *counts, duration(cost.seconds), found.title)
     console().print(table)
+    echo("time: of all cells, on the machine that --dry-run names")

@@ -46,7 +46,7 @@ def measured(table, monkeypatch: pytest.MonkeyPatch):
 
 def test_all_are_listed_with_their_cost(fedbench, table) -> None:
     text = " ".join(fedbench("reproduce").stdout.split())
-    assert "digits-table-1 4 16.0 s 1 core of an Intel Xeon An example: FedAvg" in text
+    assert "digits-table-1 1 4 16.0 s An example: FedAvg and FedProx" in text
 
 
 def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(
