@@ -15,15 +15,14 @@ from ..study.verdicts import Pair, Value, Verdict, worst
 from .content import NONE, TextTable
 from .tables import markdown_table
 
-MEMORY = "the published values are from memory, so that agreement proves nothing"
-
 
 def overall(found: Reproduction, verdicts: Sequence[Verdict]) -> tuple[str, str]:
     """Return the verdict on all cells and a sentence about it."""
     outcome = worst([one.outcome for one in verdicts])
     cells = "1 cell" if len(verdicts) == 1 else f"{len(verdicts)} cells"
-    if outcome == "reproduced" and found.from_memory:
-        return "undecided", f"{found.name}: {cells} agree, but {MEMORY}"
+    if found.from_memory:
+        why = f"{outcome} by values from memory, which prove nothing"
+        return "undecided", f"{found.name}: undecided, {cells}: {why}"
     return outcome, f"{found.name}: {outcome}, {cells}"
 
 
