@@ -56,6 +56,7 @@ def test_methods_plugins_and_options_in_command_lines_exist(page, site, tmp_path
                 resolve_config(**{k: v for k, v in given.items() if k in shaping})
             elif command.name == "compare":
                 names = {"methods": given["methods"], "set": given["sets"], "data": given["data"]}
+                names["settings"] = given["settings"]
                 changes = {k: list(v) for k, v in names.items() if v}
                 grid = options.build(comparison.Grid, changes, lambda _: "command line")
                 assert comparison.plan(registry, grid, tmp_path)
