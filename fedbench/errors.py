@@ -75,8 +75,14 @@ def temporary(error: BaseException) -> bool:
     return False
 
 
+LISTED = 100
+"""How many known names a message lists at most."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` for the nearest known name, or else all known names.
+    """Return `` (did you mean 'x'?)`` for the nearest known name, or else the known names.
+
+    Of very many names, only some that resemble it most are listed.
 
     Args:
         name: what the user wrote.
@@ -86,4 +92,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     if near:
         return f" (did you mean {near[0]!r}?)"
+    if len(options) > LISTED:
+        some = difflib.get_close_matches(name, options, n=5, cutoff=0.0)
+        return f" ({len(options)} are known, among them {', '.join(sorted(some))})"
     return f" (known: {', '.join(options)})" if options else " (there are none)"

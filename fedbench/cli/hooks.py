@@ -106,7 +106,7 @@ def print_hook(name: str) -> None:
 def _print_list(head: str, found: list[Hook]) -> None:
     echo(head)
     for hook in found:
-        echo(f"  {hook.name:<20}{hook.kind:<13}{hook.about.splitlines()[0]}")
+        echo(f"  {hook.name:<24}{hook.kind:<13}{hook.about.splitlines()[0]}")
 
 
 def _print_hook(hook: Hook) -> None:

@@ -281,7 +281,8 @@ def test_every_method_goes_on_without_a_third_of_its_clients(
     lost = [{f.client for f in r.failures if f.lost} for r in run.history]
     assert len(run.history) == 3
     assert result["failures"] == {"dropped": sum(map(len, lost)), "lost": sum(map(len, lost))}
-    assert result["failures"]["lost"] > 3
+    asked = sum(len(r.clients) for r in run.history)  # fedasync asks one client at a time
+    assert 0 < result["failures"]["lost"] < asked
 
 
 # --- the config ----------------------------------------------------------------------------------

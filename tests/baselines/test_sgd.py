@@ -17,7 +17,7 @@ from torch import nn
 
 from fedbench.errors import ConfigError
 from fedbench.hookspecs import hookimpl
-from fedbench.training import Training
+from fedbench.training import Meter, Training
 from fedbench.types import Batch, Output
 
 
@@ -30,6 +30,7 @@ class Client:
         nn.init.constant_(self.model.weight, w)
         self._inputs = inputs
         self.asked: tuple[int, int, bool, int | None] | None = None
+        self.meter = Meter()
         self.acted = 0
         self.phases: list[str] = []
 
@@ -71,7 +72,7 @@ def test_plain_steps_by_hand():
     client.train(Sgd(lr=0.1, momentum=0, weight_decay=0, epochs=1))
     # 1 - 0.1 x 2 + 0.1 x 1
     assert client.w == pytest.approx(0.9)
-    assert client.acted == 2
+    assert client.acted == client.meter.examples == 2
 
 
 def test_momentum_and_weight_decay_by_hand():

@@ -68,6 +68,7 @@ def test_classes_and_domains_of_a_folder(fedbench, flags: list[str], tmp_path: P
     assert len(list((tmp_path / "out" / "figures").iterdir())) > 10
 
 
+@pytest.mark.matrix
 def test_the_method_of_a_file(fedbench, few: list[str], tmp_path: Path) -> None:
     fedbench("run", "fedavg", "--data", "digits", *few, "--quiet", "--out", "r")
     file = tmp_path / "r" / "config.yaml"

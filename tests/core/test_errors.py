@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedbench import ConfigError
-from fedbench.errors import temporary
+from fedbench.errors import LISTED, did_you_mean, temporary
 from fedbench.executors.pool import WorkerDied
 
 
@@ -54,3 +54,12 @@ def test_what_the_machine_causes_is_temporary(error: BaseException) -> None:
 )
 def test_what_a_method_config_or_data_set_causes_is_not_temporary(error: BaseException) -> None:
     assert not temporary(error)
+
+
+def test_of_very_many_names_those_that_resemble_it_are_listed() -> None:
+    names = [f"plugin_{n:03d}" for n in range(LISTED + 1)]
+    assert did_you_mean("plugin_0003", names) == " (did you mean 'plugin_003'?)"
+    said = did_you_mean("../x", [*names, "fedx", "x"])
+    assert said.startswith(f" ({LISTED + 3} are known, among them fedx, ")
+    assert len(said) < 120
+    assert did_you_mean("../x", names[:-1]).startswith(" (known: plugin_000, plugin_001, ")

@@ -174,6 +174,7 @@ class Flat:
         return {"flat": -self.weight * torch.log_softmax(output.logits, 1).mean()}
 
 
+@pytest.mark.matrix
 def test_classes_in_memory_are_tuned_and_their_runs_repeated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
