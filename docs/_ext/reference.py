@@ -262,7 +262,12 @@ def reproductions_page(registry: Registry) -> str:
             for method in part.grid.methods
         ]
         text += table(("cell", "setting", "method", "published"), rows)
-        text += f"\nA value counts as reproduced {found.rule}.\n\n"
+        rule = (
+            f"A value counts as reproduced {found.rule}"
+            if found.rule.given
+            else "The order is judged"
+        )
+        text += f"\n{rule}.\n\n"
         text += "".join(f"- {what}\n" for what in found.differs) + "\n"
     return text
 

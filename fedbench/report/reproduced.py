@@ -137,7 +137,7 @@ def numbers(found: Reproduction, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "verdict": overall(found, verdicts)[0],
         "source": found.source,
         "from_memory": found.from_memory,
-        "rule": str(found.rule),
+        "rule": str(found.rule) if found.rule.given else None,
         "cells": {
             one.name: {
                 "verdict": one.outcome,

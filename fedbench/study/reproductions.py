@@ -34,8 +34,13 @@ class Rule:
     percent: Positive | None = None
 
     def __post_init__(self) -> None:
-        if (self.points is None) == (self.percent is None):
+        if self.points is not None and self.percent is not None:
             raise ValueError("give either points or percent")
+
+    @property
+    def given(self) -> bool:
+        """Whether values can be judged; a file that states only orders needs no rule."""
+        return self.points is not None or self.percent is not None
 
     def allowed(self, published: float) -> float:
         """Return the largest distance from a published value, in the value's own unit."""
@@ -91,24 +96,24 @@ class Reproduction:
         version: changes whenever a value of it does.
         title: one line.
         source: the paper, and the page, table or file in which the published values were read.
-        from_memory: whether nobody has read them there for this file, so that they prove nothing.
-        differs: what is known to differ from the published protocol, a sentence each.
         grid: what all cells have in common, as in a grid of ``fedbench compare``.
-        rule: when a measured value counts as the published one.
         machine: the machine of the stated costs.
         cost: method -> what a round of it costs.
         cells: the settings by name.
+        rule: when a measured value counts as the published one.
+        from_memory: whether nobody has read them there for this file, so that they prove nothing.
+        differs: what is known to differ from the published protocol, a sentence each.
     """
 
     name: Text
     version: Annotated[int, Field(ge=1)]
     title: Text
     source: Text
-    rule: Rule
     machine: Text
     grid: dict[str, Any]
     cost: dict[str, dict[str, Any]]
     cells: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    rule: Rule = field(default_factory=Rule)
     from_memory: bool = False
     differs: tuple[str, ...] = ()
 
@@ -159,6 +164,9 @@ def _part(of: Reproduction, document: yamlfile.Document, name: str) -> Part:
 
     cell = options.build(Cell, of.cells[name], below(*here))
     grid = options.build(Grid, {**of.grid, **cell.grid}, in_grid)
+    if cell.published and not of.rule.given:
+        where = document.where((*here, "published"))
+        raise ConfigError(f"{where}: published values need a rule, such as `rule: {{points: 2}}`")
     for key, methods in (("published", cell.published), ("order", cell.order)):
         _check(methods, grid.methods, document.where((*here, key)))
     costs = {

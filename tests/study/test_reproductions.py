@@ -106,7 +106,13 @@ def test_the_cost_counts_rounds_to_a_target_as_published(read, registry, tmp_pat
     [
         ("published: {fedavg: 0.5}", "published: {fedavh: 0.5}", r"yaml:14: .*did you mean 'fedav"),
         ("order: [fedprox, fedavg]", "order: [moon, fedavg]", r"yaml:15: .*'moon' is not a method"),
-        ("rule: {points: 2}", "rule: {}", r"yaml:5: rule: give either points or percent"),
+        (
+            "rule: {points: 2}\n",
+            "",
+            r"yaml:13: cells.plain.published: .*values need a rule, such as",
+        ),
+        ("rule: {points: 2}", "rule: {}", r"yaml:14: cells.plain.published: .*values need a rule"),
+        ("points: 2}", "points: 2, percent: 5}", r"yaml:5: rule: give either points or percent"),
         ("rule: {points: 2}", "rule: {point: 2}", r"yaml:5: .*did you mean 'points'"),
         ("rounds: 50}", "round: 50}", r"yaml:18: cells.target.grid.round: .*mean 'rounds'"),
         ('title: "to a target"', 'titel: "to"', r"yaml:17: cells.target.titel: .*mean 'title'"),

@@ -4,6 +4,9 @@ Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith: Federated Optimization in Heterogen
 MLSys 2020, section 5.2, and the released code: in every round a fixed share of the selected clients
 are stragglers. FedAvg drops them; FedProx lets them make fewer epochs, their number drawn uniformly
 from 1 to E - 1.
+
+The plugin partial_work draws for each client alone. Here the number of stragglers is exact, so
+that no round is empty, and the same clients can be dropped.
 """
 
 from __future__ import annotations
