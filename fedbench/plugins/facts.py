@@ -66,6 +66,8 @@ class PluginFacts:
         expects: the inputs that its ``transform`` is for; ``None`` for either.
         produces: the inputs that its ``transform`` returns, where that changes what they are.
         addresses: options that name a machine to connect to, see `ExecutorFacts`.
+        files: options that name files on whose contents the result depends, empty for none. A run
+            keeps a digest of each.
         last_round: what it does in the last round and its result needs, in words; a run with
             ``stop_at``, which may end before, is refused with them.
     """
@@ -78,6 +80,7 @@ class PluginFacts:
     expects: Inputs | None = None
     produces: Inputs | None = None
     addresses: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
     last_round: str = ""
 
 

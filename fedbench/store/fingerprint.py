@@ -22,7 +22,7 @@ from xxhash import xxh3_64
 from ..ambient import SWITCHES
 from ..config.layers import CHOICES
 from ..config.model import RunConfig
-from ..plugins.facts import ModelFacts, facts
+from ..plugins.facts import ModelFacts, PluginFacts, facts
 from ..plugins.memory import source_of
 from ..plugins.registry import Entry, Registry
 from ..plugins.rules import FILES
@@ -127,7 +127,16 @@ def _code(registry: Registry, config: RunConfig) -> dict[str, str]:
         found[f"{kind} {name}"] = f"{entry.package} {entry.version}".strip() + source
         if kind == "model":
             found |= {name: version(name) for name in facts(ModelFacts, entry.value).packages}
+        if kind == "plugin":
+            found |= _files(name, entry.value, config.plugins[name])
     return found
+
+
+def _files(name: str, cls: type, options: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Yield ``plugin.option`` and a digest of each file that a plugin's options name."""
+    for key in facts(PluginFacts, cls).files:
+        if file := options.get(key, getattr(cls, key, "")):
+            yield f"{name}.{key}", _digest([Path(str(file)).expanduser()])
 
 
 def _classes(registry: Registry) -> Iterator[Entry]:

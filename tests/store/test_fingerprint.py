@@ -96,6 +96,23 @@ def test_a_bundled_plugin_counts_by_its_own_file(registry: Registry) -> None:
     assert found["plugin sgd"].startswith("fedbench-toolkit ")
 
 
+def test_the_contents_of_a_file_that_an_option_names_count(
+    registry: Registry, tmp_path: Path
+) -> None:
+    def take(*sets: str) -> dict[str, str]:
+        return fingerprint.of_run(registry, resolve(registry, "fedavg", plus=["trace"], sets=sets))
+
+    file = tmp_path / "devices.csv"
+    file.write_text("speed,down,up\n100,1,1\n")
+    before = take(f"trace.file={file}")
+    assert fingerprint.changes(before, take(f"trace.file={file}")) == []
+    file.write_text("speed,down,up\n50,1,1\n")
+    assert fingerprint.changes(before, take(f"trace.file={file}")) == ["trace.file: changed"]
+    file.unlink()
+    assert fingerprint.changes(before, take(f"trace.file={file}")) == ["trace.file: changed"]
+    assert "trace.file" not in take()
+
+
 def test_the_processors_capability_and_the_variables_count(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

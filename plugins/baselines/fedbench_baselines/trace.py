@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -68,6 +68,8 @@ class Trace(Clock):
     without spells is always online. A device works and travels only while it is online: a client
     that is asked while it is offline, or goes offline in its turn, answers later.
     """
+
+    files: ClassVar[tuple[str, ...]] = ("file",)
 
     file: Annotated[
         str, Field(description="the file; empty for a small made-up trace that is bundled")
