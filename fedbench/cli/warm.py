@@ -21,6 +21,7 @@ import os
 import socket
 import sys
 import threading
+import weakref
 from collections.abc import Sequence
 from contextlib import redirect_stderr, suppress
 from importlib import import_module
@@ -104,6 +105,8 @@ class WarmParent:
         others = [self._control, *self._runs.values()]
         more = (words, self._registry, log, others, os.getpid())
         gc.freeze()  # the collector of a run leaves shared memory alone, which it would copy
+        for finalizer in tuple(weakref.finalize._registry):  # type: ignore[attr-defined]
+            finalizer.atexit = False  # torch has hundreds; they are not the run's, and take 50 ms
         run = multiprocessing.get_context("fork").Process(target=_carry_out, args=more)
         run.start()
         self._runs[run] = connection
