@@ -16,7 +16,8 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 @pytest.mark.parametrize(
-    ("selected", "share", "number"), [(10, 0.9, 9), (10, 0.5, 5), (10, 0.0, 0), (1, 0.9, 0)]
+    ("selected", "share", "number"),
+    [(0, 0.9, 0), (10, 0.9, 9), (10, 0.5, 5), (10, 0.0, 0), (1, 0.9, 0)],
 )
 def test_a_fixed_number_of_the_selected_clients_is_drawn(selected, share, number) -> None:
     ids = list(range(100, 100 + selected))

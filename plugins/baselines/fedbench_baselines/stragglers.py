@@ -37,14 +37,14 @@ def draw(selected: Sequence[int], share: float, rng: torch.Generator) -> dict[in
     """Draw the stragglers among the selected clients.
 
     Args:
-        selected: client ids, ascending.
+        selected: client ids, ascending; none when clients' own models are scored.
         share: of the selected clients, rounded; at least one client is no straggler.
         rng: the stream to draw from.
 
     Returns:
         straggler -> a number in [0, 1), which decides how much it manages.
     """
-    number = min(round(share * len(selected)), len(selected) - 1)
+    number = max(0, min(round(share * len(selected)), len(selected) - 1))
     order = torch.randperm(len(selected), generator=rng)[:number].tolist()
     shares = torch.rand(number, generator=rng, dtype=torch.float64).tolist()
     return {selected[place]: one for place, one in zip(order, shares, strict=True)}
