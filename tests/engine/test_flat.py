@@ -52,7 +52,22 @@ def after_rounds(run: Run, look: Callable[[], Any]) -> list[Any]:
     return [look() for _ in run.rounds()]
 
 
-@pytest.mark.every_method(slow=True)
+def test_clients_at_work_hold_an_answer_and_what_they_received(
+    registry: Registry, tiny_config: Callable[..., Any]
+) -> None:
+    run = Run(tiny_config(registry, "fedasync", rounds=12), registry=registry)
+    held, seen = Held(), []
+    for _ in run.rounds():
+        assert run.state is not None
+        flight = run.state.flight
+        seen.append((held()[0], len(flight.turns), len(flight.sent)))
+    models = len(run.runtime.initial)
+    assert {turns for _, turns, _ in seen} == {3}  # of four clients, one has just answered
+    assert all(1 <= sent <= 3 for *_, sent in seen)
+    assert len({tensors - models * sent for tensors, _, sent in seen[2:]}) == 1, seen
+
+
+@pytest.mark.every_method(slow=True, but=["fedasync", "fedbuff"])
 def test_no_tensor_stays_behind(
     method: str, registry: Registry, tiny_config: Callable[..., Any], tmp_path: Path
 ) -> None:

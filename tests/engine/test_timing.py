@@ -174,6 +174,17 @@ def test_payloads_are_kept_while_somebody_works_on_them() -> None:
     assert held == [[1], [1], [3], [4]]
 
 
+def test_memory_is_flat_over_a_thousand_arrivals() -> None:
+    seconds = {client: 1.0 + client % 7 for client in range(50)}
+    server = Server(Pace(results=1, at_work=10, late="kept"), seconds)
+    for number in range(1000):
+        turns = server.play([(number + client) % 50 for client in range(50)])[2]
+        assert len(turns.ended) == 1
+        assert len(server.flight.turns) == 9
+        assert len(server.flight.sent) <= 9
+    assert server.started == 1009
+
+
 paces = st.builds(
     Pace,
     results=st.none() | st.integers(1, 6),
