@@ -79,9 +79,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """
     if mark := metafunc.definition.get_closest_marker("every_method"):
         plugins, chosen = methods()
-        names = sorted(plugins.keys() - set(mark.kwargs.get("but", ())))
+        taken, but = plugins.keys(), set(mark.kwargs.get("but", ()))
         if mark.kwargs.get("slow"):
-            names, chosen = sorted(chosen | FEW), FEW
+            taken, chosen = chosen | FEW, FEW
+        names = sorted(taken - but)
         marks = {name: [] if name in chosen else [pytest.mark.matrix] for name in names}
         metafunc.parametrize("method", [pytest.param(n, marks=marks[n], id=n) for n in names])
 
