@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from fedbench_baselines.clocks import Constant, LogNormal, TwoClass
-from fedbench_baselines.trace import Online, Trace, devices
+from fedbench_baselines.online import Online
+from fedbench_baselines.trace import Trace, devices
 
 from fedbench import ConfigError, Run, testing
 from fedbench.random import Streams

@@ -7,7 +7,7 @@ import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -18,45 +18,12 @@ from fedbench import ConfigError, ServerContext, hookimpl
 from fedbench.random import Streams
 from fedbench.turns import Effort
 
+from . import fedscale
 from .clocks import Clock, Device
+from .online import Online
 
 BUNDLED = Path(__file__).parent / "traces" / "devices.csv"
 COLUMNS = ("speed", "down", "up")
-
-
-@dataclass(frozen=True)
-class Online:
-    """When a device is online, again in every period.
-
-    Args:
-        spells: (from, until) in seconds, ascending, disjoint, at least one, within the period.
-        period: seconds.
-    """
-
-    spells: tuple[tuple[float, float], ...]
-    period: float
-
-    def wait(self, now: float) -> float:
-        """Return how many seconds from ``now`` the device is online; 0 if it is."""
-        time = now % self.period
-        for start, end in self.spells:
-            if time < end:
-                return max(0.0, start - time)
-        return self.spells[0][0] + self.period - time
-
-    def until(self, now: float, seconds: float) -> float:
-        """Return how long it takes from ``now`` until the device was online for ``seconds``."""
-        each = math.fsum(end - start for start, end in self.spells)
-        whole = max(0, math.ceil(seconds / each) - 1)
-        time, left = now % self.period, seconds - whole * each
-        for number in count(whole):
-            for spell in self.spells:
-                start, end = (number * self.period + at for at in spell)
-                start = max(start, time + whole * self.period)
-                if end > start and left <= end - start:
-                    return start + left - time
-                left -= max(0.0, end - start)
-        raise AssertionError("a device is online in every period")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +34,18 @@ class Trace(Clock):
     perhaps ``online``, spells in seconds of a period such as ``0-28800 72000-86400``; a device
     without spells is always online. A device works and travels only while it is online: a client
     that is asked while it is offline, or goes offline in its turn, answers later.
+
+    FedScale's ``client_device_capacity`` and ``client_behave_trace`` are read as they are; there,
+    ``availability`` is the second of them, and periods are those of the devices.
     """
 
-    files: ClassVar[tuple[str, ...]] = ("file",)
+    files: ClassVar[tuple[str, ...]] = ("file", "availability")
 
     file: Annotated[
         str, Field(description="the file; empty for a small made-up trace that is bundled")
+    ] = ""
+    availability: Annotated[
+        str, Field(description="FedScale's client_behave_trace, instead of spells in the file")
     ] = ""
     period: Annotated[
         float, Field(gt=0, description="seconds after which availability repeats, a day or a week")
@@ -83,14 +56,14 @@ class Trace(Clock):
 
     @hookimpl
     def run_start(self, ctx: ServerContext) -> None:
-        devices(self.file, self.period)
+        devices(self.file, self.period, self.availability)
 
     def device(self, streams: Streams, client: int) -> Device:
         """Return the client's device."""
         return self._drawn(streams, client)[0]
 
     def _drawn(self, streams: Streams, client: int) -> tuple[Device, Online | None]:
-        known = devices(self.file, self.period)
+        known = devices(self.file, self.period, self.availability)
         rng = streams.torch("clock/device", client=client)
         return known[int(torch.randint(len(known), (), generator=rng))]
 
@@ -111,21 +84,37 @@ class Trace(Clock):
 
 
 @lru_cache(8)
-def devices(file: str, period: float) -> tuple[tuple[Device, Online | None], ...]:
+def devices(
+    file: str, period: float, availability: str = ""
+) -> tuple[tuple[Device, Online | None], ...]:
     """Return the devices of a trace, with when they are online.
 
     Raises:
-        ConfigError: naming the line, when the file cannot be read or a value is missing.
+        ConfigError: naming the line or device, when a file cannot be read or a value is missing.
     """
     path = Path(file).expanduser() if file else BUNDLED
     try:
-        with path.open(encoding="utf-8", newline="") as lines:
-            rows = list(csv.DictReader(lines))
+        found = _fedscale(path) if fedscale.is_pickle(path) else _rows(path, period)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"trace.file: {path} cannot be read: {error}") from error
+    if not availability:
+        return tuple(found)
+    spells = fedscale.availability(Path(availability).expanduser())
+    return tuple(
+        (device, online) for (device, _), online in zip(found, cycle(spells), strict=False)
+    )
+
+
+def _fedscale(path: Path) -> list[tuple[Device, Online | None]]:
+    return [(device, None) for device in fedscale.capacities(path)]
+
+
+def _rows(path: Path, period: float) -> list[tuple[Device, Online | None]]:
+    with path.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
     if missing := [name for name in COLUMNS if not rows or name not in rows[0]]:
         raise ConfigError(f"{path}: no column {missing[0]!r}; a trace has {', '.join(COLUMNS)}")
-    return tuple(_device(f"{path}:{line}", row, period) for line, row in enumerate(rows, 2))
+    return [_device(f"{path}:{line}", row, period) for line, row in enumerate(rows, 2)]
 
 
 def _device(
