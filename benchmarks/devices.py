@@ -20,13 +20,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import measure
 from contestants import fedbench_command, fedbench_env
-from speed import BUSY, commit, machine
+from speed import opened
 
 LR, BATCH = 0.01, 10
 
@@ -127,12 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         plain(*map(int, words[1:]))
         return 0
     given = arguments(words)
-    measure.adopt_orphans()
-    load = os.getloadavg()[0]
-    if load > BUSY:
-        print(f"WARNING: this machine is busy (load {load:.1f}); trust only ratios", flush=True)
-    result: Numbers = {"command": ["devices.py", *words], "commit": commit(), "machine": machine()}
-    result |= {"date": datetime.now(UTC).isoformat("T", "seconds"), "load_at_start": load}
+    result: Numbers = opened("devices.py", words)
     result |= {"clients": given.clients, "cohort": given.cohort, "rounds": given.rounds}
     result |= {"runs": given.runs, "turns": []}
     for number in range(given.runs):

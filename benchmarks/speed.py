@@ -177,6 +177,21 @@ def machine() -> dict[str, Any]:
     }
 
 
+def opened(script: str, words: Sequence[str]) -> dict[str, Any]:
+    """Return what a result begins with: command, commit, machine, date; warn if it is busy."""
+    measure.adopt_orphans()
+    load = os.getloadavg()[0]
+    if load > BUSY:
+        print(f"WARNING: this machine is busy (load {load:.1f}); trust only ratios", flush=True)
+    return {
+        "command": [script, *words],
+        "commit": commit(),
+        "machine": machine(),
+        "date": datetime.now(UTC).isoformat("T", "seconds"),
+        "load_at_start": load,
+    }
+
+
 def commit() -> str:
     """Return the current commit, with a plus sign if files differ from it."""
 

@@ -26,14 +26,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import measure
 from contestants import HERE, config, fedbench_env, peer
 from environments import NotInstalled
-from speed import BUSY, commit, machine
+from speed import opened
 from workloads import GRID
 
 METHODS = ("fedavg", "fedprox", "fedproto", "fedhpro")
@@ -193,12 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         carry_out(words[1], json.loads(words[2]))
         return 0
     given = arguments(words)
-    measure.adopt_orphans()
-    load = os.getloadavg()[0]
-    if load > BUSY:
-        print(f"WARNING: this machine is busy (load {load:.1f}); trust only ratios", flush=True)
-    result: Numbers = {"command": ["study.py", *words], "commit": commit(), "machine": machine()}
-    result |= {"date": datetime.now(UTC).isoformat("T", "seconds"), "load_at_start": load}
+    result: Numbers = opened("study.py", words)
     result |= {"workload": given.workload, "memory_runs": given.memory}
     result |= {"turns": [], "memory": {}}
     kinds = ["warm", *(["programs"] if "programs" in given.against else [])]

@@ -128,9 +128,9 @@ class Rounds:
             failures=tuple(arrived.failures),
             **self._times(turns),
         )
-        return state, self._scored(state, result) if self._scoring.due(
-            number, turns.now
-        ) else result
+        if self._scoring.due(number, turns.now):
+            result = self._scored(state, result)
+        return state, result
 
     def _turns(
         self, ctx: ServerContext, pace: object, order: Sequence[int], sent: Sent, before: Flight
