@@ -5,7 +5,7 @@
 
 A study is a grid of methods x seeds, carried out with one run per core at a time. What is compared:
 
-- ``warm``: as `fedbench compare` does it, each run forked by one parent;
+- ``warm``: as `fedbench compare` does it, each run forked by one parent, which the command forks;
 - ``programs``: the same with a program of its own for each run, as before;
 - ``flower``: a loop in a shell over `flwr` runs of FedAvg, each of which uses all cores.
 
@@ -65,12 +65,14 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def carry_out(kind: str, wanted: Mapping[str, Any]) -> None:
     """Carry out a study in this process, and print its numbers as JSON."""
+    from fedbench.cli import leave, warm
     from fedbench.plugins.discovery import discover
     from fedbench.study import execute as execution
     from fedbench.study.grid import Grid, plan
 
     if kind == "programs":
-        execution.SUPPORTED = False
+        execution.SUPPORTED = warm.SUPPORTED = False
+    leave.program = True  # this process does what a command does
     if wanted["workload"] == "grid":
         methods, sets = [f"{m}.yaml" for m in wanted["methods"]], []
         for method, file in zip(wanted["methods"], methods, strict=True):
@@ -78,7 +80,7 @@ def carry_out(kind: str, wanted: Mapping[str, Any]) -> None:
     else:
         methods, sets = list(wanted["methods"]), list(SHORT)
     grid = Grid(methods, seeds=wanted["seeds"], rounds=wanted["rounds"], set=sets)
-    jobs = plan(discover(), grid, Path("study"))
+    registry = discover()
     began, ended = dict[str, float](), dict[str, float]()
 
     def note(progress: execution.Progress) -> None:
@@ -88,9 +90,11 @@ def carry_out(kind: str, wanted: Mapping[str, Any]) -> None:
         for name in began.keys() - progress.running.keys():
             ended.setdefault(name, now)
 
-    started = time.monotonic()
-    final = execution.execute(jobs, workers=wanted["jobs"], show=note)
-    seconds = time.monotonic() - started
+    with warm.forked(registry) as parent:
+        jobs = plan(registry, grid, Path("study"))
+        started = time.monotonic()
+        final = execution.execute(jobs, workers=wanted["jobs"], show=note, parent=parent)
+        seconds = time.monotonic() - started
     assert (final.done, final.failed, final.interrupted) == (len(jobs), 0, {}), final
     rounds, digests = {}, {}
     for job in jobs:

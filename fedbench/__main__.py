@@ -10,12 +10,13 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] in ("", os
     # the name of any of them.
     del sys.path[0]
 
-from .cli.leave import guard
+from .cli import leave
 
 
 def main() -> None:
     """Run the command line; Ctrl-C ends it with one line from here on."""
-    guard()
+    leave.guard()
+    leave.program = True
     from .cli import main as commands
 
     commands(prog_name="fedbench")

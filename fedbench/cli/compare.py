@@ -115,6 +115,7 @@ def compare(
     """
     from ..interface.comparisons import carry_out_grid
     from ..study.comparison import How
+    from .warm import forked
 
     registry = installed()
     wanted = {
@@ -123,7 +124,8 @@ def compare(
         "reference": reference, "test": test, "target": target, "stop_at": stop_at,
     }  # fmt: skip
     grid = _grid(file, wanted)
-    outcome = carry_out_grid(registry, grid, How(**how), out, quiet)
+    with forked(registry) as parent:
+        outcome = carry_out_grid(registry, grid, How(**how, parent=parent), out, quiet)
     if outcome.analysis:
         write_report(outcome.analysis, out)
     end(outcome.progress, outcome.failed)

@@ -9,6 +9,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
 
+program = False
+"""Whether this process is the program ``fedbench``, and not one that has called a command."""
+
 
 def guard() -> None:
     """From now on, let Ctrl-C end this process with one line instead of a traceback."""

@@ -54,6 +54,7 @@ def reproduce(
     from ..report.terminal import print_table
     from ..study.comparison import How
     from ..study.reproductions import chosen, load
+    from .warm import forked
 
     registry = installed()
     if name is None:
@@ -65,7 +66,8 @@ def reproduce(
         echo(line)
     if dry_run:
         return
-    done = carry_out(registry, found, parts, How(**how), out, quiet)
+    with forked(registry) as parent:
+        done = carry_out(registry, found, parts, How(**how, parent=parent), out, quiet)
     for table in done.tables:
         print_table(table)
     for what in found.differs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,6 +119,7 @@ def tune(
     from ..study.comparison import How
     from ..study.tuning_plan import plan, wanted
     from ..study.tuning_runs import Stopped
+    from .warm import forked
 
     registry = installed()
     given["set"] = given.pop("sets")
@@ -132,8 +134,11 @@ def tune(
         checkpoint_rounds=checkpoint_rounds, checkpoint_minutes=checkpoint_minutes,
         keep_checkpoints=keep_checkpoints,
     )  # fmt: skip
+    show = partial(_print_found, found)
     try:
-        done = carry_out_plan(registry, found, how, out, quiet, partial(_print_found, found))
+        with forked(registry) as parent:
+            how = replace(how, parent=parent)
+            done = carry_out_plan(registry, found, how, out, quiet, show)
     except Stopped as error:
         end(error.progress, failed=False)
         raise  # not reached: some run was interrupted

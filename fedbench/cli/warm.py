@@ -1,7 +1,8 @@
-"""The parent of a study's runs: a program that has imported everything, and forks each run.
+"""The parent of a study's runs: a process that has imported everything, and forks each run.
 
-`fedbench.study.warm` starts it with one end of a socket, ``python -m fedbench.cli.warm FD``, and
-sends it a message for each run: the words of the command, the data that it needs, and two
+A command that carries out a study forks it from itself, see `forked`. Elsewhere, or when it has to
+be replaced, `fedbench.study.warm` starts it as a program, ``python -m fedbench.cli.warm FD``. Over
+a socket it gets a message for each run: the words of the command, the data that it needs, and two
 descriptors, one for what the run prints and one for the answer. The answer is the run's process id,
 then its exit status. A message whose answer stays empty was refused: forking was not safe, or the
 code that this process has imported has changed on disk.
@@ -18,19 +19,21 @@ import gc
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
-from contextlib import redirect_stderr, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
 from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .leave import guard
+from ..study.warm import SUPPORTED, Parent, ends
+from . import leave
 
 if TYPE_CHECKING:
     from ..plugins.registry import Registry
@@ -177,21 +180,77 @@ def _threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-def main() -> None:
-    """Import everything, then serve the study at the other end of the socket."""
-    guard()
-    control = socket.socket(fileno=int(sys.argv[1]))
-    from ..plugins.discovery import discover
+@contextmanager
+def forked(registry: Registry) -> Iterator[Parent | None]:
+    """Fork a warm parent from this command, which has imported everything already.
+
+    Only the program ``fedbench`` can be forked, directly after its imports: any other process may
+    have threads, or state of its own, that the runs would get.
+
+    Args:
+        registry: what is installed.
+
+    Yields:
+        the parent, which ends with the context; ``None`` where this process cannot be forked.
+    """
+    if not (SUPPORTED and leave.program and threading.active_count() == 1):
+        yield None
+        return
+    mine, theirs = ends()
+    process = multiprocessing.get_context("fork").Process(
+        target=_serve_study, args=(theirs, mine, registry)
+    )
+    process.start()
+    theirs.close()
+
+    def kill() -> None:
+        process.kill()
+        process.join()
+
+    parent = Parent(mine, kill)
+    try:
+        yield parent
+    finally:
+        parent.end()
+
+
+def _serve_study(control: socket.socket, other: socket.socket, registry: Registry) -> None:
+    """Serve a study in a process that it has just forked."""
+    try:
+        os.setpgid(0, 0)  # Ctrl-C reaches only the study
+        other.close()  # so that this process sees it when the study ends
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                standard = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+                signal.signal(number, standard)
+        leave.guard()
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        _serve(control, registry)
+    finally:
+        os._exit(1)
+
+
+def _serve(control: socket.socket, registry: Registry) -> None:
+    """Read what all runs need, serve the study at the other end of the socket, and exit."""
     from ..store import fingerprint
     from ..store.environment import versions
 
-    registry = discover()
     for name in USED:
         import_module(name)
     fingerprint.of_code(registry)
-    versions()  # read once, for all runs
+    versions()
     WarmParent(control, registry).serve()
     os._exit(0)  # its runs end with it
+
+
+def main() -> None:
+    """Import everything, then serve the study."""
+    leave.guard()
+    control = socket.socket(fileno=int(sys.argv[1]))
+    from ..plugins.discovery import discover
+
+    _serve(control, discover())
 
 
 if __name__ == "__main__":

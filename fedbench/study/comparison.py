@@ -17,7 +17,7 @@ from .execute import Progress, execute
 from .grid import Grid, Job
 from .here import execute_here
 from .reuse import Reuse
-from .warm import Warm
+from .warm import Parent, Warm
 
 Say = Callable[[str], object]
 """What is called with each line that a user should read."""
@@ -40,6 +40,7 @@ class How:
         checkpoint_rounds: also write a checkpoint after this many rounds.
         checkpoint_minutes: write one at the end of a round when the last one is this old.
         keep_checkpoints: whether to keep every checkpoint.
+        parent: what forks the runs, if it is there already; `fedbench.cli.warm` has one.
     """
 
     jobs: int | None = None
@@ -49,6 +50,7 @@ class How:
     checkpoint_rounds: int | None = None
     checkpoint_minutes: float = 1.0
     keep_checkpoints: bool = False
+    parent: Parent | None = None
 
     def words(self) -> Iterator[str]:
         """Yield the flags of ``fedbench run`` that say the same about checkpoints."""
@@ -155,7 +157,7 @@ def carry_out(
         words = [*how.words(), *([] if until is None else ["--until", str(until)])]
         return execute(
             planned, workers=how.jobs, retry=how.retry, data_root=how.data_root, words=words,
-            warm=warm, **more,
+            warm=warm, parent=how.parent, **more,
         )  # fmt: skip
     return execute_here(
         registry,

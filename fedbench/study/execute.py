@@ -36,7 +36,7 @@ from ..text import last_words
 from . import PARENT, TEMPORARY
 from .grid import Job
 from .reuse import set_aside
-from .warm import SUPPORTED, Forked, Warm, python
+from .warm import SUPPORTED, Forked, Parent, Warm, python
 
 PATIENCE = 3
 """How often a run may be interrupted before it is no longer tried again."""
@@ -85,6 +85,7 @@ def execute(
     show: Callable[[Progress], None] = lambda _: None,
     changes: Callable[[Job], Sequence[str]] = lambda _: (),
     warm: Warm | None = None,
+    parent: Parent | None = None,
 ) -> Progress:
     """Run what is not finished yet, each run in a process of its own, ``workers`` at a time.
 
@@ -94,7 +95,7 @@ def execute(
     runs continue from their checkpoints next time. ``words`` are flags for every ``fedbench run``.
     A kept run for which ``changes`` returns something is set aside and repeated, see
     `fedbench.study.reuse`. One ``warm`` can serve several calls; by default each has its own, if it
-    has several jobs.
+    has several jobs, which begins with ``parent``.
 
     Returns:
         the final counts.
@@ -105,7 +106,7 @@ def execute(
     stop = warm.stop if warm else threading.Event()
     if total > 1:  # runs take the cores; the bits are the same
         more += ["--executor", "inline"]
-    mine = nullcontext(warm) if warm else Warm(stop, data_root)
+    mine = nullcontext(warm) if warm else Warm(stop, data_root, parent)
     with mine as shared, ThreadPoolExecutor(max_workers=total or 1) as threads:
         helper = shared if SUPPORTED and (warm or len(jobs) > 1) else None
         execution = _Execution(len(jobs), retry, more, show, changes, stop, helper)

@@ -113,7 +113,7 @@ def tune(
     claim = Claim(folder / ".search.lock")
     try:
         shown = display() or nullcontext(lambda progress: None)
-        warm = Warm(threading.Event(), how.data_root)
+        warm = Warm(threading.Event(), how.data_root, how.parent)
         with Storage(folder / "trials.db") as storage, warm, shown as show:
             tuned = _searches(plan, Runs(registry, plan, folder, how, say, show, warm), storage)
     finally:

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -87,19 +87,23 @@ class Forked:
 
 
 class Warm:
-    """Has runs forked by a warm parent, which starts with the first of them.
+    """Has runs forked by a warm parent, by default one that starts with the first of them.
 
     A parent that ends, or that refuses a run because code has changed, is replaced.
 
     Args:
         stop: while it is not set, `fork` waits for a parent.
         root: where data sets look for files; ``None`` for the default.
+        parent: the first parent, which whoever started it ends.
     """
 
-    def __init__(self, stop: threading.Event, root: Path | None) -> None:
+    def __init__(
+        self, stop: threading.Event, root: Path | None, parent: Parent | None = None
+    ) -> None:
         self.stop, self._lock = stop, threading.Lock()
         self._root = root and str(root)
-        self._parents: list[_Parent] = []
+        self._parents = [parent] if parent else []
+        self._given = parent
         self._failures = 0
 
     def __enter__(self) -> Warm:
@@ -107,9 +111,10 @@ class Warm:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the parents, and with them the runs that are left."""
+        """End the parents that were started here, and with them the runs that are left."""
         for parent in self._parents:
-            parent.end()
+            if parent is not self._given:
+                parent.end()
 
     def fork(self, words: Sequence[str], data: Mapping[str, Any], log: IO[bytes]) -> Forked | None:
         """Start a run.
@@ -128,7 +133,7 @@ class Warm:
                 if self._failures == PATIENCE:
                     return None
                 if not self._parents or self._parents[-1].left:
-                    self._parents.append(_Parent())
+                    self._parents.append(_started())
                 parent = self._parents[-1]
             answer = parent.send(message.encode(), log)
             while not answer.poll(0.2):
@@ -146,23 +151,18 @@ class Warm:
         return None
 
 
-class _Parent:
-    """The process of a warm parent, and the socket that leads to it."""
+class Parent:
+    """The process of a warm parent, and the socket that leads to it.
 
-    def __init__(self) -> None:
+    Args:
+        control: this end of the socket.
+        kill: ends the process, and waits until it has ended.
+    """
+
+    def __init__(self, control: socket.socket, kill: Callable[[], object]) -> None:
         self.left = False
         """Whether it gets no more requests."""
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            # As for a run: Ctrl-C reaches only this process. The parent ends when this one does,
-            # which closes the socket.
-            self._process = subprocess.Popen(
-                [*python(), "-m", "fedbench.cli.warm", str(theirs.fileno())],
-                stdout=subprocess.DEVNULL,
-                env={**os.environ},  # as for a run; by default it has what libraries set in C too
-                pass_fds=[theirs.fileno()],
-                process_group=0,
-            )
+        self._control, self._kill = control, kill
 
     def send(self, message: bytes, log: IO[bytes]) -> Connection:
         """Send a request; return where its answer will be, which is at its end if there is none."""
@@ -174,5 +174,30 @@ class _Parent:
     def end(self) -> None:
         """End the process."""
         self._control.close()
-        self._process.kill()
-        self._process.wait()
+        self._kill()
+
+
+def ends() -> tuple[socket.socket, socket.socket]:
+    """Return both ends of a new socket for a `Parent`: this process's, and the parent's."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def _started() -> Parent:
+    """Start a warm parent as a program."""
+    control, theirs = ends()
+    with theirs:
+        # As for a run: Ctrl-C reaches only this process. The parent ends when this one does, which
+        # closes the socket.
+        process = subprocess.Popen(
+            [*python(), "-m", "fedbench.cli.warm", str(theirs.fileno())],
+            stdout=subprocess.DEVNULL,
+            env={**os.environ},  # as for a run; by default it has what libraries set in C too
+            pass_fds=[theirs.fileno()],
+            process_group=0,
+        )
+
+    def kill() -> None:
+        process.kill()
+        process.wait()
+
+    return Parent(control, kill)

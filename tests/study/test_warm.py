@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -266,3 +268,52 @@ def test_what_stops_a_study_stops_its_runs_with_a_checkpoint(study: Study) -> No
     for pid in parents - {os.getpid()}:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+@pytest.mark.matrix
+def test_a_command_forks_the_parent_from_itself(study: Study, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(study.job().config.to_yaml())
+    words = [sys.executable, "-P", "-m", "fedbench"]
+    compare = [*words, "compare", str(file), "--seeds", "2", "--jobs", "2", "--quiet"]
+    process = subprocess.Popen([*compare, "--out", str(tmp_path / "out")], stdin=subprocess.DEVNULL)
+    assert process.wait() == 0
+    together = study.notes()
+    (parent,) = {parent for parent, _ in together.values()}
+    assert parent != process.pid
+    with pytest.raises(ProcessLookupError):
+        os.kill(parent, 0)
+    assert study.loads() == 1
+
+    alone = tmp_path / "alone"
+    run = [*words, "run", str(file), "--executor", "inline", "--quiet", "--out", str(alone)]
+    subprocess.run(run, check=True, stdin=subprocess.DEVNULL)
+    _, seen = study.notes()[alone]
+    assert len(together) == 2
+    for _, found in together.values():
+        assert {**found, "leads its group": None} == {**seen, "leads its group": None}
+    whole = json.loads((alone / "result.json").read_text())["weights_sha256"]
+    kept = [json.loads((path / "result.json").read_text()) for path in together]
+    assert whole in [one["weights_sha256"] for one in kept]
+
+
+@pytest.mark.matrix
+def test_the_runs_of_a_command_end_with_it(study: Study, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(study.job(act="wait").config.to_yaml())
+    words = ["compare", str(file), "--seeds", "2", "--jobs", "2", "--quiet"]
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "fedbench", *words, "--out", str(tmp_path / "out")]
+    )
+    wait_until(lambda: len(list(tmp_path.glob("*-*"))) == 2)
+    pids = {int(part) for file in tmp_path.glob("*-*") for part in file.name.split("-")}
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
