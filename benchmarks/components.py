@@ -7,6 +7,7 @@
 - 30 steps of FedHPro's matching (10 classes, 5 hyper-prototypes each, d = 256).
 - A client's turn in the pool without any training: job, seal, stream, aggregate; two model sizes.
 - Scoring a model on W1's test images, next to their passes through the model alone.
+- A round of `digits` that is scored, next to one that is not (``evaluate_every``).
 - A client's weights encoded and decoded again by each codec (ResNet-10, 4.9 MB).
 - Every method (`methods`): a client's turn beside FedAvg's, and the server's part of a round.
 
@@ -48,6 +49,7 @@ from fedbench.config import resolve as configs
 from fedbench.config.construct import build
 from fedbench.config.model import RunConfig
 from fedbench.context import ClientContext
+from fedbench.engine.run import Run
 from fedbench.pipeline import Pipeline
 from fedbench.plugins.discovery import discover
 from fedbench.plugins.registry import Registry
@@ -286,6 +288,21 @@ def evaluation(found: Registry, runs: int) -> dict[str, float]:
         workers.close()
 
 
+def scored_rounds(found: Registry) -> dict[str, float]:
+    """Return the times of a round of `digits` with and without scores, of one run, in turns."""
+    settings = configs.resolve(
+        found,
+        "fedavg",
+        sets=["data=digits", "rounds=13", "evaluate_every=2", "executor.workers=2"],
+    )
+    seen: dict[bool, list[float]] = {True: [], False: []}
+    for result in Run(settings, registry=found).rounds():
+        if 2 < result.round < settings.rounds:  # the last one is scored anyway
+            seen[bool(result.scores)].append(1e3 * result.seconds)
+    names = {True: "scored round", False: "round without scores"}
+    return {names[scored]: statistics.median(times) for scored, times in seen.items()}
+
+
 def methods(found: Registry, names: Sequence[str], runs: int) -> list[dict[str, Any]]:
     """Return a row per method, on W1's clients also for one that would make others.
 
@@ -335,7 +352,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         coded = codecs(found, given.runs)
         small, first = overhead(found, given.runs, 32)
         large, second = overhead(found, given.runs, 144)
-        scored = evaluation(found, given.runs)
+        scored = evaluation(found, given.runs) | scored_rounds(found)
     names = found.names("recipe") if given.methods is None else given.methods.split(",")
     per_method = methods(found, [name for name in names if name], given.method_runs)
     whole, step = gradients["local epoch"], local["ResNet-10 step"]
@@ -355,9 +372,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows.append(
             (f"overhead per client, {megabytes:.1f} MB, ms", value, overhead_goal(megabytes))
         )
-    rows.append(
-        ("evaluation / its passes on 2 cores", 2 * scored["evaluation"] / scored["its passes"], 1.2)
-    )
+    rows += [
+        ("scoring / its passes on 2 cores", 2 * scored["evaluation"] / scored["its passes"], 1.2),
+        (
+            "scored round of digits / one without scores",
+            scored["scored round"] / scored["round without scores"],
+            1.2,
+        ),
+    ]
     for name, value, target in rows:
         print(f"{name:<42} {value:8.3f}  target {target:6.2f}  n = {given.runs}")
     print_methods(per_method, given.method_runs)

@@ -22,6 +22,9 @@ from speed import BUSY
 
 Result = dict[str, Any]
 
+LIMIT = 1.2
+"""From this multiple of what is expected on, a method's cost has to be explained."""
+
 INTRODUCTION = """# Performance
 
 This page shows how much time and memory a simulated federated learning experiment takes in
@@ -183,8 +186,11 @@ def methods(result: Result) -> str:
         (
             row["name"] + (f" ({', '.join(row['model'].values())} norm)" if row["model"] else ""),
             f"{row['turn']:.2f}",
+            f"{row['expected']:.2f}",
+            f"{row['turn'] / row['expected']:.2f}",
             f"{row['extra_ms']:+.0f}",
             f"{row['server_ms']:.0f}",
+            row["why"],
         )
         for row in sorted(found, key=lambda row: row["name"])
     ]
@@ -193,13 +199,18 @@ def methods(result: Result) -> str:
         for row in result["methods"]
         if "refused" in row
     )
-    head = ("", "turn / FedAvg's", "extra, ms", "server, ms")
+    head = ("", "turn / FedAvg's", "expected", "turn / expected", "extra, ms", "server, ms", "why")
+    over = [row for row in found if row["turn"] > LIMIT * row["expected"]]
+    names = ", ".join(f"{row['name']} ({row['turn'] / row['expected']:.2f})" for row in over)
+    verdict = f"Over {LIMIT} times that: {names or 'none'}."
     return (
         f"## Methods\n\n{where({**result, 'runs': n}, n)}\n{table(head, rows)}{absent}\n"
         "A client's turn on W1 in the second round, as a multiple of FedAvg's turn and as the "
         "difference, and a round on the server for 10 clients with ResNet-10 (4.9 MB): broadcast, "
         "receipt of the uploads, aggregation, update of the server. Medians of processor time on "
-        "one thread. The fedavg row compares FedAvg with itself, so it shows the noise.\n"
+        "one thread. The fedavg row compares FedAvg with itself, so it shows the noise. What is "
+        "expected follows from what the method computes beside FedAvg's steps, where a forward "
+        f"pass counts as a third of a step. {verdict}\n"
     )
 
 

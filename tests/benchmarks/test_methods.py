@@ -63,12 +63,15 @@ def test_other_clients_send_the_same_form_with_other_numbers(load):
 
 def test_page_has_a_row_per_method(load):
     row = {"name": "scaffold", "model": {}, "turn": 1.25, "extra_ms": 12.4, "server_ms": 30.6}
+    row |= {"expected": 1.0, "why": "something"}
+    slow = {**row, "name": "moon", "turn": 2.0, "expected": 5 / 3}
     other = {**row, "name": "dp-fedavg", "model": {"norm": "group"}}
     refused = {"name": "odd", "refused": "not with this model\nmore"}
     result = {"runs": 9, "method_runs": 3, "machine": MACHINE, "rows": [], **WORDS}
-    page = load("page").components({**result, "methods": [row, other, refused]})
-    assert "| scaffold | 1.25 | +12 | 31 |" in page
-    assert "| dp-fedavg (group norm) | 1.25 | +12 | 31 |" in page
+    page = load("page").components({**result, "methods": [row, other, slow, refused]})
+    assert "| scaffold | 1.25 | 1.00 | 1.25 | +12 | 31 | something |" in page
+    assert "| dp-fedavg (group norm) | 1.25 | 1.00 | 1.25 | +12 | 31 | something |" in page
+    assert "Over 1.2 times that: scaffold (1.25), dp-fedavg (1.25)." in page
     assert "Not in the table: odd, not with this model\n" in page
     assert "n = 9." in page
     assert "n = 3." in page
@@ -80,3 +83,10 @@ def test_a_turn_of_the_parts_is_one_that_core_would_make(load):
     found = components.codecs(components.registry(), 1)
     assert set(found) == set(components.CODECS)
     assert min(found.values()) > 0
+
+
+def test_what_a_turn_should_cost_counts_steps_and_passes(load, registry):
+    methods = load("methods")
+    assert methods.Arithmetic().turn == 1
+    assert methods.Arithmetic(steps=1, passes=3).turn == 3
+    assert set(methods.BEYOND) <= set(registry.names("recipe"))
