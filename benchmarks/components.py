@@ -333,28 +333,17 @@ def print_methods(rows: Sequence[dict[str, Any]], runs: int) -> None:
         )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=9, help="repetitions, n")
-    parser.add_argument("--method-runs", type=int, default=3, help="repetitions of the methods, n")
-    parser.add_argument(
-        "--methods", metavar="NAMES", help="with commas, or '' for none; default all that there are"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write every number")
-    given = parser.parse_args(argv)
-    load = os.getloadavg()[0]
-    found = registry()
+def parts(found: Registry, runs: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Return every time in milliseconds, and the rows that compare them with their targets."""
     with settled():
-        gradients = class_gradients(found, given.runs)
-        local = terms(found, given.runs)
-        steps = matching(given.runs)
-        sums = checksums(given.runs)
-        coded = codecs(found, given.runs)
-        small, first = overhead(found, given.runs, 32)
-        large, second = overhead(found, given.runs, 144)
-        scored = evaluation(found, given.runs) | scored_rounds(found)
-    names = found.names("recipe") if given.methods is None else given.methods.split(",")
-    per_method = methods(found, [name for name in names if name], given.method_runs)
+        gradients = class_gradients(found, runs)
+        local = terms(found, runs)
+        steps = matching(runs)
+        sums = checksums(runs)
+        coded = codecs(found, runs)
+        small, first = overhead(found, runs, 32)
+        large, second = overhead(found, runs, 144)
+        scored = evaluation(found, runs) | scored_rounds(found)
     whole, step = gradients["local epoch"], local["ResNet-10 step"]
     rows = [("class gradients / local epoch", gradients["class gradients"] / whole, 0.40)]
     rows += [
@@ -380,8 +369,30 @@ def main(argv: Sequence[str] | None = None) -> None:
             1.2,
         ),
     ]
-    for name, value, target in rows:
-        print(f"{name:<42} {value:8.3f}  target {target:6.2f}  n = {given.runs}")
+    times = {**gradients, **local, **steps, **sums, **coded, **first, **second, **scored}
+    return times, [{"name": n, "value": v, "target": t} for n, v, t in rows]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--runs", type=int, default=9, help="repetitions of the parts, n; 0 for methods only"
+    )
+    parser.add_argument("--method-runs", type=int, default=3, help="repetitions of the methods, n")
+    parser.add_argument(
+        "--methods", metavar="NAMES", help="with commas, or '' for none; default all that there are"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write every number")
+    given = parser.parse_args(argv)
+    load = os.getloadavg()[0]
+    found = registry()
+    times, rows = parts(found, given.runs) if given.runs else ({}, [])
+    names = found.names("recipe") if given.methods is None else given.methods.split(",")
+    per_method = methods(found, [name for name in names if name], given.method_runs)
+    for row in rows:
+        print(
+            f"{row['name']:<42} {row['value']:8.3f}  target {row['target']:6.2f}  n = {given.runs}"
+        )
     print_methods(per_method, given.method_runs)
     if given.json:
         result = {
@@ -392,18 +403,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             "commit": commit(),
             "machine": machine(),
             "load_at_start": load,
-            "milliseconds": {
-                **gradients,
-                **local,
-                **steps,
-                **sums,
-                **coded,
-                **first,
-                **second,
-                **scored,
-            },
+            "milliseconds": times,
             "methods": per_method,
-            "rows": [{"name": n, "value": v, "target": t} for n, v, t in rows],
+            "rows": rows,
         }
         given.json.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -71,6 +71,9 @@ BEYOND: dict[str, Arithmetic] = {
         ("fedhpro", "fedhpro-published"),
         Arithmetic(passes=1, why="class gradients of the received model on all examples"),
     ),
+    "fedrep": Arithmetic(
+        passes=1, why="before its epoch, one for the classifier alone, without a backward pass"
+    ),
     "fedntd": Arithmetic(passes=1, why="the received model's logits in each step"),
     "moon": Arithmetic(passes=2, why="two other models' features in each step"),
     "pfedme": Arithmetic(

@@ -174,8 +174,9 @@ def devices(result: Result) -> str:
 def components(result: Result) -> str:
     """Return the sections on single parts and on methods."""
     rows = [(row["name"], f"{row['value']:.3f}", f"{row['target']:.2f}") for row in result["rows"]]
-    parts = f"## Parts\n\n{where(result, result['runs'])}\n{table(('', 'median', 'target'), rows)}"
-    return parts + (f"\n{methods(result)}" if result.get("methods") else "")
+    place = where(result, result["runs"])
+    parts = [f"## Parts\n\n{place}\n{table(('', 'median', 'target'), rows)}"] if rows else []
+    return "\n".join([*parts, *([methods(result)] if result.get("methods") else [])])
 
 
 def methods(result: Result) -> str:
@@ -204,7 +205,7 @@ def methods(result: Result) -> str:
     names = ", ".join(f"{row['name']} ({row['turn'] / row['expected']:.2f})" for row in over)
     verdict = f"Over {LIMIT} times that: {names or 'none'}."
     return (
-        f"## Methods\n\n{where({**result, 'runs': n}, n)}\n{table(head, rows)}{absent}\n"
+        f"## Methods, n = {n}\n\n{where({**result, 'runs': n}, n)}\n{table(head, rows)}{absent}\n"
         "A client's turn on W1 in the second round, as a multiple of FedAvg's turn and as the "
         "difference, and a round on the server for 10 clients with ResNet-10 (4.9 MB): broadcast, "
         "receipt of the uploads, aggregation, update of the server. Medians of processor time on "
@@ -256,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--speed", type=Path, nargs="*", default=[], metavar="FILE")
     parser.add_argument("--study", type=Path, nargs="*", default=[], metavar="FILE")
     parser.add_argument("--devices", type=Path, metavar="FILE")
-    parser.add_argument("--components", type=Path, metavar="FILE")
+    parser.add_argument("--components", type=Path, nargs="*", default=[], metavar="FILE")
     parser.add_argument("--growth", type=Path, metavar="FILE")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.md")
     given = parser.parse_args(argv)
@@ -264,8 +265,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parts += [studies(json.loads(file.read_text())) for file in given.study]
     if given.devices:
         parts.append(devices(json.loads(given.devices.read_text())))
-    if given.components:
-        parts.append(components(json.loads(given.components.read_text())))
+    parts += [components(json.loads(file.read_text())) for file in given.components]
     if given.growth:
         parts.append(growth(json.loads(given.growth.read_text()), given.out.with_suffix("")))
     given.out.write_text("\n".join(parts))

@@ -67,7 +67,8 @@ def test_page_has_a_row_per_method(load):
     slow = {**row, "name": "moon", "turn": 2.0, "expected": 5 / 3}
     other = {**row, "name": "dp-fedavg", "model": {"norm": "group"}}
     refused = {"name": "odd", "refused": "not with this model\nmore"}
-    result = {"runs": 9, "method_runs": 3, "machine": MACHINE, "rows": [], **WORDS}
+    part = {"name": "a part", "value": 1.0, "target": 2.0}
+    result = {"runs": 9, "method_runs": 3, "machine": MACHINE, "rows": [part], **WORDS}
     page = load("page").components({**result, "methods": [row, other, slow, refused]})
     assert "| scaffold | 1.25 | 1.00 | 1.25 | +12 | 31 | something |" in page
     assert "| dp-fedavg (group norm) | 1.25 | 1.00 | 1.25 | +12 | 31 | something |" in page
@@ -75,6 +76,7 @@ def test_page_has_a_row_per_method(load):
     assert "Not in the table: odd, not with this model\n" in page
     assert "n = 9." in page
     assert "n = 3." in page
+    assert "| a part | 1.000 | 2.00 |" in page
     assert "Methods" not in load("page").components({**result, "methods": []})
 
 
@@ -90,3 +92,12 @@ def test_what_a_turn_should_cost_counts_steps_and_passes(load, registry):
     assert methods.Arithmetic().turn == 1
     assert methods.Arithmetic(steps=1, passes=3).turn == 3
     assert set(methods.BEYOND) <= set(registry.names("recipe"))
+
+
+def test_page_without_parts_has_only_the_methods(load):
+    row = {"name": "scaffold", "model": {}, "turn": 1.25, "extra_ms": 12.4, "server_ms": 30.6}
+    row |= {"expected": 1.0, "why": ""}
+    result = {"runs": 0, "method_runs": 9, "machine": MACHINE, "rows": [], **WORDS}
+    page = load("page").components({**result, "methods": [row]})
+    assert page.startswith("## Methods, n = 9\n")
+    assert "## Parts" not in page
