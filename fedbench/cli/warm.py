@@ -216,19 +216,16 @@ def forked(registry: Registry) -> Iterator[Parent | None]:
 
 def _serve_study(control: socket.socket, other: socket.socket, registry: Registry) -> None:
     """Serve a study in a process that it has just forked."""
-    try:
-        os.setpgid(0, 0)  # Ctrl-C reaches only the study
-        other.close()  # so that this process sees it when the study ends
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                standard = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-                signal.signal(number, standard)
-        leave.guard()
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-        _serve(control, registry)
-    finally:
-        os._exit(1)
+    os.setpgid(0, 0)  # Ctrl-C reaches only the study
+    other.close()  # so that this process sees it when the study ends
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            standard = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, standard)
+    leave.guard()
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    _serve(control, registry)
 
 
 def _serve(control: socket.socket, registry: Registry) -> None:
