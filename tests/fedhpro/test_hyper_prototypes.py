@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fedbench_fedhpro.hyper_prototypes import class_gradients, distance, match, matching_loss
+from fedbench_fedhpro.hyper_prototypes import (
+    class_gradients,
+    distance,
+    initial,
+    match,
+    matching_loss,
+)
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -30,6 +36,23 @@ def targets() -> dict[int, Tensor]:
 def prototypes(per_class: int) -> Tensor:
     generator = torch.Generator().manual_seed(3)
     return torch.randn(CLASSES, per_class, D, generator=generator, dtype=torch.float64)
+
+
+class TestInitial:
+    def test_normal_is_standard_normal(self):
+        found = initial(4, 3, 5, "normal", torch.Generator().manual_seed(0))
+        assert torch.equal(found, torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0)))
+
+    def test_orthogonal_directions_are_the_same_within_a_class(self):
+        found = initial(4, 3, 9, "orthogonal", torch.Generator().manual_seed(0))
+        assert found.shape == (4, 3, 9)
+        assert torch.equal(found[:, 0], found[:, 2])
+        products = found[:, 0] @ found[:, 0].T
+        torch.testing.assert_close(products, 9 * torch.eye(4), atol=1e-5, rtol=0)
+
+    def test_more_classes_than_features_still_have_directions(self):
+        found = initial(6, 1, 2, "orthogonal", torch.Generator().manual_seed(0))
+        torch.testing.assert_close(found.norm(dim=2), torch.full((6, 1), 2**0.5))
 
 
 class TestClassGradients:

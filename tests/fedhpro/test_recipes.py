@@ -106,6 +106,7 @@ class TestRecipes:
             "steps": 30,
             "lr": 0.1,
             "matching_distance": "coordinate",
+            "start": "normal",
         }
         assert parts["recalibration"] == {
             "features_per_class": 50,
@@ -114,6 +115,7 @@ class TestRecipes:
             "epochs": 100,
             "batch_size": 50,
             "classifier_lr": 0.01,
+            "until": None,
         }
         assert parts["hpcl"]["temperature"] == 0.05
 
@@ -133,3 +135,19 @@ class TestRecipes:
         one, two, other = (run(seed=s).result() for s in (0, 0, 1))
         for key in ("weights_sha256", "metrics_sha256"):
             assert one[key] == two[key] != other[key]
+
+    def test_recalibration_ends_with_its_last_round(self, run):
+        digests = {
+            until: run(sets=[f"recalibration.until={until}"], rounds=3).result()["weights_sha256"]
+            for until in ("null", 3, 1, 0)
+        }
+        digests["without"] = run(without=["recalibration"], rounds=3).result()["weights_sha256"]
+        assert digests["null"] == digests[3]
+        assert digests[0] == digests["without"]
+        assert len(set(digests.values())) == 3
+
+    def test_nothing_is_sent_for_recalibration_that_is_over(self, run):
+        first, second = run(sets=["recalibration.until=1"], rounds=2).history
+        sent = {"classifier_weight_gradients", "classifier_bias_gradients"}
+        assert sent <= first.bytes_up.keys()
+        assert not sent & second.bytes_up.keys()

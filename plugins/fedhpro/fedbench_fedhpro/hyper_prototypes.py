@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedbench.context import ClientContext, ServerContext
@@ -98,6 +98,26 @@ def match(
     )
 
 
+def initial(num_classes: int, per_class: int, d: int, start: str, rng: torch.Generator) -> Tensor:
+    """Return the first hyper-prototypes (C, M, d); coordinates have a mean square of about 1.
+
+    Args:
+        num_classes: C.
+        per_class: M.
+        d: feature size.
+        start: ``normal``: standard normal. ``orthogonal``: each class has one random direction M
+            times, orthogonal to those of other classes; with C > d that is impossible, and the
+            columns are orthogonal instead.
+        rng: the random stream.
+    """
+    if start == "normal":
+        return torch.randn(num_classes, per_class, d, generator=rng)
+    rows = torch.empty(num_classes, d)
+    nn.init.orthogonal_(rows, generator=rng)
+    scaled: Tensor = d**0.5 * F.normalize(rows, dim=1)
+    return scaled[:, None].repeat(1, per_class, 1)
+
+
 @dataclass(frozen=True, eq=False)
 class HyperPrototypes:
     """Learn M hyper-prototypes per class on the server by matching the clients' gradients."""
@@ -112,12 +132,18 @@ class HyperPrototypes:
     matching_distance: Annotated[
         Literal["coordinate", "cosine", "mse"], Field(description="distance between gradients")
     ] = "coordinate"
+    start: Annotated[
+        Literal["normal", "orthogonal"],
+        Field(
+            description="standard normal, as published, or one direction per class, orthogonal to "
+            "the others, for all of its hyper-prototypes"
+        ),
+    ] = "normal"
 
     @hookimpl
     def init_server(self, ctx: ServerContext, weights: Weights) -> Mapping[str, Value]:
-        d = weights["classifier.weight"].shape[1]
-        shape = (ctx.num_classes, self.per_class, d)
-        return {"hyper_prototypes": torch.randn(shape, generator=ctx.rng("hyper_prototypes"))}
+        shape = ctx.num_classes, self.per_class, weights["classifier.weight"].shape[1]
+        return {"hyper_prototypes": initial(*shape, self.start, ctx.rng("hyper_prototypes"))}
 
     @hookimpl
     def broadcast(self, state: ServerState) -> Mapping[str, Value]:

@@ -60,6 +60,18 @@ def hpcl(
         a scalar.
     """
     anchors = F.normalize(hyper_prototypes, dim=2).mean(dim=1)
+    return contrast(features, labels, anchors, temperature, margin, reduction)
+
+
+def contrast(
+    features: Tensor,
+    labels: Tensor,
+    anchors: Tensor,
+    temperature: float,
+    margin: float = 0.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """Return `hpcl` for given anchors ``u`` (C, d), one per class; the others are as there."""
     scores = F.normalize(features, dim=1) @ anchors.T / temperature
     total = torch.logsumexp(scores, dim=1)
     if margin > 0:
@@ -79,7 +91,11 @@ def hpal(features: Tensor, labels: Tensor, hyper_prototypes: Tensor) -> Tensor:
     Returns:
         a scalar, the mean over all B x d elements.
     """
-    means = F.normalize(hyper_prototypes.mean(dim=1), dim=1)
+    return consistency(features, labels, F.normalize(hyper_prototypes.mean(dim=1), dim=1))
+
+
+def consistency(features: Tensor, labels: Tensor, means: Tensor) -> Tensor:
+    """Return `hpal` for given unit class means (C, d); the others are as there."""
     return F.smooth_l1_loss(F.normalize(features, dim=1), means[labels])
 
 

@@ -126,6 +126,10 @@ class Recalibration:
     classifier_lr: Annotated[
         float, Field(gt=0, description="learning rate for training the new classifier")
     ] = 0.01
+    until: Annotated[
+        int | None,
+        Field(ge=0, description="the last round with recalibration; by default all rounds have it"),
+    ] = None
 
     @hookimpl
     def init_server(self, ctx: ServerContext, weights: Weights) -> Mapping[str, Value]:
@@ -139,6 +143,8 @@ class Recalibration:
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
+        if self._is_over(ctx.round):
+            return (yield)
         gradients = [classifier_gradients(*drawn) for drawn in real_samples(ctx)]
         weights, biases = zip(*gradients, strict=True)
         ctx.upload("classifier_weight_gradients", PerClass.concat(weights).average())
@@ -149,6 +155,8 @@ class Recalibration:
     def server_update(
         self, ctx: ServerContext, state: ServerState, reports: Sequence[Report]
     ) -> ServerUpdate:
+        if self._is_over(ctx.round):
+            return ServerUpdate()
         features = match_features(
             state.entries.tensor("recalibration.features"),
             mean_upload(reports, "classifier_weight_gradients"),
@@ -170,3 +178,6 @@ class Recalibration:
             },
             weights={"classifier.weight": weight, "classifier.bias": bias},
         )
+
+    def _is_over(self, number: int) -> bool:
+        return self.until is not None and number > self.until
