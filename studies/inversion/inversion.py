@@ -1,0 +1,283 @@
+"""What a server can see in what FedHPro's clients upload: gradient inversion on `digits`.
+
+    python studies/inversion/inversion.py --rounds 5 --out inversion
+
+The server is honest but curious: it follows the protocol, knows the weights that it sent, the
+class and the number n of its examples, and searches for images that would have caused one client's
+upload. Three uploads are attacked:
+
+- ``weights``: the gradient of n examples with respect to all parameters, which is what the weights
+  after a single step of SGD reveal; more local steps make the attack harder;
+- ``classifier gradients``: the class's gradients (dW, db) of the classifier, for recalibration;
+- ``class gradients``: the class's gradient in feature space, d numbers, for the matching.
+
+The attack is that of Geiping et al. (Inverting Gradients, NeurIPS 2020): Adam on the pixels, with
+one minus the cosine of the two gradients and total variation as the loss. The noise is Gaussian;
+its norm is expected to be the given share of the upload's. Class batches are not augmented here,
+which helps the attack.
+
+Each reconstruction is compared with its closest true image by PSNR. So is the mean image of the
+class on other clients, which is what the server could guess without the upload.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from fedbench_fedhpro.hyper_prototypes import class_gradients
+from fedbench_fedhpro.matching import residual
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.utils import save_image
+
+import fedbench
+from fedbench.config.resolve import resolve
+from fedbench.engine.run import Run
+from fedbench.pipeline import Pipeline
+from fedbench.types import forward
+
+Upload = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""From a model, model inputs (n, ...) and labels (n,) to everything that is uploaded, (p,)."""
+
+SHOWN = 8
+"""Images that are searched for at most; with more examples, several share one."""
+
+
+def of_weights(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return the gradient of the mean cross-entropy with respect to all parameters."""
+    loss = F.cross_entropy(forward(model, x).logits, y)
+    found = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+    return torch.cat([g.flatten() for g in found])
+
+
+def of_classifier(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return the gradient of the mean cross-entropy with respect to the classifier, dW and db."""
+    features, errors = _errors(model, x, y)
+    return torch.cat([(errors.T @ features / len(y)).flatten(), errors.mean(dim=0)])
+
+
+def of_features(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return the class gradient in feature space, d numbers; see FedHPro's `class_gradients`."""
+    layer: nn.Linear = model.classifier  # type: ignore[assignment]
+    features = forward(model, x).features
+    return class_gradients(features, y, layer.weight, layer.bias).values.flatten()
+
+
+def _errors(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    layer: nn.Linear = model.classifier  # type: ignore[assignment]
+    features = forward(model, x).features
+    return features, residual(features, y, layer.weight, layer.bias)
+
+
+UPLOADS: dict[str, Upload] = {
+    "weights": of_weights,
+    "classifier gradients": of_classifier,
+    "class gradients": of_features,
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """One attack.
+
+    Attributes:
+        upload: what was attacked.
+        examples: n, how many examples caused the upload.
+        noise: the noise's share of the upload's norm.
+        label: the class.
+        psnr: of the best reconstruction and its closest true image, in dB.
+        guess: of the mean image of the class on other clients and its closest true image, in dB.
+        loss: one minus the cosine at the end.
+        seconds: how long the attack took.
+    """
+
+    upload: str
+    examples: int
+    noise: float
+    label: int
+    psnr: float
+    guess: float
+    loss: float
+    seconds: float
+
+
+class Server:
+    """A server in the middle of a run, and the images of its clients.
+
+    Args:
+        rounds: how many rounds of FedHPro it has completed.
+        seed: of the run.
+    """
+
+    def __init__(self, rounds: int, seed: int) -> None:
+        registry = fedbench.discover()
+        sets = ["data=digits", f"rounds={rounds}", f"seed={seed}"]
+        run = Run(resolve(registry, "fedhpro", sets=sets), registry=registry)
+        run.run()
+        assert run.state
+        self.runtime = run.runtime
+        self.model = self.runtime.model.eval()
+        self.model.load_state_dict(run.state.weights)
+        self.prepare = Pipeline(
+            self.runtime.plugins, self.runtime.device, lambda name: torch.Generator()
+        )
+
+    def images(self, client: int, label: int, number: int) -> Tensor:
+        """Return a client's first images of a class, (n, channels, h, w) in [0, 1]."""
+        data = self.runtime.client_data(client)
+        return data.inputs[data.labels == label][:number].float() / 255
+
+    def guess(self, client: int, label: int) -> Tensor:
+        """Return the mean image of a class on all other clients, (1, channels, h, w)."""
+        others = (k for k in range(len(self.runtime.parts)) if k != client)
+        return torch.cat([self.images(k, label, 1000) for k in others]).mean(dim=0, keepdim=True)
+
+    def upload(self, kind: str, images: Tensor, label: int) -> Tensor:
+        """Return what these images cause to be uploaded, (p,)."""
+        labels = torch.full((len(images),), label)
+        return UPLOADS[kind](self.model, self.prepare(images, False), labels)
+
+    def attack(
+        self, kind: str, target: Tensor, label: int, like: Tensor, steps: int, tv: float
+    ) -> tuple[Tensor, float]:
+        """Search for images that cause an upload.
+
+        Args:
+            kind: the kind of upload.
+            target: the upload, (p,).
+            label: the class.
+            like: what is searched for has this shape, (k, channels, h, w).
+            steps: of Adam.
+            tv: weight of the total variation.
+
+        Returns:
+            the images, and one minus the cosine of what they cause and the upload.
+        """
+        start = torch.rand(like.shape, generator=torch.Generator().manual_seed(0))
+        x = start.requires_grad_()
+        adam = torch.optim.Adam([x], lr=0.05)
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+        for _ in range(steps):
+            gap = 1 - F.cosine_similarity(self.upload(kind, x, label), target, dim=0)
+            (x.grad,) = torch.autograd.grad(gap + tv * variation(x), x)
+            adam.step()
+            decay.step()
+            with torch.no_grad():
+                x.clamp_(0, 1)
+        gap = 1 - F.cosine_similarity(self.upload(kind, x, label), target, dim=0)
+        return x.detach(), float(gap)
+
+
+def variation(x: Tensor) -> Tensor:
+    """Return the mean absolute difference of neighbouring pixels, a scalar."""
+    down, right = x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
+    return down.abs().mean() + right.abs().mean()
+
+
+def psnr(found: Tensor, true: Tensor) -> float:
+    """Return the highest peak signal-to-noise ratio of a found and a true image, in dB.
+
+    Args:
+        found: (k, channels, h, w) in [0, 1].
+        true: (n, channels, h, w) in [0, 1].
+    """
+    errors = (found[:, None] - true[None]).square().flatten(2).mean(dim=2)
+    return -10 * math.log10(max(float(errors.min()), 1e-12))
+
+
+def noisy(upload: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Return an upload with Gaussian noise whose norm is expected to be a share of the upload's."""
+    scale = share * float(upload.norm()) / len(upload) ** 0.5
+    return upload + scale * torch.randn(upload.shape, generator=rng)
+
+
+def carry_out(given: argparse.Namespace) -> list[Found]:
+    """Carry out all attacks; write a picture and the numbers after each group."""
+    server, found = Server(given.rounds, given.seed), list[Found]()
+    given.out.mkdir(parents=True, exist_ok=True)
+    for kind in UPLOADS:
+        rows: list[Tensor] = []
+        for number in given.examples:
+            for noise in given.noise:
+                for label in given.labels:
+                    true = server.images(0, label, number)
+                    guess = server.guess(0, label)
+                    rng = torch.Generator().manual_seed(label)
+                    target = noisy(server.upload(kind, true, label).detach(), noise, rng)
+                    began = time.monotonic()
+                    images, gap = server.attack(
+                        kind, target, label, true[:SHOWN], given.steps, given.tv
+                    )
+                    seconds = time.monotonic() - began
+                    scores = psnr(images, true), psnr(guess, true)
+                    found.append(Found(kind, number, noise, label, *scores, gap, seconds))
+                    rows += [true[:1], images[:1]]
+        name = kind.replace(" ", "-")
+        save_image(torch.cat(rows), given.out / f"{name}.png", nrow=2 * len(given.labels))
+        show(found[-len(rows) // 2 :])
+        write(found, given)
+    return found
+
+
+def show(found: Sequence[Found]) -> None:
+    """Print the means over the classes."""
+    for key in dict.fromkeys((one.upload, one.examples, one.noise) for one in found):
+        those = [one for one in found if (one.upload, one.examples, one.noise) == key]
+        mean = {n: statistics.mean(getattr(o, n) for o in those) for n in ("psnr", "guess", "loss")}
+        print(
+            f"{key[0]:<21} n = {key[1]:<4} noise {key[2]:<5g} PSNR {mean['psnr']:5.1f} dB, guess "
+            f"{mean['guess']:5.1f} dB, 1 - cosine {mean['loss']:.4f}, {len(those)} classes",
+            flush=True,
+        )
+
+
+def write(found: Sequence[Found], given: argparse.Namespace) -> None:
+    """Write all numbers, with the command and the machine."""
+    result = {
+        "command": ["inversion.py", *given.words],
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "attacks": [asdict(one) for one in found],
+    }
+    (given.out / "inversion.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def numbers(text: str) -> list[int]:
+    """Read whole numbers with commas."""
+    return [int(number) for number in text.split(",")]
+
+
+def shares(text: str) -> list[float]:
+    """Read numbers with commas."""
+    return [float(number) for number in text.split(",")]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Carry out the attacks that the command line describes."""
+    words = list(sys.argv[1:] if words is None else words)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="rounds before; default 5")
+    parser.add_argument("--seed", type=int, default=0, help="of the run; default 0")
+    parser.add_argument("--labels", type=numbers, default=[0, 1, 2, 3, 4], help="default 0 to 4")
+    parser.add_argument("--examples", type=numbers, default=[1, 8], help="n; default 1,8")
+    parser.add_argument("--noise", type=shares, default=[0.0, 0.01, 0.1], help="default 0,0.01,0.1")
+    parser.add_argument("--steps", type=int, default=400, help="of the attack; default 400")
+    parser.add_argument("--tv", type=float, default=0.01, help="weight of the total variation")
+    parser.add_argument("--out", type=Path, default=Path("inversion"), metavar="DIR")
+    given = parser.parse_args(words)
+    given.words = words
+    carry_out(given)
+
+
+if __name__ == "__main__":
+    main()

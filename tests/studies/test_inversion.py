@@ -1,0 +1,89 @@
+"""The attack on uploads: what it computes, against autograd and by hand; and one short attack."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import util
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+FILE = Path(__file__).parents[2] / "studies" / "inversion" / "inversion.py"
+
+
+@pytest.fixture(scope="module")
+def inversion():
+    spec = util.spec_from_file_location(FILE.stem, FILE)
+    module = sys.modules[spec.name] = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(6, 4)
+        self.classifier = nn.Linear(4, 3)
+
+    def features(self, x):
+        return torch.tanh(self.body(x.flatten(1)))
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Small()
+
+
+def test_classifier_gradients_are_autograds(inversion, model):
+    x, y = torch.rand(5, 6), torch.full((5,), 2)
+    loss = F.cross_entropy(model.classifier(model.features(x)), y)
+    weight, bias = torch.autograd.grad(loss, list(model.classifier.parameters()))
+    found = inversion.of_classifier(model, x, y)
+    torch.testing.assert_close(found, torch.cat([weight.flatten(), bias]))
+    whole = inversion.of_weights(model, x, y)
+    torch.testing.assert_close(whole[-len(found) :], found)
+
+
+def test_class_gradients_are_those_that_a_client_uploads(inversion, model):
+    x, y = torch.rand(5, 6), torch.full((5,), 2)
+    z = model.features(x).detach().requires_grad_()
+    loss = F.cross_entropy(model.classifier(z), y)
+    (gradient,) = torch.autograd.grad(loss, z)
+    found = inversion.of_features(model, x, y)
+    torch.testing.assert_close(found, gradient.mean(dim=0))
+
+
+def test_psnr_is_that_of_the_closest_pair(inversion):
+    true = torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)])
+    assert inversion.psnr(torch.full((1, 1, 2, 2), 0.9), true) == pytest.approx(20, abs=1e-3)
+    assert inversion.psnr(true, true) == pytest.approx(120)
+
+
+def test_noise_has_its_share_of_the_uploads_norm(inversion):
+    upload = torch.ones(10_000)
+    added = inversion.noisy(upload, 0.1, torch.Generator().manual_seed(0)) - upload
+    assert float(added.norm()) == pytest.approx(0.1 * 100, rel=0.05)
+    assert torch.equal(inversion.noisy(upload, 0.0, torch.Generator()), upload)
+
+
+def test_variation_is_zero_only_without_edges(inversion):
+    assert inversion.variation(torch.ones(1, 1, 3, 3)) == 0
+    edge = torch.zeros(1, 1, 2, 2)
+    edge[..., 1] = 1
+    assert inversion.variation(edge) == pytest.approx(1)
+
+
+@pytest.mark.matrix
+def test_an_attack_on_weights_finds_more_than_a_guess(inversion, tmp_path):
+    words = ["--rounds", "1", "--labels", "3", "--examples", "1", "--noise", "0", "--steps", "150"]
+    inversion.main([*words, "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "inversion.json").read_text())["attacks"]
+    assert [one["upload"] for one in found] == list(inversion.UPLOADS)
+    assert found[0]["psnr"] > found[0]["guess"]
+    assert all((tmp_path / f"{kind.replace(' ', '-')}.png").is_file() for kind in inversion.UPLOADS)
