@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import growth_plots
+from arithmetic import BEYOND, Arithmetic
 from speed import BUSY
 
 Result = dict[str, Any]
@@ -175,8 +176,16 @@ def components(result: Result) -> str:
     """Return the sections on single parts and on methods."""
     rows = [(row["name"], f"{row['value']:.3f}", f"{row['target']:.2f}") for row in result["rows"]]
     place = where(result, result["runs"])
-    parts = [f"## Parts\n\n{place}\n{table(('', 'median', 'target'), rows)}"] if rows else []
+    over = [row["name"] for row in result["rows"] if row["value"] > row["target"]]
+    missed = f"\nOver the target: {'; '.join(over) or 'nothing'}.\n"
+    head = ("", "median", "target")
+    parts = [f"## Parts\n\n{place}\n{table(head, rows)}{missed}"] if rows else []
     return "\n".join([*parts, *([methods(result)] if result.get("methods") else [])])
+
+
+def expected(row: Result) -> Arithmetic:
+    """Return what a method's formulas say about its turn."""
+    return BEYOND.get(row["name"], Arithmetic())
 
 
 def methods(result: Result) -> str:
@@ -187,11 +196,11 @@ def methods(result: Result) -> str:
         (
             row["name"] + (f" ({', '.join(row['model'].values())} norm)" if row["model"] else ""),
             f"{row['turn']:.2f}",
-            f"{row['expected']:.2f}",
-            f"{row['turn'] / row['expected']:.2f}",
+            f"{expected(row).turn:.2f}",
+            f"{row['turn'] / expected(row).turn:.2f}",
             f"{row['extra_ms']:+.0f}",
             f"{row['server_ms']:.0f}",
-            row["why"],
+            expected(row).why,
         )
         for row in sorted(found, key=lambda row: row["name"])
     ]
@@ -201,8 +210,8 @@ def methods(result: Result) -> str:
         if "refused" in row
     )
     head = ("", "turn / FedAvg's", "expected", "turn / expected", "extra, ms", "server, ms", "why")
-    over = [row for row in found if row["turn"] > LIMIT * row["expected"]]
-    names = ", ".join(f"{row['name']} ({row['turn'] / row['expected']:.2f})" for row in over)
+    times = {row["name"]: row["turn"] / expected(row).turn for row in found}
+    names = ", ".join(f"{name} ({time:.2f})" for name, time in times.items() if time > LIMIT)
     verdict = f"Over {LIMIT} times that: {names or 'none'}."
     return (
         f"## Methods, n = {n}\n\n{where({**result, 'runs': n}, n)}\n{table(head, rows)}{absent}\n"

@@ -63,20 +63,21 @@ def test_other_clients_send_the_same_form_with_other_numbers(load):
 
 def test_page_has_a_row_per_method(load):
     row = {"name": "scaffold", "model": {}, "turn": 1.25, "extra_ms": 12.4, "server_ms": 30.6}
-    row |= {"expected": 1.0, "why": "something"}
-    slow = {**row, "name": "moon", "turn": 2.0, "expected": 5 / 3}
+    slow = {**row, "name": "moon", "turn": 2.0}
     other = {**row, "name": "dp-fedavg", "model": {"norm": "group"}}
     refused = {"name": "odd", "refused": "not with this model\nmore"}
     part = {"name": "a part", "value": 1.0, "target": 2.0}
     result = {"runs": 9, "method_runs": 3, "machine": MACHINE, "rows": [part], **WORDS}
     page = load("page").components({**result, "methods": [row, other, slow, refused]})
-    assert "| scaffold | 1.25 | 1.00 | 1.25 | +12 | 31 | something |" in page
-    assert "| dp-fedavg (group norm) | 1.25 | 1.00 | 1.25 | +12 | 31 | something |" in page
+    assert "| scaffold | 1.25 | 1.00 | 1.25 | +12 | 31 |  |" in page
+    assert "| dp-fedavg (group norm) | 1.25 | 1.00 | 1.25 | +12 | 31 |  |" in page
+    assert "| moon | 2.00 | 1.67 | 1.20 | +12 | 31 | two other models' features" in page
     assert "Over 1.2 times that: scaffold (1.25), dp-fedavg (1.25)." in page
     assert "Not in the table: odd, not with this model\n" in page
     assert "n = 9." in page
     assert "n = 3." in page
     assert "| a part | 1.000 | 2.00 |" in page
+    assert "Over the target: nothing." in page
     assert "Methods" not in load("page").components({**result, "methods": []})
 
 
@@ -88,15 +89,14 @@ def test_a_turn_of_the_parts_is_one_that_core_would_make(load):
 
 
 def test_what_a_turn_should_cost_counts_steps_and_passes(load, registry):
-    methods = load("methods")
-    assert methods.Arithmetic().turn == 1
-    assert methods.Arithmetic(steps=1, passes=3).turn == 3
-    assert set(methods.BEYOND) <= set(registry.names("recipe"))
+    arithmetic = load("arithmetic")
+    assert arithmetic.Arithmetic().turn == 1
+    assert arithmetic.Arithmetic(steps=1, passes=3).turn == 3
+    assert set(arithmetic.BEYOND) <= set(registry.names("recipe"))
 
 
 def test_page_without_parts_has_only_the_methods(load):
     row = {"name": "scaffold", "model": {}, "turn": 1.25, "extra_ms": 12.4, "server_ms": 30.6}
-    row |= {"expected": 1.0, "why": ""}
     result = {"runs": 0, "method_runs": 9, "machine": MACHINE, "rows": [], **WORDS}
     page = load("page").components({**result, "methods": [row]})
     assert page.startswith("## Methods, n = 9\n")
