@@ -52,7 +52,6 @@ def write(
     """
     from . import draw, exports, html, tables
     from .figures import figures as figures_of
-    from .matrix import heat_maps
 
     texts = {
         "table.md": tables.markdown(analysis).encode(),
@@ -68,7 +67,7 @@ def write(
         script, problem = draw.javascript(), ""
     except draw.NotDrawn as error:
         script, problem = "", str(error)
-    overall = heat_maps(analysis)
+    overall = _overall(analysis)
     page = html.page(analysis, charts, overall, script, problem, part)
     written = [*_write(folder, {"report.html": page.encode()}), *written]
     named = _named(analysis, charts)
@@ -87,10 +86,17 @@ def write(
 def named_figures(analysis: Analysis) -> dict[str, Figure]:
     """Return the figures of all settings by name; with several, names begin with the setting."""
     from .figures import figures
-    from .matrix import heat_maps
 
     named = _named(analysis, [figures(group) for group in analysis.groups])
-    return named | {figure.name: figure for figure in heat_maps(analysis)}
+    return named | {figure.name: figure for figure in _overall(analysis)}
+
+
+def _overall(analysis: Analysis) -> list[Figure]:
+    """Return the figures of all settings together."""
+    from . import matrix, rank_figure
+    from .figure import noted
+
+    return [*matrix.heat_maps(analysis), *noted([rank_figure.over_settings(analysis)])]
 
 
 def _named(analysis: Analysis, charts: Sequence[Sequence[Figure]]) -> dict[str, Figure]:

@@ -170,7 +170,7 @@ def _sized(panel: Panel, width: int, tooltips: bool) -> Spec:
         layer for layer in panel.spec["layer"] if tooltips or layer["mark"].get("opacity") != 0
     ]
     # A shape in the legend would take the place of the line that shows the dash.
-    resolve = {"legend": {"shape": "independent"}}
+    resolve = {**panel.spec.get("resolve", {}), "legend": {"shape": "independent"}}
     return {**panel.spec, "layer": layers, **title, "width": width, "resolve": resolve}
 
 

@@ -256,6 +256,7 @@ def _group(group: Group) -> dict[str, Any]:
         "higher_is_better": group.higher_is_better,
         "reference": group.reference,
         "not_paired": unpaired_seeds(group),
+        "ranks": json_ready(group.ranks),
         "curves": json_ready(group.curves),
         "variants": {
             variant: {

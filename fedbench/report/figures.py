@@ -10,7 +10,7 @@ from ..engine.evaluation import accuracy_text
 from ..store.contents import Partition
 from ..study.analysis import MEAN, Group
 from ..types import RoundResult
-from . import client_figures, narrow, series, specs, time_figures
+from . import client_figures, narrow, rank_figure, series, specs, time_figures
 from .content import p_value, sentence
 from .figure import (
     Figure,
@@ -35,7 +35,8 @@ def figures(group: Group) -> list[Figure]:
 
     Their notes say what they leave out because there is too much of it, see `narrow`.
     """
-    group, variants, domains = narrow.narrowed(group)
+    whole = group
+    group, variants, domains = narrow.narrowed(whole)
     every = narrow.every(group)
     rounds = f"One round in {every}." if every > 1 else ""
     drawn = bool(series.runs_of(group))
@@ -46,7 +47,9 @@ def figures(group: Group) -> list[Figure]:
         costs = (_cost(group, curves[MEAN], key) for key in ("tbs" if timed else "bs"))
         found += noted([_rounds(group, curves)], variants, domains, rounds)
         found += noted(costs, variants, rounds)
-        found += noted([_domains(group), _differences(group), *_classes(group)], variants, domains)
+        found += noted([_domains(group), _differences(group)], variants, domains)
+        found += noted([rank_figure.over_seeds(whole)])
+        found += noted(_classes(group), variants, domains)
         found += noted(client_figures.clients(group), variants)
         found += noted(time_figures.times(group), variants)
     found += noted([_partition(group)])

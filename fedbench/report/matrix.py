@@ -68,7 +68,7 @@ def _reported(analysis: Analysis) -> Matrix:
     groups, ranks = analysis.groups, analysis.ranks
     labels = short_labels(groups)
     rows, values = {}, {}
-    for variant in _variants(groups):
+    for variant in variants_of(groups):
         entries = [_entry(group, variant) for group in groups]
         if ranks:
             rank = ranks.ranks.get(variant)
@@ -102,7 +102,7 @@ def _extra(analysis: Analysis, name: str) -> Matrix:
     shown = [(group, label) for group, label in every if any(_on(group, name))]
     rows: dict[str, tuple[Entry, ...]] = {}
     values: dict[str, dict[str, float]] = {}
-    for variant in _variants([group for group, _ in shown]):
+    for variant in variants_of([group for group, _ in shown]):
         entries = []
         for group, label in shown:
             found = [value for who, value in _on(group, name) if who == variant]
@@ -129,7 +129,8 @@ def _on(group: Group, name: str) -> Iterator[tuple[str, float]]:
             yield record.variant, record.result.extra[name]
 
 
-def _variants(groups: Sequence[Group]) -> list[str]:
+def variants_of(groups: Sequence[Group]) -> list[str]:
+    """Return the variants of all settings in order of appearance."""
     return list(dict.fromkeys(variant for group in groups for variant in group.variants))
 
 

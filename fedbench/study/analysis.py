@@ -119,6 +119,17 @@ class Group:
         """The variants in order of appearance."""
         return tuple(self.cells)
 
+    @property
+    def ranks(self) -> Ranks | None:
+        """The mean ranks over the seeds of the variants that have a result under every seed.
+
+        ``None`` for fewer than two of them, and where runs end at an accuracy.
+        """
+        if self.stop_at is not None:
+            return None
+        values = {variant: cells[MEAN].values for variant, cells in self.cells.items()}
+        return _ranks(values, self.higher_is_better, "seeds")
+
     def missing(self, variant: str) -> list[Record]:
         """Return the runs of a variant that are not finished."""
         return [r for r in self.records if r.variant == variant and r.status != "finished"]
@@ -202,7 +213,7 @@ def analyse(
         )
         for label, group in zip(labels, settings, strict=True)
     ]
-    return Analysis(groups, chosen, test, _ranks(groups))
+    return Analysis(groups, chosen, test, _ranks_over_settings(groups))
 
 
 def _group(
@@ -362,18 +373,23 @@ def _by_seed_and_domain(
     }
 
 
-def _ranks(groups: Sequence[Group]) -> Ranks | None:
+def _ranks_over_settings(groups: Sequence[Group]) -> Ranks | None:
     if len(groups) < 2 or any(group.stop_at is not None for group in groups):
         return None
-    table: dict[str, dict[str, float]] = {}
+    values: dict[str, dict[int, float]] = {}
     for number, group in enumerate(groups):
         sign = 1 if group.higher_is_better else -1
-        table[f"{number} {group.label}"] = {
-            v: sign * cell[MEAN].summary.mean  # type: ignore[union-attr]
-            for v, cell in group.cells.items()
-            if cell[MEAN].summary is not None
-        }
-    shared = [v for v in groups[0].variants if all(v in row for row in table.values())]
-    if len(shared) < 2:
+        for variant, cells in group.cells.items():
+            if (found := cells[MEAN].summary) is not None:
+                values.setdefault(variant, {})[number] = sign * found.mean
+    return _ranks(values, True, "settings")
+
+
+def _ranks(
+    values: Mapping[str, Mapping[int, float]], higher_is_better: bool, blocks: str
+) -> Ranks | None:
+    """Rank the variants that have a value on every block; ``None`` for fewer than two."""
+    table = statistics.complete(values)
+    if not table or len(next(iter(table.values()))) < 2:
         return None
-    return statistics.mean_ranks({d: {v: row[v] for v in shared} for d, row in table.items()})
+    return statistics.mean_ranks(table, higher_is_better=higher_is_better, blocks=blocks)

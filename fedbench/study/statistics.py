@@ -97,18 +97,20 @@ class Paired:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Methods ranked on every data set.
+    """Methods ranked on every data set, or on every other block of paired values.
 
     Args:
-        ranks: method -> mean rank over the data sets; 1 is the best, and ties share their mean.
+        ranks: method -> mean rank over the blocks; 1 is the best, and ties share their mean.
         p: p of the Friedman test, whose null hypothesis is that all methods rank equally; if
             ``None``, the note says why.
-        n: the number of data sets.
-        note: the test in words, never empty.
+        critical_difference: see `critical_difference`; ``None`` where p is.
+        n: the number of blocks.
+        note: the tests in words, never empty.
     """
 
     ranks: Mapping[str, float]
     p: float | None
+    critical_difference: float | None
     n: int
     note: str
 
@@ -262,7 +264,23 @@ def wins_ties_losses(
     return wins, len(keys) - wins - losses, losses
 
 
-def mean_ranks(table: Mapping[str, Mapping[str, float]], *, higher_is_better: bool = True) -> Ranks:
+def complete(values: Mapping[str, Mapping[K, float]]) -> dict[str, dict[str, float]]:
+    """Return block -> method -> value, for the methods that have a value on every block.
+
+    Args:
+        values: method -> block -> value; a block is a seed, or the number of a setting.
+    """
+    blocks = list(dict.fromkeys(block for found in values.values() for block in found))
+    whole = {method: found for method, found in values.items() if len(found) == len(blocks)}
+    return {str(block): {m: found[block] for m, found in whole.items()} for block in blocks}
+
+
+def mean_ranks(
+    table: Mapping[str, Mapping[str, float]],
+    *,
+    higher_is_better: bool = True,
+    blocks: str = "data sets",
+) -> Ranks:
     """Rank methods on each data set, average the ranks, and test for a difference (Friedman 1937).
 
     As in Demsar, Journal of Machine Learning Research 2006, section 3.2.2, with SciPy's correction
@@ -272,6 +290,7 @@ def mean_ranks(table: Mapping[str, Mapping[str, float]], *, higher_is_better: bo
     Args:
         table: data set -> method -> value; every data set has the same methods.
         higher_is_better: whether rank 1 is the highest value.
+        blocks: what the note calls data sets, where the blocks are something else.
 
     Raises:
         ValueError: for an empty table, a data set without one of the methods, or a value that is
@@ -290,17 +309,56 @@ def mean_ranks(table: Mapping[str, Mapping[str, float]], *, higher_is_better: bo
     ranks = np.stack(rows)  # (data sets, methods)
     means = dict(zip(methods, ranks.mean(axis=0).tolist(), strict=True))
     n, k = ranks.shape
-    size = f"{k} methods on {n} data sets"
+    size = f"{k} methods on {n} {blocks}"
     if k < MIN_METHODS or n < MIN_DATA_SETS:
-        least = f"{MIN_METHODS} methods and {MIN_DATA_SETS} data sets"
-        return Ranks(means, None, n, f"No Friedman test for {size}: it needs {least}")
+        least = f"{MIN_METHODS} methods and {MIN_DATA_SETS} {blocks}"
+        return Ranks(means, None, None, n, f"No Friedman test for {size}: it needs {least}")
+    critical = critical_difference(k, n)
     if np.ptp(ranks) == 0:
-        return Ranks(means, 1.0, n, f"Friedman test, {size}: p = 1, all tie everywhere")
+        note = f"Friedman test, {size}: p = 1, all tie everywhere"
+        return Ranks(means, 1.0, critical, n, note)
     p = float(stats.friedmanchisquare(*ranks.T).pvalue)
     note = f"Friedman test, {size}: {'p < 0.001' if p < 0.001 else f'p = {p:.3f}'}"
     if n <= 10 or k <= 5:
-        note += " (chi-squared approximation, rough up to 10 data sets or 5 methods)"
-    return Ranks(means, p, n, note)
+        note += f" (chi-squared approximation, rough up to 10 {blocks} or 5 methods)"
+    note += f"; Nemenyi's critical difference of mean ranks at 5 %: {critical:.2f}"
+    return Ranks(means, p, critical, n, note)
+
+
+def critical_difference(methods: int, data_sets: int) -> float:
+    """Return by how much two mean ranks must differ to be significant at 5 % (Nemenyi 1963).
+
+    ``q sqrt(k (k + 1) / 6 n)`` for k methods on n data sets, where q is the 95 % quantile of the
+    studentized range of k means with infinite degrees of freedom, over the square root of 2
+    (Demsar, Journal of Machine Learning Research 2006, section 3.2.2 and Table 5). It covers all
+    pairs of methods at once.
+    """
+    q = stats.studentized_range.ppf(CONFIDENCE, methods, np.inf) / math.sqrt(2)
+    return float(q * math.sqrt(methods * (methods + 1) / (6 * data_sets)))
+
+
+def not_told_apart(ranks: Ranks) -> list[list[str]]:
+    """Return the largest sets of methods, best first, of which no two differ significantly.
+
+    Two methods differ if their mean ranks are at least the critical difference apart. Nemenyi's
+    test follows only a Friedman test that rejects; otherwise all methods are one set. A method that
+    differs from every other is in no set.
+
+    Raises:
+        ValueError: for ranks without a test.
+    """
+    if ranks.p is None or ranks.critical_difference is None:
+        raise ValueError(ranks.note)
+    order = sorted(ranks.ranks, key=lambda method: ranks.ranks[method])
+    if ranks.p >= 0.05:
+        return [order]
+    found: list[list[str]] = []
+    for first, method in enumerate(order):
+        limit = ranks.ranks[method] + ranks.critical_difference
+        alike = [other for other in order[first:] if ranks.ranks[other] < limit]
+        if len(alike) > 1 and not (found and alike[-1] in found[-1]):
+            found.append(alike)
+    return found
 
 
 def _finite(values: Mapping[K, float], what: str) -> Floats:

@@ -95,7 +95,7 @@ def test_write_names_what_it_wrote(report: Path) -> None:
     stems = {Path(n).stem for n in figures}
     assert stems == {
         *("rounds", "bytes", "seconds", "domains", "differences", "classes", "partition"),
-        *("diagnostics", "losses", "scores"),
+        *("diagnostics", "losses", "ranks", "scores"),
     }
     assert figures == {f"figures/{s}.{kind}" for s in stems for kind in ("png", "svg")}
 

@@ -138,7 +138,7 @@ def test_several_settings_have_sections_and_ranks(
         runs.grid(("a", "b"), seeds=2, rounds=rounds)
     page = write_page(analysed(), tmp_path)
     assert "All settings: accuracy in percent, mean of the last 2 rounds" in page.text
-    assert "No Friedman test for 2 methods on 2 data sets" in page.text
+    assert "No Friedman test for 2 methods on 2 settings" in page.text
     assert page.text.count("Accuracy over rounds") == 2
 
 

@@ -178,7 +178,7 @@ def test_several_settings_are_kept_apart_and_ranked(
     text = printed(analysis, width=10_000)
     assert [g.label for g in analysis.groups] == [f"tiny, rounds={n}" for n in (2, 3, 4)]
     assert "all settings" in text
-    assert "Friedman test, 3 methods on 3 data sets: p = " in text
+    assert "Friedman test, 3 methods on 3 settings: p = " in text
     assert "## All settings" in markdown(analysis)
     assert r"\label{tab:matrix-settings}" in latex(analysis)
 

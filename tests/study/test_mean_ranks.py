@@ -1,4 +1,4 @@
-"""Mean ranks and the Friedman test, by hand and on published numbers."""
+"""Mean ranks, the Friedman test and Nemenyi's, by hand and on published numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from scipy import stats
 from fedbench.study.statistics import (
     MIN_DATA_SETS,
     Ranks,
+    complete,
+    critical_difference,
     mean_ranks,
+    not_told_apart,
 )
 
 ALPHA = 0.05
@@ -47,12 +50,14 @@ def test_mean_ranks_and_friedman_by_hand_with_a_tie():
     assert found.n == 4
     assert found.note == (
         "Friedman test, 3 methods on 4 data sets: p = 0.022 "
-        "(chi-squared approximation, rough up to 10 data sets or 5 methods)"
+        "(chi-squared approximation, rough up to 10 data sets or 5 methods); "
+        "Nemenyi's critical difference of mean ranks at 5 %: 1.66"  # 2.343 sqrt(12 / 24)
     )
 
 
 def test_mean_ranks_are_those_that_demsar_published():
     found = mean_ranks(table(line.split() for line in DEMSAR.strip().splitlines()))
+    assert found.critical_difference == pytest.approx(1.25, abs=0.005)  # his section 3.2.2
     assert list(found.ranks.values()) == pytest.approx([3.143, 2.000, 2.893, 1.964], abs=5e-4)
     # He gives 9.28 without the correction for ties, which can only lower p.
     assert found.p < stats.chi2.sf(9.28, 3) < ALPHA
@@ -81,6 +86,7 @@ def test_too_small_a_table_has_ranks_but_no_p(methods, data_sets):
     assert found == Ranks(
         {"abc"[i]: methods - i for i in range(methods)},
         None,
+        None,
         data_sets,
         f"No Friedman test for {methods} methods on {data_sets} data sets: "
         "it needs 3 methods and 3 data sets",
@@ -100,16 +106,81 @@ def test_methods_that_tie_everywhere_have_p_1():
     assert mean_ranks(table([[1, 1, 1], [2, 2, 2], [0, 0, 0]])) == Ranks(
         dict.fromkeys("abc", 2.0),
         1.0,
+        critical_difference(3, 3),
         3,
         "Friedman test, 3 methods on 3 data sets: p = 1, all tie everywhere",
     )
 
 
 def test_a_tiny_p_and_a_large_table_need_no_caveat():
-    note = "Friedman test, 6 methods on 11 data sets: p < 0.001"
+    note = (
+        "Friedman test, 6 methods on 11 data sets: p < 0.001; "
+        "Nemenyi's critical difference of mean ranks at 5 %: 2.27"
+    )
     assert mean_ranks(table([range(6)] * 11)).note == note
     for methods, data_sets in ((5, 11), (6, 10)):
         assert "rough" in mean_ranks(table([range(methods)] * data_sets)).note
+
+
+def test_ranks_with_ties_are_the_means_of_scipys():
+    values = np.random.default_rng(0).integers(0, 4, size=(12, 7))
+    found = mean_ranks(table(values))
+    by_scipy = stats.rankdata(-values, axis=1)
+    assert len(np.unique(by_scipy % 1)) == 2, "some ties share half a rank"
+    assert list(found.ranks.values()) == pytest.approx(by_scipy.mean(axis=0).tolist())
+    assert found.p == pytest.approx(stats.friedmanchisquare(*values.T).pvalue)
+
+
+def test_the_note_says_what_was_ranked():
+    rows = table([[3, 2, 1], [3, 1, 2], [2, 3, 1]])
+    assert mean_ranks(rows, blocks="seeds").note.startswith(
+        "Friedman test, 3 methods on 3 seeds: p = 0.264 "
+        "(chi-squared approximation, rough up to 10 seeds or 5 methods); "
+    )
+
+
+NEMENYI = (1.960, 2.343, 2.569, 2.728, 2.850, 2.949, 3.031, 3.102, 3.164)
+"""Critical values at 5 % for 2 to 10 methods: Demsar 2006, Table 5 (a)."""
+
+
+@pytest.mark.parametrize(("methods", "q"), list(enumerate(NEMENYI, start=2)))
+def test_the_critical_difference_is_that_of_the_published_table(methods, q):
+    for data_sets in (3, 14, 30):
+        scale = np.sqrt(methods * (methods + 1) / (6 * data_sets))
+        assert critical_difference(methods, data_sets) / scale == pytest.approx(q, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("means", "sets"),
+    [
+        ({"a": 1.0, "b": 2.0, "c": 4.0}, [["a", "b"]]),
+        ({"c": 3.0, "a": 1.0, "b": 2.0}, [["a", "b"], ["b", "c"]]),
+        ({"a": 1.0, "b": 3.0, "c": 5.0}, []),
+        ({"a": 1.0, "b": 1.5, "c": 2.0, "d": 2.4}, [["a", "b", "c", "d"]]),
+        # a to c and b to d overlap; e and f tie, apart from all others
+        (
+            {"a": 1.0, "b": 1.8, "c": 2.2, "d": 3.0, "e": 5.5, "f": 5.5},
+            [["a", "b", "c"], ["b", "c", "d"], ["e", "f"]],
+        ),
+        # exactly the critical difference apart counts as different
+        ({"a": 1.0, "b": 2.5}, []),
+    ],
+)
+def test_sets_of_methods_that_are_not_told_apart(means, sets):
+    assert not_told_apart(Ranks(means, 0.01, 1.5, 9, "")) == sets
+
+
+def test_nothing_is_told_apart_where_friedman_does_not_reject():
+    means = {"b": 5.0, "a": 1.0}
+    assert not_told_apart(Ranks(means, 0.06, 1.5, 9, "")) == [["a", "b"]]
+    with pytest.raises(ValueError, match="No Friedman test for 2 methods"):
+        not_told_apart(mean_ranks(table([[2, 1]] * 9)))
+
+
+def test_methods_that_lack_a_block_are_left_out():
+    values = {"a": {0: 0.1, 1: 0.2}, "b": {1: 0.3}, "c": {1: 0.4, 0: 0.5}, "d": {}}
+    assert complete(values) == {"0": {"a": 0.1, "c": 0.5}, "1": {"a": 0.2, "c": 0.4}}
+    assert complete({}) == {}
 
 
 @pytest.mark.parametrize(
