@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .anchors import class_anchors
 from .client_state import ClientState
 from .errors import NonFiniteError, PluginError
 from .loss_terms import LossTerms
@@ -29,6 +30,7 @@ from .types import (
     Failure,
     Output,
     Payload,
+    PerClass,
     Received,
     Value,
     Weights,
@@ -295,6 +297,11 @@ class ClientContext:
         features = torch.cat([p.features for p in parts])
         logits = torch.cat([p.logits for p in parts])
         return Output(features, logits), data.labels.to(self.device)
+
+    @property
+    def anchors(self) -> PerClass | None:
+        """The class anchors that the client received, see `class_anchors`; ``None`` without any."""
+        return class_anchors(self.payload, self._plugins.anchors)
 
     @property
     def uploads(self) -> Mapping[str, Value]:

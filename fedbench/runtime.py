@@ -205,9 +205,15 @@ class Runtime:
 
     def server_context(self, round: int) -> ServerContext:
         """Return the run as the server's hooks see it in ``round``."""
-        classes = len(self.data.classes)
+        data, plugins = self.data, self.plugins
         return ServerContext(
-            round, self.config.rounds, classes, self._sizes, self.streams, self.model
+            round,
+            self.config.rounds,
+            len(data.classes),
+            self._sizes,
+            self.streams,
+            self.model,
+            anchor_keys=plugins.anchors,
         )
 
     def run_client(

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from .anchors import class_anchors
 from .random import Streams
-from .types import Payload
+from .types import Payload, PerClass
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,7 @@ class ServerContext:
         scratch: values that hooks share within this round; discarded afterwards.
         now: virtual seconds at the start of the round; 0 without a clock.
         sent: what the clients that start in this round receive, decoded; empty before.
+        anchor_keys: where plugins broadcast class anchors.
     """
 
     round: int
@@ -41,11 +43,17 @@ class ServerContext:
     scratch: dict[str, Any] = field(default_factory=dict)
     now: float = 0.0
     sent: Payload = field(default_factory=lambda: Payload({}, "the broadcast"))
+    anchor_keys: tuple[str, ...] = ()
 
     @property
     def num_clients(self) -> int:
         """How many clients there are, selected or not."""
         return len(self.client_sizes)
+
+    @property
+    def anchors(self) -> PerClass | None:
+        """The class anchors in `sent`, see `class_anchors`; ``None`` without any."""
+        return class_anchors(self.sent, self.anchor_keys)
 
     def rng(self, purpose: str) -> torch.Generator:
         """Return a fresh generator for this round; begin ``purpose`` with your plugin's name."""

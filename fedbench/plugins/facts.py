@@ -70,6 +70,8 @@ class PluginFacts:
             keeps a digest of each.
         last_round: what it does in the last round and its result needs, in words; a run with
             ``stop_at``, which may end before, is refused with them.
+        anchors: keys under which it broadcasts class anchors, such as prototypes, for diagnostics;
+            see `fedbench.anchors.class_anchors` for their forms.
     """
 
     requires: tuple[str, ...] = ()
@@ -82,6 +84,7 @@ class PluginFacts:
     addresses: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     last_round: str = ""
+    anchors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

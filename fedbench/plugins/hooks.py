@@ -98,6 +98,9 @@ class RunPlugins:
                 raise PluginError(summary(error)) from error
         self.hook = self._manager.hook
         self._check()
+        stated = [facts(PluginFacts, type(instance)).anchors for _, instance in self.plugins]
+        self.anchors = tuple(dict.fromkeys(key for keys in stated for key in keys))
+        """The keys under which the plugins broadcast class anchors."""
         everyone = {instance for _, instance in registered}
         implemented = {instance: self._implemented(instance) for instance in everyone}
         self._calls = {

@@ -37,7 +37,7 @@ LAYERS = (
         *("pipeline", "server_context", "training", "travel"),
     ),
     ("console", "types"),
-    ("turns",),
+    ("anchors", "turns"),
     ("ambient", "values", "device", "options", "random", "scores", "watching"),
     ("errors", "text"),
 )

@@ -101,6 +101,7 @@ class FedNH:
     makes it predict the same class as the rule ``cosine``.
     """
 
+    anchors: ClassVar[tuple[str, ...]] = (KEY,)
     roles: ClassVar[tuple[str, ...]] = (ROLE, FIXED)
     conflicts: ClassVar[Mapping[str, str]] = ALONE
 

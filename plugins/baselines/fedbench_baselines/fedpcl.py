@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -108,6 +108,8 @@ class FedPCL:
 
     All sets travel to each client, so the bytes down grow with the number of clients per round.
     """
+
+    anchors: ClassVar[tuple[str, ...]] = (KEY,)
 
     weight: Annotated[
         float,

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -105,6 +105,8 @@ def correction_loss(features: Tensor, labels: Tensor, prototypes: PerClass) -> T
 @dataclass(frozen=True, eq=False)
 class FedPLVM:
     """Add both losses; upload clustered features; cluster the clients' rows on the server."""
+
+    anchors: ClassVar[tuple[str, ...]] = (KEY,)
 
     weight: Annotated[
         float,

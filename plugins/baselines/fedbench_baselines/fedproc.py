@@ -76,6 +76,7 @@ def mixing(round: int, horizon: int) -> float:
 class FedProc:
     """Use a mixture of cross-entropy and prototype contrast as the loss; upload class means."""
 
+    anchors: ClassVar[tuple[str, ...]] = (KEY,)
     roles: ClassVar[tuple[str, ...]] = (ROLE,)
     conflicts: ClassVar[Mapping[str, str]] = ALONE
 

@@ -96,6 +96,8 @@ def nearest(prototypes: PerClass, num_classes: int) -> Callable[[Output], Tensor
 class FedProto:
     """Add ``mu * MSE(z, P_y)``; upload the last epoch's class means; average them per class."""
 
+    anchors: ClassVar[tuple[str, ...]] = (KEY,)
+
     mu: Annotated[
         float,
         Field(ge=0, description="weight of the term; 1 in the paper"),

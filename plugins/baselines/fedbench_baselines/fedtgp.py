@@ -90,6 +90,7 @@ def center_loss(prototypes: Tensor, labels: Tensor, centers: Tensor, margin: flo
 class FedTGP:
     """Add ``weight * MSE(z, T_y)``; upload class means; train the global prototypes on them."""
 
+    anchors: ClassVar[tuple[str, ...]] = (KEY,)
     conflicts: ClassVar[Mapping[str, str]] = {
         "fedproto": "each has prototypes of its own for the rule nearest_prototype"
     }

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -120,6 +120,8 @@ def _with_first_neighbours(points: Tensor) -> Tensor:
 @dataclass(frozen=True, eq=False)
 class Fpl:
     """Add FPL's term; upload the class means of the last epoch; cluster them on the server."""
+
+    anchors: ClassVar[tuple[str, ...]] = (KEY,)
 
     temperature: Annotated[
         float,

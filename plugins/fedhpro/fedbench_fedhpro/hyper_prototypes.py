@@ -123,6 +123,7 @@ class HyperPrototypes:
     """Learn M hyper-prototypes per class on the server by matching the clients' gradients."""
 
     requires = ("class_batches",)
+    anchors = ("hyper_prototypes",)
 
     per_class: Annotated[
         int, Field(ge=1, description="number of hyper-prototypes per class, M")
