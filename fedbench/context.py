@@ -16,7 +16,7 @@ from .anchors import class_anchors
 from .client_state import ClientState
 from .errors import NonFiniteError, PluginError
 from .loss_terms import LossTerms
-from .pipeline import Pipeline, batch_sizes, eval_batch, send, shuffled
+from .pipeline import Pipeline, batch_sizes, eval_batch, evaluated, send, shuffled
 from .random import Streams
 from .server_context import ServerContext
 from .training import Meter, Only, Training, frozen
@@ -65,6 +65,8 @@ class ClientContext:
         data: the client's raw examples, on the CPU.
         initial: the run's initial weights, on the CPU; do not write to them.
         meter: counts the examples that the turn trains on.
+        probe: returns the first n of the training examples of all clients in a random order that
+            is the same in every turn; for diagnostics, as no client of a real federation has them.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class ClientContext:
         watch: Watch = UNWATCHED,
         initial: Weights = MappingProxyType({}),
         meter: Meter | None = None,
+        probe: Callable[[int], Examples] | None = None,
     ) -> None:
         self.attempt, self._watch, self._empty, self.initial = attempt, watch, empty, initial
         self.meter = meter or Meter()
@@ -103,6 +106,8 @@ class ClientContext:
         self._recording = job.scored is None
         self._losses, self._after = map(plugins.calls, ("local_loss", "after_backward"))
         self._uploads: dict[str, Value] = {}
+        self._observed: dict[str, Value] = {}
+        self.probe = probe or (lambda n: data[torch.arange(min(n, len(data)))])
         self._metrics: dict[str, float] = {}
         self._terms = LossTerms(self.where, lazy=device.type != "cpu")
         self._failures: list[Failure] = []
@@ -288,15 +293,23 @@ class ClientContext:
             the `Output` with features (n, d) and logits (n, C), and the labels (n,), on the device.
         """
         data = self.data if index is None else self.data[index]
-        training = self.model.training
-        self.model.eval()
         chunks = data.inputs.split(eval_batch(self.device))
         with self.phase("forward"):
-            parts = [forward(self.model, self.prepare(chunk)) for chunk in chunks]
-        self.model.train(training)
-        features = torch.cat([p.features for p in parts])
-        logits = torch.cat([p.logits for p in parts])
-        return Output(features, logits), data.labels.to(self.device)
+            output = evaluated(self.model, map(self.prepare, chunks))
+        return output, data.labels.to(self.device)
+
+    @torch.no_grad()
+    def examine(self, data: Examples, stream: str) -> Output:
+        """Run the current model on any examples, as `embed` does, without changing other draws.
+
+        Args:
+            data: the examples.
+            stream: names the random numbers of the transforms; begin it with your plugin's name.
+        """
+        pipeline = Pipeline(self._plugins, self.device, lambda name: self.rng(f"{name}/{stream}"))
+        chunks = data.inputs.split(eval_batch(self.device))
+        with self.streams.scope(f"examine/{stream}", self.round, self.client):
+            return evaluated(self.model, (pipeline(chunk, False) for chunk in chunks))
 
     @property
     def anchors(self) -> PerClass | None:
@@ -323,6 +336,19 @@ class ClientContext:
             raise PluginError(f"two plugins upload {key!r} in {self.where}")
         with self.phase("uploads"):
             self._uploads[key] = seal(value, f"upload {key!r}", self._empty)
+
+    def observe(self, key: str, value: Value) -> None:
+        """Hand a value to the server's ``Report.observed`` that would not be sent in reality.
+
+        It is for diagnostics: no bytes are counted, no other plugin changes it, and nothing that a
+        run trains with may depend on it.
+
+        Raises:
+            PluginError: when the key was already used in this turn.
+        """
+        if key in self._observed:
+            raise PluginError(f"two plugins observe {key!r} in {self.where}")
+        self._observed[key] = seal(value, f"observation {key!r}", self._empty)
 
     def metric(self, name: str, value: float | Tensor) -> None:
         """Report a number; the round's value is the mean over clients, weighted by examples.
@@ -367,6 +393,7 @@ class ClientContext:
             seconds=seconds,
             failures=tuple(self._failures),
             digests=checksums(travels) if self._job.digests else {},
+            observed=self._observed,
         )
 
 

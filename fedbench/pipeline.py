@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from .types import Output, forward
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +60,16 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def evaluated(model: nn.Module, batches: Iterable[Tensor]) -> Output:
+    """Run a model in evaluation mode and return its output for all batches of model inputs."""
+    training = model.training
+    model.eval()
+    parts = [forward(model, inputs) for inputs in batches]
+    model.train(training)
+    features = torch.cat([part.features for part in parts])
+    return Output(features, torch.cat([part.logits for part in parts]))
 
 
 class Pipeline:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -119,6 +120,16 @@ class Runtime:
                 raise PluginError(f"plugin {name!r}: client_data changed the number of examples")
         return data
 
+    def probe(self, n: int) -> Examples:
+        """Return ``n`` random training examples of all clients (or all), always the same ones."""
+        return self.data.train[self._shuffled[:n]]
+
+    @cached_property
+    def _shuffled(self) -> Tensor:
+        """The positions of all clients' training examples in ``data.train``, in random order."""
+        everyone = torch.cat(list(self.held.train))
+        return everyone[torch.from_numpy(self.streams.numpy("probe").permutation(len(everyone)))]
+
     def clients_of(self, domain: int) -> list[int]:
         """Return the ids of the clients that hold training data of a domain, given by its index."""
         domains = self.data.train.domains
@@ -213,6 +224,8 @@ class Runtime:
             self._sizes,
             self.streams,
             self.model,
+            classes=data.classes,
+            domains=data.domains,
             anchor_keys=plugins.anchors,
         )
 
@@ -289,6 +302,7 @@ class Runtime:
                 watch=self.watch,
                 initial=self.initial,
                 meter=meter,
+                probe=self.probe,
             )
             if job.scored is None:
                 ctx.receive()

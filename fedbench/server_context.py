@@ -30,6 +30,7 @@ class ServerContext:
         scratch: values that hooks share within this round; discarded afterwards.
         now: virtual seconds at the start of the round; 0 without a clock.
         sent: what the clients that start in this round receive, decoded; empty before.
+        classes, domains: the names of the data set's classes and domains.
         anchor_keys: where plugins broadcast class anchors.
     """
 
@@ -43,6 +44,8 @@ class ServerContext:
     scratch: dict[str, Any] = field(default_factory=dict)
     now: float = 0.0
     sent: Payload = field(default_factory=lambda: Payload({}, "the broadcast"))
+    classes: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
     anchor_keys: tuple[str, ...] = ()
 
     @property

@@ -248,6 +248,7 @@ class ClientResult:
         sent: what the server had sent the client, as `ClientContext.sent`.
         trained: how many examples it trained on, those of every epoch, pass and attempt.
         staleness: how many rounds ended between its start and the round that uses it.
+        observed: what plugins observed in the turn, by key; it does not travel.
     """
 
     client: int
@@ -261,6 +262,7 @@ class ClientResult:
     sent: Payload = field(default_factory=lambda: Payload({}, "the broadcast"))
     trained: int = 0
     staleness: int = 0
+    observed: Mapping[str, Value] = field(default_factory=dict)
 
     def with_uploads(self, uploads: Mapping[str, Value]) -> ClientResult:
         """Return the result with other uploads, for ``receive_uploads``."""
@@ -269,13 +271,14 @@ class ClientResult:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What `server_update` sees of a client: its uploads without the weights."""
+    """What `server_update` sees of a client: its result without the weights."""
 
     client: int
     examples: int
     uploads: Payload
     metrics: Mapping[str, float]
     staleness: int = 0
+    observed: Payload = field(default_factory=lambda: Payload({}, "the observations"))
 
 
 @dataclass(frozen=True)

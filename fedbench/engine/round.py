@@ -374,7 +374,9 @@ def _report(result: ClientResult) -> Report:
     """Return the part of a result that `server_update` receives: everything but the weights."""
     light = {key: value for key, value in result.uploads.items() if key != "weights"}
     uploads = Payload(light, f"the uploads of client {result.client}")
-    return Report(result.client, result.examples, uploads, result.metrics, result.staleness)
+    observed = Payload(result.observed, f"the observations of client {result.client}")
+    parts = result.client, result.examples, uploads, result.metrics
+    return Report(*parts, result.staleness, observed)
 
 
 def _client_metrics(reports: Sequence[Report]) -> dict[str, float]:

@@ -177,7 +177,8 @@ def _packed(answer: ClientResult | Output, buffer: Buffer) -> Any:
         return None, buffer.put({"features": answer.features, "logits": answer.logits})
     values = {f"u{key}": value for key, value in answer.uploads.items()}
     values |= {f"s{key}": value for key, value in answer.state.items()}
-    return replace(answer, uploads=Payload({}, ""), state={}), buffer.put(values)
+    values |= {f"o{key}": value for key, value in answer.observed.items()}
+    return replace(answer, uploads=Payload({}, ""), state={}, observed={}), buffer.put(values)
 
 
 def _tested(runtime: Runtime, chunk: Chunk, payload: Mapping[str, Any]) -> Output | ClientFailure:
@@ -323,16 +324,17 @@ class PoolWorkers:
         short = len(self._free) < sum(worker.job is None for worker in self._workers)
 
         def copied(key: str, size: int) -> bool:
-            # A client's state and small values may be needed long after the weights.
-            return short or size < Copies.LARGE or key[0] == "s"
+            # A client's state, observations and small values may be needed long after the weights.
+            return short or size < Copies.LARGE or key[0] in "so"
 
         values = self._shared.slots[slot].get(places, copied, memory)
         if result is None:
             return Output(**values)  # type: ignore[arg-type]
-        uploads = {key[1:]: value for key, value in values.items() if key[0] == "u"}
-        state = {key[1:]: value for key, value in values.items() if key[0] == "s"}
+        uploads, state, observed = (
+            {key[1:]: value for key, value in values.items() if key[0] == kind} for kind in "uso"
+        )
         sent = Payload(uploads, f"the uploads of client {result.client}")
-        return replace(result, uploads=sent, state=state)
+        return replace(result, uploads=sent, state=state, observed=observed)
 
     def close(self) -> None:
         """Stop every worker."""

@@ -126,7 +126,7 @@ class Worker:
         return _computes(resolved)
 
     def turn(self, job: ClientJob, state: Packed, payload: Packed) -> Any:
-        """Run one client; return the answer, and separately its uploads' and state's tensors.
+        """Run one client; return the answer, and its uploads, state and observations, packed.
 
         Args:
             job: its job, without the state.
@@ -136,9 +136,10 @@ class Worker:
         job = replace(job, state=unflatten(unpack(state, copy=True)))
         answer = self._runtime.run_client(job, unflatten(unpack(payload, copy=False)))
         if not isinstance(answer, ClientResult):
-            return answer, {}, {}
-        light = replace(answer, uploads=Payload({}, ""), state={})
-        return light, pack(flatten(answer.uploads)), pack(flatten(answer.state))
+            return answer, ()
+        light = replace(answer, uploads=Payload({}, ""), state={}, observed={})
+        parts = answer.uploads, answer.state, answer.observed
+        return light, tuple(pack(flatten(part)) for part in parts)
 
 
 def _computes(config: RunConfig) -> str:
@@ -364,9 +365,10 @@ class RayWorkers:
                 self._guard = None
 
 
-def _answer(light: Any, uploads: Packed, state: Packed) -> Any:
+def _answer(light: Any, parts: Sequence[Packed]) -> Any:
     """Reassemble an answer of `Worker.turn`, in memory of its own."""
     if not isinstance(light, ClientResult):
         return light
-    sent = Payload(unflatten(unpack(uploads, copy=True)), f"the uploads of client {light.client}")
-    return replace(light, uploads=sent, state=unflatten(unpack(state, copy=True)))
+    uploads, state, observed = (unflatten(unpack(part, copy=True)) for part in parts)
+    sent = Payload(uploads, f"the uploads of client {light.client}")
+    return replace(light, uploads=sent, state=state, observed=observed)

@@ -263,6 +263,7 @@ def client_result(
     metrics: Mapping[str, float] = NOTHING,
     state: Mapping[str, Value] = NOTHING,
     sent: Mapping[str, Value] = NOTHING,
+    observed: Mapping[str, Value] = NOTHING,
 ) -> ClientResult:
     """Return what a client sends back; ``aggregate`` receives an iterator of these.
 
@@ -273,6 +274,7 @@ def client_result(
         metrics: the numbers that it reports, by name.
         state: what it keeps for its next turn.
         sent: what the server had sent, from which an update is the difference.
+        observed: what plugins observed in its turn, by key.
 
     >>> client_result(uploads={"weights": {"w": torch.ones(1)}}).uploads.weights()
     {'w': tensor([1.])}
@@ -288,6 +290,7 @@ def client_result(
         kept,
         seconds=0.0,
         sent=Payload(had, "the broadcast"),
+        observed={key: seal(value, f"observation {key!r}") for key, value in observed.items()},
     )
 
 
@@ -297,6 +300,7 @@ def report(
     examples: int = EXAMPLES,
     uploads: Mapping[str, Value] = NOTHING,
     metrics: Mapping[str, float] = NOTHING,
+    observed: Mapping[str, Value] = NOTHING,
 ) -> Report:
     """Return what ``server_update`` receives of a client: `client_result` without the weights.
 
@@ -304,8 +308,10 @@ def report(
     tensor([1., 1.])
     """
     light = {key: value for key, value in uploads.items() if key != "weights"}
-    result = client_result(client=client, examples=examples, uploads=light, metrics=metrics)
-    return Report(client, examples, result.uploads, metrics)
+    given = {"client": client, "examples": examples, "metrics": metrics, "observed": observed}
+    result = client_result(uploads=light, **given)  # type: ignore[arg-type]
+    seen = Payload(result.observed, f"the observations of client {client}")
+    return Report(client, examples, result.uploads, metrics, observed=seen)
 
 
 def _received(payload: Mapping[str, Value], model: nn.Module) -> Received:
