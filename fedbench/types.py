@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from .pictures import Picture
 from .scores import CLIENTS_KEPT, ClientScores, Score, Scores, SplitScores
 from .turns import Failure, Flight, Turn
 from .values import (
@@ -180,11 +181,13 @@ class ServerUpdate:
         entries: state entries to write, by key; a key belongs to the plugin that wrote it first.
         weights: entries of the global model to replace, by parameter name.
         metrics: numbers to report for this round, by name.
+        pictures: what reports draw of this round; `fedbench.pictures`.
     """
 
     entries: Mapping[str, Value] = field(default_factory=dict)
     weights: Weights = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    pictures: Sequence[Picture] = ()
 
 
 @dataclass(frozen=True)
@@ -305,6 +308,7 @@ class RoundResult:
         personal_bytes: bytes that all clients together would receive for that, by key.
         time: when the round ended, in virtual seconds; ``None`` in a run without a clock.
         turns: under a clock, the turns that ended in the round, in client-id order.
+        pictures: the plugins' pictures of the round.
     """
 
     round: int
@@ -322,6 +326,7 @@ class RoundResult:
     personal_bytes: Mapping[str, int] = field(default_factory=dict)
     time: float | None = None
     turns: tuple[Turn, ...] = ()
+    pictures: tuple[Picture, ...] = ()
 
 
 RunStatus: TypeAlias = Literal["finished", "failed", "interrupted"]

@@ -12,6 +12,7 @@ from ..context import ServerContext
 from ..contracts import Metric, Workers
 from ..errors import NonFiniteError, PluginError, did_you_mean
 from ..failures import ClientFailed, ClientFailure, TooFewClients
+from ..pictures import Picture
 from ..runtime import Runtime
 from ..store.client_states import ClientStates
 from ..travel import broadcast, check_decoded, outgoing
@@ -79,6 +80,7 @@ class Rounds:
         self._scoring = Scoring(runtime, workers, clients, metrics)
         self.digests: dict[int, Mapping[str, str]] = {}
         """Client id -> checksums of what it sent in the last round."""
+        self._pictures: list[Picture] = []
 
     def initial_state(self) -> ServerState:
         """Return the state before round 1: the initial weights and the plugins' entries."""
@@ -108,7 +110,7 @@ class Rounds:
         ctx = replace(ctx, sent=sent.plain, cohort=turns.clients)
         arrived = _Arrived(number, len(turns))
         self._check_cohort(arrived)
-        before = state.weights
+        before, self._pictures = state.weights, []
         stream = self._received(ctx, state, self._arriving(turns, arrived), arrived)
         found = hook.aggregate(ctx=ctx, state=state, results=stream)
         for _ in stream:  # an aggregator that needs no weights may not read them
@@ -126,6 +128,7 @@ class Rounds:
             bytes_down={key: nbytes(v) * turns.started for key, v in sent.travels.items()},
             seconds=0.0,
             failures=tuple(arrived.failures),
+            pictures=tuple(self._pictures),
             **self._times(turns),
         )
         if self._scoring.due(number, turns.now):
@@ -330,6 +333,10 @@ class Rounds:
                 raise NonFiniteError(
                     f"plugin {plugin!r}: metric {name!r} is {metrics[name]} in round {state.round}"
                 )
+        for picture in update.pictures:
+            if picture.name in (one.name for one in self._pictures):
+                raise PluginError(f"plugin {plugin!r}: picture {picture.name!r} is already drawn")
+            self._pictures.append(picture)
         weights = {**state.weights, **new}
         return replace(state, weights=weights, entries=Payload(entries, "the server's state"))
 

@@ -25,7 +25,7 @@ def canonical_round(result: RoundResult) -> str:
     data = json_ready(result)
     del data["seconds"], data["personal_seconds"], data["personal_bytes"]
     # A round without them keeps the form of earlier versions.
-    for key in ("client_scores", "validation", "extra_scores"):
+    for key in ("client_scores", "validation", "extra_scores", "pictures"):
         if not getattr(result, key) or getattr(result, key) == SplitScores():
             del data[key]
     if result.time is None:

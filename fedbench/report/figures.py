@@ -10,7 +10,15 @@ from ..engine.evaluation import accuracy_text
 from ..store.contents import Partition
 from ..study.analysis import MEAN, Group
 from ..types import RoundResult
-from . import client_figures, narrow, rank_figure, series, specs, time_figures
+from . import (
+    client_figures,
+    narrow,
+    rank_figure,
+    round_pictures,
+    series,
+    specs,
+    time_figures,
+)
 from .content import p_value, sentence
 from .figure import (
     Figure,
@@ -62,6 +70,7 @@ def figures(group: Group) -> list[Figure]:
             client_figures.populations(group),
         )
         found += noted(small, variants, rounds)
+        found += noted(round_pictures.pictures(group), variants)
     return found
 
 

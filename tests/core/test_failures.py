@@ -227,7 +227,7 @@ def test_a_round_of_an_earlier_version_has_no_failures_and_keeps_its_hash(
 ) -> None:
     run = run_tiny(rounds=1)
     old = json_ready(run.history[0])
-    later = ("failures", "client_scores", "extra_scores", "validation", "time", "turns")
+    later = ("failures", "client_scores", "extra_scores", "validation", "time", "turns", "pictures")
     for key in (*later, "personal_seconds", "personal_bytes"):
         del old[key]
     RunDirectory(tmp_path).rounds_file.write_text(json.dumps(old) + "\n")

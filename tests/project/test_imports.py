@@ -38,7 +38,7 @@ LAYERS = (
     ),
     ("console", "types"),
     ("anchors", "turns"),
-    ("ambient", "values", "device", "options", "random", "scores", "watching"),
+    ("ambient", "values", "device", "options", "pictures", "random", "scores", "watching"),
     ("errors", "text"),
 )
 """From the top down. Modules of one layer do not import each other; files of a subpackage may."""
