@@ -12,6 +12,7 @@ from fedbench.types import Recipe
 
 from . import (
     adam,
+    anchor_diagnostics,
     defences,
     drift,
     fair,
@@ -64,6 +65,7 @@ def register_plugins() -> Mapping[str, type]:
         "tensorboard": trackers.TensorBoard,
         "mlflow": trackers.Mlflow,
         "wandb": trackers.Wandb,
+        "anchor_diagnostics": anchor_diagnostics.AnchorDiagnostics,
         **drift.PLUGINS,
         **label_skew.PLUGINS,
         **prototype_methods.PLUGINS,
