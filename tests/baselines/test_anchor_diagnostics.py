@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from fedbench_baselines.anchor_diagnostics import due, pictured, some_of_each
 from fedbench_baselines.anchor_pictures import heat_map, projection
 from torch import Tensor
 
-from fedbench import ClientContext, PerClass, Run, hookimpl
+from fedbench import ClientContext, PerClass, Run, Value, hookimpl
 from fedbench.errors import NonFiniteError
 from fedbench.pictures import HeatMap, Scatter
 from fedbench.plugins.facts import PluginFacts, facts
@@ -97,6 +98,25 @@ def test_only_every_nth_round_is_measured(run_tiny: RunTiny) -> None:
     assert [bool(named(run, number)) for number in (1, 2, 3)] == [False, True, True]
     assert named(run, 2)["drift"] > 0  # since round 1, which sent anchors too
     assert not any(one.pictures for one in run.history)
+
+
+@dataclass(frozen=True, eq=False)
+class Corners:
+    """A third party's anchors: one unit vector per class, stated in one line."""
+
+    anchors: ClassVar[tuple[str, ...]] = ("corners",)
+
+    @hookimpl
+    def broadcast(self) -> Mapping[str, Value]:
+        return {"corners": torch.eye(3, 6)}
+
+
+def test_anchors_of_a_third_party_are_measured(run_tiny: RunTiny, add: Callable[..., None]) -> None:
+    add(corners=Corners)
+    run = run_tiny("fedavg", extra={**ADDED, "corners": {}})
+    assert {*named(run, 1)} >= WITH_ANCHORS
+    assert named(run, 1)["separation.max_cosine"] == 0
+    assert named(run, 2)["drift"] == 0
 
 
 def test_late_clients_are_drawn_if_they_began_in_a_round_with_pictures(run_tiny: RunTiny) -> None:

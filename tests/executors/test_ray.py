@@ -203,6 +203,17 @@ def test_the_same_bits_inline_and_on_two_nodes(
     assert connected.is_initialized(), "a program's own connection stays"
 
 
+@needs_ray
+def test_what_is_observed_is_the_same_on_two_nodes(
+    run_tiny: Callable[..., Run], reused: list[Any]
+) -> None:
+    given = {"rounds": 2, "extra": {"anchor_diagnostics": {"probe": 12}}}
+    inline, here = (run_tiny("fedhpro", **given, **more) for more in ({}, {"executor": on_ray()}))
+    assert same(inline.result(), here.result())
+    assert [one.pictures for one in here.history] == [one.pictures for one in inline.history]
+    assert "anchor_diagnostics.cka" in here.history[-1].metrics
+
+
 def host(_: Worker) -> str:
     import ray
 
