@@ -35,7 +35,7 @@ def augment(x: Tensor) -> Tensor:
     places = torch.randint(9, (len(x), 2)).tolist()
     cut = [p[:, t : t + height, s : s + width] for p, (t, s) in zip(padded, places, strict=True)]
     x = torch.stack(cut)
-    mirrored = torch.rand(len(x), 1, 1, 1) < 0.5
+    mirrored = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
     return torch.where(mirrored, x.flip(3), x)
 
 

@@ -37,24 +37,28 @@ class Contestant:
     versions: dict[str, str]
     env: dict[str, str] = field(default_factory=dict)
     """Environment variables besides those of this process."""
+    gpu: str | None = None
+    """The UUID of the GPU that it computes on, whose memory is measured."""
 
     @property
     def environment(self) -> dict[str, str]:
         return {**os.environ, **self.env}
 
 
-def plain() -> Contestant:
-    """Return the hand-written loop."""
-    script = str(HERE / "plain.py")
+def plain(*words: str) -> Contestant:
+    """Return the hand-written loop; ``words`` are its further arguments."""
+    start = [sys.executable, str(HERE / "plain.py")]
     return Contestant(
         "plain",
-        lambda workload, rounds, folder: [sys.executable, script, workload.name, str(rounds)],
+        lambda workload, rounds, folder: [*start, workload.name, str(rounds), *words],
         versions(sys.executable, ("torch",)),
     )
 
 
-def peer(name: str, folder: Path, own_torch: bool) -> Contestant:
+def peer(name: str, folder: Path, own_torch: bool, *words: str) -> Contestant:
     """Return a peer's driver, in an environment of its own that is created when missing.
+
+    ``words`` are its further arguments.
 
     Raises:
         NotInstalled: naming the step that failed.
@@ -64,7 +68,7 @@ def peer(name: str, folder: Path, own_torch: bool) -> Contestant:
     start = [python, "-m", f"peers.{name}"]
     return Contestant(
         name,
-        lambda workload, rounds, folder: [*start, workload.name, str(rounds)],
+        lambda workload, rounds, folder: [*start, workload.name, str(rounds), *words],
         versions(python, ("torch", *PEERS[name].packages)),
         {"PYTHONPATH": str(HERE), **SILENT},
     )

@@ -20,6 +20,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import gpu_memory
+
 ROUND = re.compile(r'\{"round": (\d+)|round (\d+)/')
 """The start of a line about a finished round: a driver's JSON, or fedbench's own progress."""
 
@@ -43,6 +45,8 @@ class Measured:
     pss: list[tuple[float, int]] = field(default_factory=list)
     """All readings of the memory: when, and bytes."""
     pss_samples: int = 0
+    gpu_peak: int | None = None
+    """Bytes by which the used memory of the GPU rose at most; `gpu_memory` says when ``None``."""
     load_before: float = 0.0
     """The machine's load average over the minute before the run."""
 
@@ -93,10 +97,12 @@ class Sampler(threading.Thread):
     at least 50 times as long as the reading took.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gpu: str | None = None) -> None:
         super().__init__(daemon=True)
         self.readings: list[tuple[float, int]] = []
         """Each reading: `time.monotonic`, bytes."""
+        self._gpu, self._before = gpu, gpu_memory.used(gpu)
+        self._risen: list[int] = []
         self._done = threading.Event()
 
     def run(self) -> None:
@@ -105,12 +111,20 @@ class Sampler(threading.Thread):
             started = time.thread_time()
             found = pss(descendants())
             self.readings.append((time.monotonic(), found))
+            now = gpu_memory.used(self._gpu)
+            if now is not None and self._before is not None:
+                self._risen.append(now - self._before)
             pause = max(INTERVAL, 50 * (time.thread_time() - started))
 
     @property
     def peak(self) -> int:
         """The most bytes so far."""
         return max((size for _, size in self.readings), default=0)
+
+    @property
+    def gpu_peak(self) -> int | None:
+        """The most bytes by which the used memory of the GPU has risen."""
+        return max(self._risen, default=None)
 
     def stop(self) -> None:
         self._done.set()
@@ -123,6 +137,7 @@ def run(
     *,
     env: Mapping[str, str] | None = None,
     limit: float = 1800.0,
+    gpu: str | None = None,
 ) -> Measured:
     """Run ``command``, which prints one line per finished round.
 
@@ -131,13 +146,14 @@ def run(
         rounds: how many rounds it must report.
         env: its environment.
         limit: seconds after which it is killed.
+        gpu: the UUID of the GPU whose memory is read, too.
 
     Raises:
         Failed: when it ends with an error or reports fewer rounds, with the end of its output.
     """
     measured = Measured(load_before=os.getloadavg()[0])
     lines: list[str] = []
-    sampler = Sampler() if Path("/proc/self/smaps_rollup").exists() else None
+    sampler = Sampler(gpu) if Path("/proc/self/smaps_rollup").exists() else None
     with tempfile.TemporaryFile("w+") as errors:
         started = time.monotonic()
         process = subprocess.Popen(
@@ -156,6 +172,7 @@ def run(
             if sampler:
                 sampler.stop()
                 measured.pss_peak, measured.pss_samples = sampler.peak, len(sampler.readings)
+                measured.gpu_peak = sampler.gpu_peak
                 measured.pss = [
                     (round(moment - started, 2), size) for moment, size in sampler.readings
                 ]

@@ -1,7 +1,7 @@
 """Write the performance page of the documentation from the files that the other scripts write.
 
     python benchmarks/page.py --speed w1.json w2.json --study study.json --devices devices.json \
-        --components components.json --growth growth.json --out docs/performance.md
+        --components components.json --growth growth.json --gpu gpu.json --out docs/performance.md
 
 Plots go into a folder next to the page, with the same name. No number is typed by hand: each has
 its command, its machine and its count on the page.
@@ -19,10 +19,12 @@ from typing import Any
 
 import growth_plots
 from arithmetic import BEYOND, Arithmetic
-from speed import BUSY
+from speed import BUSY, megabytes
 
 Result = dict[str, Any]
 
+IN_USE = 1e9
+"""Bytes of a GPU's memory; if more are in use before the first run, the page says so."""
 LIMIT = 1.2
 """From this multiple of what is expected on, a method's cost has to be explained."""
 
@@ -31,10 +33,16 @@ INTRODUCTION = """# Performance
 This page shows how much time and memory a simulated federated learning experiment takes in
 fedbench, compared with a hand-written training loop and with other frameworks. The scripts in
 `benchmarks/` measured all numbers, and `benchmarks/page.py` wrote this page; `benchmarks/README.md`
-says what each number means and how to repeat it. There are no GPU measurements yet: nobody has run
-fedbench on a GPU, and only the code paths are tested. For the effect of `precision: bf16` on
+says what each number means and how to repeat it. {gpu} For the effect of `precision: bf16` on
 accuracy, see [bf16 compared with fp32](results/precision.md).
 """
+
+NO_GPU = """There are no GPU measurements yet: nobody has run
+fedbench on a GPU, and only the code paths are tested."""
+ON_CPU = """There are no GPU measurements yet: the
+section on one GPU is a run of its script on a CPU, which only shows that the script works."""
+ON_GPU = """The section on one GPU was measured on a
+GPU, everything else on CPUs."""
 
 
 def where(result: Result, n: int) -> str:
@@ -70,7 +78,6 @@ def speed(result: Result) -> str:
     for name, row in result["summary"].items():
         versions = result["contestants"][name]["versions"]
         packages = [f"{k} {v}" for k, v in versions.items() if k not in ("python", "ray")]
-        memory = row["pss_peak"]
         rows.append(
             (
                 f"{name} ({', '.join(packages)})",
@@ -78,15 +85,12 @@ def speed(result: Result) -> str:
                 ratio(row, "seconds_per_round/plain"),
                 f"{row['first_round']:.1f}",
                 ratio(row, "first_round/flower"),
-                f"{memory / 1e6:.0f}" if memory else "-",
+                megabytes(row["pss_peak"]),
                 ratio(row, "pss_peak/plain"),
             )
         )
     head = ("", "s per round", "/ plain", "first round, s", "/ Flower's", "peak MB", "/ plain")
-    absent = "".join(
-        f"\nNot in the table: {name}, {why.splitlines()[0]}\n"
-        for name, why in {**result["not_installed"], **result["failed"]}.items()
-    )
+    absent = not_in_table(result)
     return (
         f"## {size['name'].upper()}\n\n{size['model']} on {' x '.join(map(str, size['shape']))}, "
         f"{size['online']} of {size['clients']} clients per round, {size['examples']} examples "
@@ -95,6 +99,14 @@ def speed(result: Result) -> str:
         "Times and memory are medians over processes. Ratios compare runs of the same turn: the "
         "median over turns, with the lowest and highest in brackets. Memory is the peak of all "
         "processes together; shared pages are counted once.\n"
+    )
+
+
+def not_in_table(result: Result) -> str:
+    """Return a line on each contestant without a row, with the reason."""
+    return "".join(
+        f"\nNot in the table: {name}, {why.splitlines()[0]}\n"
+        for name, why in {**result["not_installed"], **result["failed"]}.items()
     )
 
 
@@ -224,6 +236,52 @@ def methods(result: Result) -> str:
     )
 
 
+def introduction(measured: Result | None) -> str:
+    """Return the beginning of the page, which says whether there are numbers of a GPU."""
+    if measured is None:
+        return INTRODUCTION.format(gpu=NO_GPU)
+    return INTRODUCTION.format(gpu=ON_CPU if measured["device"] == "cpu" else ON_GPU)
+
+
+def gpu(result: Result) -> str:
+    """Return the section on one GPU."""
+    n, tables = result["runs"], []
+    for name, one in result["workloads"].items():
+        rows = [
+            (
+                contestant,
+                f"{row['seconds_per_round']:.2f}",
+                ratio(row, "seconds_per_round/plain"),
+                f"{row['first_round']:.1f}",
+                megabytes(row["gpu_peak"]),
+                megabytes(row["pss_peak"]),
+            )
+            for contestant, row in one["summary"].items()
+        ]
+        head = ("", "s per round", "/ plain", "first round, s", "GPU, MB", "host, MB")
+        tables.append(f"### {name.upper()} on one GPU\n\n{table(head, rows)}")
+        tables += [f"- {line}\n" for line in one["digests"]]
+        tables.append(not_in_table(one))
+    device = result["accelerator"]
+    memory = f", {device['memory'] / 2**30:.0f} GiB" if device["memory"] else ""
+    cuda = f", CUDA {device['cuda']}" if device["cuda"] else ""
+    tiny = " **Tiny sizes: its times mean nothing.**" if result["short"] else ""
+    busy = ""
+    if (result["in_use_before"] or 0) > IN_USE:
+        used = megabytes(result["in_use_before"])
+        busy = f" **{used} MB of the GPU were in use before the first run.**"
+    return (
+        f"## One GPU\n\nDevice: {device['name']}{memory} (torch {device['torch']}{cuda}).{tiny}"
+        f"{busy} {where(result, n)}\n" + "\n".join(filter(None, tables)) + "\n"
+        f'Flower and the rows "{result["at_once"]} at once" train {result["at_once"]} clients at '
+        "a time, each in a process of Ray's; fedbench's other rows train one client after the "
+        "other in one process. `strict` is the plain loop with the arithmetic of fedbench: cuDNN "
+        "deterministic, and no TF32. Rows with bf16 are compared with the plain loop in float32. "
+        "GPU memory is the rise of the memory in use on the GPU while the contestant ran, CUDA "
+        "contexts included. Equal digests are equal bits of the final weights.\n"
+    )
+
+
 def growth(result: Result, plots: Path) -> str:
     """Return the section on growth, and draw its plots."""
     files = growth_plots.write(result, plots)
@@ -268,9 +326,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--devices", type=Path, metavar="FILE")
     parser.add_argument("--components", type=Path, nargs="*", default=[], metavar="FILE")
     parser.add_argument("--growth", type=Path, metavar="FILE")
+    parser.add_argument("--gpu", type=Path, metavar="FILE")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.md")
     given = parser.parse_args(argv)
-    parts = [INTRODUCTION, *(speed(json.loads(file.read_text())) for file in given.speed)]
+    on_gpu = json.loads(given.gpu.read_text()) if given.gpu else None
+    parts = [introduction(on_gpu)]
+    parts += [speed(json.loads(file.read_text())) for file in given.speed]
+    parts += [gpu(on_gpu)] if on_gpu else []
     parts += [studies(json.loads(file.read_text())) for file in given.study]
     if given.devices:
         parts.append(devices(json.loads(given.devices.read_text())))

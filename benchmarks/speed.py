@@ -74,24 +74,33 @@ def line_up(given: argparse.Namespace) -> tuple[list[Contestant], dict[str, str]
     fedbench directly follows the plain loop, because the machine's speed drifts within a turn.
     """
     first = [plain()] if "plain" in given.against else []
+    there, absent = invited(given)
+    return [*first, *map(fedbench, given.variants), *there], absent
+
+
+def invited(given: argparse.Namespace, *words: str) -> tuple[list[Contestant], dict[str, str]]:
+    """Return the peers, whose drivers get further ``words``, and why each absent one is absent."""
     there, absent = [], {}
     for name in given.against:
         if name == "plain":
             continue
         try:
-            there.append(peer(name, given.envs, given.own_torch))
+            there.append(peer(name, given.envs, given.own_torch, *words))
         except NotInstalled as error:
             absent[name] = str(error)
             print(f"{name}: NOT INSTALLED: {error}", flush=True)
-    return [*first, *map(fedbench, given.variants), *there], absent
+    return there, absent
 
 
-def once(contestant: Contestant, workload: Workload, rounds: int) -> measure.Measured:
-    """Run a contestant once in a folder of its own."""
+def once(contestant: Contestant, workload: Workload, rounds: int) -> Result:
+    """Run a contestant once in a folder of its own; return its numbers, and fedbench's digest."""
     folder = Path(tempfile.mkdtemp(prefix="fedbench-speed-"))
     try:
         command = contestant.command(workload, rounds, folder)
-        return measure.run(command, rounds, env=contestant.environment)
+        found = measure.run(command, rounds, env=contestant.environment, gpu=contestant.gpu)
+        kept = folder / "run" / "result.json"
+        digest = json.loads(kept.read_text())["weights_sha256"] if kept.exists() else None
+        return {**asdict(found), "per_round": found.per_round, "weights_sha256": digest}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -120,10 +129,10 @@ def play(
                 print(f"run {number}/{runs}  {one.name}: FAILED: {error}", flush=True)
                 continue
             entry = table.setdefault(one.name, {"versions": one.versions, "runs": []})
-            entry["runs"].append({"run": number, **asdict(found), "per_round": found.per_round})
+            entry["runs"].append({"run": number, **found})
             print(
-                f"run {number}/{runs}  {one.name}: first round after {found.rounds[0]:.1f} s, "
-                f"then {statistics.median(found.per_round):.2f} s a round",
+                f"run {number}/{runs}  {one.name}: first round after {found['rounds'][0]:.1f} s, "
+                f"then {statistics.median(found['per_round']):.2f} s a round",
                 flush=True,
             )
             result["summary"] = summary(table)
@@ -156,6 +165,7 @@ COLUMNS: dict[str, Callable[[Any], float | None]] = {
     "seconds_per_round": lambda run: statistics.median(run["per_round"]),
     "first_round": lambda run: run["rounds"][0],
     "pss_peak": lambda run: run["pss_peak"],
+    "gpu_peak": lambda run: run.get("gpu_peak"),
 }
 """What is compared: time per round, time from process start to the first round, and memory."""
 
@@ -222,10 +232,10 @@ def show(result: Result) -> None:
         "/ Flower's",
         "peak PSS, MB",
         "/ plain",
+        "GPU, MB",
     )
     rows = [head]
     for name, row in result["summary"].items():
-        memory = "-" if row["pss_peak"] is None else f"{row['pss_peak'] / 1e6:.0f}"
         found = " ".join(f"{k} {v}" for k, v in result["contestants"][name]["versions"].items())
         rows.append(
             (
@@ -235,8 +245,9 @@ def show(result: Result) -> None:
                 spread(row.get("seconds_per_round/plain")),
                 f"{row['first_round']:.1f}",
                 spread(row.get("first_round/flower")),
-                memory,
+                megabytes(row["pss_peak"]),
                 spread(row.get("pss_peak/plain")),
+                megabytes(row["gpu_peak"]),
             )
         )
         rows[-1] += (found,)
@@ -244,13 +255,18 @@ def show(result: Result) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         cells = [
-            f"{c:<{w}}" if i in (0, 8) else f"{c:>{w}}"
+            f"{c:<{w}}" if i in (0, 9) else f"{c:>{w}}"
             for i, (c, w) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells).rstrip())
     for name, why in {**result["not_installed"], **result["failed"]}.items():
         lines = why.splitlines()
         print(f"{name}: not in the table: {' '.join(dict.fromkeys((lines[0], lines[-1])))}")
+
+
+def megabytes(size: float | None) -> str:
+    """Return bytes as text in megabytes."""
+    return "-" if size is None else f"{size / 1e6:.0f}"
 
 
 def spread(ratio: dict[str, float] | None) -> str:

@@ -65,6 +65,14 @@ SHORT = {
 WORKLOADS = {w.name: w for w in (W1, W2, GRID, *SHORT.values())}
 
 
+def gpu_share(clients: int, device: str) -> float:
+    """Return the share of one GPU for each of some clients at once, 0 on a CPU.
+
+    It is rounded down to Ray's resolution of 0.0001, so that all of them have room.
+    """
+    return 10_000 // clients / 10_000 if device == "cuda" else 0.0
+
+
 def overhead_goal(megabytes: float) -> float:
     """Return the goal for a client that trains nothing, with weights of that size, in milliseconds.
 
