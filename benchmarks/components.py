@@ -22,7 +22,6 @@ import os
 import statistics
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -38,6 +37,7 @@ from fedbench_fedhpro.hyper_prototypes import match
 from fedbench_fedhpro.losses import hpal, hpcl
 from methods import BASE, costs
 from plugin import fedbench_speed
+from scoring import scored_rounds, scoring_parts
 from speed import commit, machine
 from torch import Tensor
 from torch.nn import functional as F
@@ -49,8 +49,6 @@ from fedbench.config import resolve as configs
 from fedbench.config.construct import build
 from fedbench.config.model import RunConfig
 from fedbench.context import ClientContext
-from fedbench.engine.run import Run
-from fedbench.pipeline import Pipeline
 from fedbench.plugins.discovery import discover
 from fedbench.plugins.registry import Registry
 from fedbench.plugins.replacing import replacements
@@ -268,39 +266,10 @@ def evaluation(found: Registry, runs: int) -> dict[str, float]:
     """Return the time of scoring W1's images in a pool, and of their passes alone on one core."""
     runtime = Runtime(config(found, "fedavg", SLOW), found, Path())
     workers = build(found, "executor", {"name": "pool", "workers": 2}).open(runtime)
-    chunks = runtime.chunks(1, 0)
-    images = [runtime.data.test.inputs[chunk.start : chunk.stop] for chunk in chunks]
-    pipeline = Pipeline(runtime.plugins, runtime.device, lambda name: runtime.streams.torch(name))
-
-    def scored() -> None:
-        weights = {name: value.clone() for name, value in runtime.initial.items()}
-        deque(workers.test(weights, chunks), maxlen=0)
-
-    @torch.no_grad()
-    def passes() -> None:
-        runtime.model.eval()
-        for inputs in images:
-            forward(runtime.model, pipeline(inputs, False))
-
     try:
-        return milliseconds({"evaluation": scored, "its passes": passes}, runs)
+        return milliseconds(scoring_parts(runtime, workers), runs)
     finally:
         workers.close()
-
-
-def scored_rounds(found: Registry) -> dict[str, float]:
-    """Return the times of a round of `digits` with and without scores, of one run, in turns."""
-    settings = configs.resolve(
-        found,
-        "fedavg",
-        sets=["data=digits", "rounds=13", "evaluate_every=2", "executor.workers=2"],
-    )
-    seen: dict[bool, list[float]] = {True: [], False: []}
-    for result in Run(settings, registry=found).rounds():
-        if 2 < result.round < settings.rounds:  # the last one is scored anyway
-            seen[bool(result.scores)].append(1e3 * result.seconds)
-    names = {True: "scored round", False: "round without scores"}
-    return {names[scored]: statistics.median(times) for scored, times in seen.items()}
 
 
 def methods(found: Registry, names: Sequence[str], runs: int) -> list[dict[str, Any]]:

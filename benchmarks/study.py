@@ -65,7 +65,10 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def carry_out(kind: str, wanted: Mapping[str, Any]) -> None:
     """Carry out a study in this process, and print its numbers as JSON."""
+    import click
+
     from fedbench.cli import leave, warm
+    from fedbench.cli.app import main as commands
     from fedbench.plugins.discovery import discover
     from fedbench.study import execute as execution
     from fedbench.study.grid import Grid, plan
@@ -90,7 +93,7 @@ def carry_out(kind: str, wanted: Mapping[str, Any]) -> None:
         for name in began.keys() - progress.running.keys():
             ended.setdefault(name, now)
 
-    with warm.forked(registry) as parent:
+    with click.Context(commands), warm.forked(registry) as parent:
         jobs = plan(registry, grid, Path("study"))
         started = time.monotonic()
         final = execution.execute(jobs, workers=wanted["jobs"], show=note, parent=parent)

@@ -1,8 +1,8 @@
 """The parent of a study's runs: a process that has imported everything, and forks each run.
 
 A command that carries out a study forks it from itself, see `forked`. Elsewhere, or when it has to
-be replaced, `fedbench.study.warm` starts it as a program, ``python -m fedbench.cli.warm FD``. Over
-a socket it gets a message for each run: the words of the command, the data that it needs, and two
+be replaced, `fedbench.study.warm` starts it as a program, `fedbench.cli.warm_program`. Over a
+socket it gets a message for each run: the words of the command, the data that it needs, and two
 descriptors, one for what the run prints and one for the answer. The answer is the run's process id,
 then its exit status. A message whose answer stays empty was refused: forking was not safe, or the
 code that this process has imported has changed on disk.
@@ -32,6 +32,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from ..study.warm import SUPPORTED, Parent, ends
 from . import leave
 
@@ -51,10 +53,11 @@ class WarmParent:
     Args:
         control: where requests come from.
         registry: what is installed; the runs get it too.
+        commands: the program's commands.
     """
 
-    def __init__(self, control: socket.socket, registry: Registry) -> None:
-        self._control, self._registry = control, registry
+    def __init__(self, control: socket.socket, registry: Registry, commands: click.Command) -> None:
+        self._control, self._registry, self._commands = control, registry, commands
         self._runs: dict[BaseProcess, Connection] = {}
         self._refused = False
         self._files: dict[str, tuple[int, ...]] = {}
@@ -106,7 +109,7 @@ class WarmParent:
 
     def _fork(self, words: Sequence[str], log: int, connection: Connection) -> None:
         others = [self._control, *self._runs.values()]
-        more = (words, self._registry, log, others, os.getpid())
+        more = (self._commands, words, self._registry, log, others, os.getpid())
         gc.freeze()  # the collector of a run leaves shared memory alone, which it would copy
         for finalizer in tuple(weakref.finalize._registry):  # type: ignore[attr-defined]
             finalizer.atexit = False  # torch has hundreds; they are not the run's, and take 50 ms
@@ -137,6 +140,7 @@ class WarmParent:
 
 
 def _carry_out(
+    commands: click.Command,
     words: Sequence[str],
     registry: Registry,
     log: int,
@@ -147,7 +151,6 @@ def _carry_out(
     import atexit
 
     from ..study import PARENT
-    from .app import main as commands
 
     os.setpgid(0, 0)
     for other in others:  # the study must see it when the parent closes them
@@ -198,7 +201,8 @@ def forked(registry: Registry) -> Iterator[Parent | None]:
         return
     mine, theirs = ends()
     process = multiprocessing.get_context("fork").Process(
-        target=_serve_study, args=(theirs, mine, registry)
+        target=_serve_study,
+        args=(theirs, mine, registry, click.get_current_context().find_root().command),
     )
     process.start()
     theirs.close()
@@ -214,7 +218,9 @@ def forked(registry: Registry) -> Iterator[Parent | None]:
         parent.end()
 
 
-def _serve_study(control: socket.socket, other: socket.socket, registry: Registry) -> None:
+def _serve_study(
+    control: socket.socket, other: socket.socket, registry: Registry, commands: click.Command
+) -> None:
     """Serve a study in a process that it has just forked."""
     os.setpgid(0, 0)  # Ctrl-C reaches only the study
     other.close()  # so that this process sees it when the study ends
@@ -225,10 +231,10 @@ def _serve_study(control: socket.socket, other: socket.socket, registry: Registr
     leave.guard()
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 1)
-    _serve(control, registry)
+    serve(control, registry, commands)
 
 
-def _serve(control: socket.socket, registry: Registry) -> None:
+def serve(control: socket.socket, registry: Registry, commands: click.Command) -> None:
     """Read what all runs need, serve the study at the other end of the socket, and exit."""
     from ..store import fingerprint
     from ..store.environment import versions
@@ -237,18 +243,5 @@ def _serve(control: socket.socket, registry: Registry) -> None:
         import_module(name)
     fingerprint.of_code(registry)
     versions()
-    WarmParent(control, registry).serve()
+    WarmParent(control, registry, commands).serve()
     os._exit(0)  # its runs end with it
-
-
-def main() -> None:
-    """Import everything, then serve the study."""
-    leave.guard()
-    control = socket.socket(fileno=int(sys.argv[1]))
-    from ..plugins.discovery import discover
-
-    _serve(control, discover())
-
-
-if __name__ == "__main__":
-    main()

@@ -189,7 +189,7 @@ def _started() -> Parent:
         # As for a run: Ctrl-C reaches only this process. The parent ends when this one does, which
         # closes the socket.
         process = subprocess.Popen(
-            [*python(), "-m", "fedbench.cli.warm", str(theirs.fileno())],
+            [*python(), "-m", "fedbench.cli.warm_program", str(theirs.fileno())],
             stdout=subprocess.DEVNULL,
             env={**os.environ},  # as for a run; by default it has what libraries set in C too
             pass_fds=[theirs.fileno()],

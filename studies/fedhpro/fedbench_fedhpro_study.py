@@ -50,6 +50,8 @@ class PrototypeAnchors:
     FedProto and FPL, only the current round's clients count.
     """
 
+    anchors = (KEY,)
+
     kind: Annotated[
         Literal["means", "clusters"],
         Field(description="the plain mean over clients, as in FedProto, or FINCH, as in FPL"),
