@@ -25,6 +25,9 @@ Result = dict[str, Any]
 
 IN_USE = 1e9
 """Bytes of a GPU's memory; if more are in use before the first run, the page says so."""
+PATHS = ("--json", "--envs")
+"""Flags whose value is a path, which changes no number."""
+
 LIMIT = 1.2
 """From this multiple of what is expected on, a method's cost has to be explained."""
 
@@ -52,11 +55,23 @@ def where(result: Result, n: int) -> str:
     busy = result.get("load_at_start", 0.0)
     warning = f" **The machine was busy: load {busy:.1f} at the start.**" if busy > BUSY else ""
     count = f"n = {n}" + (f", stopped before {result['runs']}" if n < result["runs"] else "")
+    command = shlex.join(without_paths(result["command"]))
     return (
-        f"`python benchmarks/{shlex.join(result['command'])}` on {machine['cores']} cores "
+        f"`python benchmarks/{command}` on {machine['cores']} cores "
         f"({machine['processor']}{memory}, {machine['system']}, Python {machine['python']}), "
         f"commit `{result['commit'][:10]}`, {result['date'][:10]}, {count}.{warning}\n"
     )
+
+
+def without_paths(command: Sequence[str]) -> list[str]:
+    """Return a command without the flags that say where files of the machine are."""
+    kept, words = [], iter(command)
+    for word in words:
+        if word in PATHS:
+            next(words)
+        else:
+            kept.append(word)
+    return kept
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

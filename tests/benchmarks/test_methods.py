@@ -101,3 +101,8 @@ def test_page_without_parts_has_only_the_methods(load):
     page = load("page").components({**result, "methods": [row]})
     assert page.startswith("## Methods, n = 9\n")
     assert "## Parts" not in page
+
+
+def test_page_shows_commands_without_the_paths_of_a_machine(load):
+    words = ["speed.py", "--runs", "3", "--json", "/home/me/w1.json", "--short"]
+    assert load("page").without_paths(words) == ["speed.py", "--runs", "3", "--short"]
