@@ -8,7 +8,7 @@
 # What the tasks build goes to $(BUILD), which git ignores: `make BUILD=/tmp/here wheel`.
 BUILD = build
 
-.PHONY: help install test matrix lint format types docs methods wheel third-party smoke check ci
+.PHONY: help install test long lint format types docs methods wheel third-party smoke check ci
 .NOTPARALLEL:
 
 help: ## list the tasks
@@ -17,12 +17,12 @@ help: ## list the tasks
 install: ## install the project with all that its tests and tasks can use
 	python -m pip install -e '.[dev,docs,tensorboard,mlflow,wandb,ray,privacy,timm,tune,pandas,hf]'
 
-test: ## run the tests but for the long matrices
+test: ## run the tests but for the long ones
 	python -m pytest
 
-matrix: ## run the long tests: all pairs of methods and plugins, each against the kit, notebooks
+long: ## run the long tests: all pairs of methods and plugins, each against the kit, notebooks
 	@echo '== all methods and plugins, and all pairs'
-	python -m pytest -m matrix
+	python -m pytest -m long
 
 lint: ## check with ruff: lint and format
 	@echo '== lint'

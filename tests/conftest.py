@@ -74,8 +74,8 @@ def methods() -> tuple[dict[str, Any], frozenset[str]]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give a test that is marked ``every_method`` the names of all methods but some.
 
-    Without ``-m matrix`` it takes one of each family, and those with FedHPro's hyper-prototypes. A
-    slow test (``slow=True``) takes a few of these, and the others with ``-m matrix``.
+    Without ``-m long`` it takes one of each family, and those with FedHPro's hyper-prototypes. A
+    slow test (``slow=True``) takes a few of these, and the others with ``-m long``.
     """
     if mark := metafunc.definition.get_closest_marker("every_method"):
         plugins, chosen = methods()
@@ -83,7 +83,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if mark.kwargs.get("slow"):
             taken, chosen = chosen | FEW, FEW
         names = sorted(taken - but)
-        marks = {name: [] if name in chosen else [pytest.mark.matrix] for name in names}
+        marks = {name: [] if name in chosen else [pytest.mark.long] for name in names}
         metafunc.parametrize("method", [pytest.param(n, marks=marks[n], id=n) for n in names])
 
 

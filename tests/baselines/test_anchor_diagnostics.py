@@ -64,7 +64,7 @@ def test_the_training_has_the_same_bits_with_and_without(method: str, run_tiny: 
     assert all(map(math.isfinite, named(measured, 2).values()))
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["fedavg", "fedhpro", "fedproto-aaai"])
 def test_the_same_numbers_and_pictures_in_a_pool(method: str, run_tiny: RunTiny) -> None:
     runs = [

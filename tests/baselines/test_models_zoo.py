@@ -58,7 +58,7 @@ def test_every_family_of_torchvision_ends_in_features(family):
     assert sum(1 for _ in network.parameters()) < weights
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "channels"),
     [(SMALL, 1), ("mobilenet_v3_small", 3), ("regnet_y_400mf", 1), ("shufflenet_v2_x0_5", 3)],

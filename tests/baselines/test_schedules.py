@@ -213,7 +213,7 @@ def test_a_run_resumed_in_mid_flight_has_the_same_bits(
     assert RunDirectory(tmp_path / "again").read_rounds() == again.history
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the pool needs fork")
 @pytest.mark.parametrize("method", ["fedavg", "fedhpro", "scaffold"])
 @pytest.mark.parametrize("name", ["synchronous", *SCHEDULES])
@@ -232,7 +232,7 @@ def test_every_executor_and_an_interruption_give_the_same_bits(
         assert digests(again) == plain, executor
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_faults_live_on_the_same_clock(
     name: str, run_tiny: RunTiny, registry: Any, tiny_config: Any, tmp_path: Path

@@ -7,7 +7,7 @@ import json
 import pytest
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_both_are_measured_and_shown(load, tmp_path):
     file = tmp_path / "devices.json"
     words = ["--clients", "20", "--cohort", "4", "--rounds", "8", "--json", str(file)]

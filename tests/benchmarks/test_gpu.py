@@ -15,7 +15,7 @@ Load = Callable[[str], ModuleType]
 GIB = 2**30
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_its_cpu_form_measures_every_contestant(load: Load, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     variants = "fedavg" + ",fedavg-bf16" * torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -43,7 +43,7 @@ def test_its_cpu_form_measures_every_contestant(load: Load, tmp_path: Path) -> N
     assert "Tiny sizes" in text
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_missing_gpu_ends_it_before_anything_runs(load: Load) -> None:
     with pytest.raises(SystemExit) as error:

@@ -10,7 +10,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_short_form_writes_every_number(tmp_path):
     done = subprocess.run(
         [

@@ -19,7 +19,7 @@ def python(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 @pytest.mark.parametrize("workload", ["w1", "w2"])
 def test_short_form_writes_every_number(workload, tmp_path):
     done = python(
@@ -150,7 +150,7 @@ def test_a_contestant_that_fails_is_reported_with_the_end_of_its_output(tmp_path
     assert "no more memory" in text
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_a_peer_that_cannot_be_installed_is_reported_and_left_out(load, tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "")

@@ -16,7 +16,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="runs are forked on Linux only")
 def test_a_study_is_measured(tmp_path: Path, load: Callable[[str], ModuleType]) -> None:
     words = ["--methods", "fedavg", "--seeds", "2", "--rounds", "1", "--memory", "0"]

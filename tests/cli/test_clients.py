@@ -61,7 +61,7 @@ def test_clients_that_are_too_small_are_named_in_one_line():
     ]
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_a_run_names_clients_that_are_too_small_once(fedbench, few):
     few = [word for word in few if "domains" not in word]
     few.remove("--set")

@@ -56,7 +56,7 @@ def flags(pictures: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> li
     return [*words, *(word for one in sets for word in ("--set", one))]
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_classes_and_domains_of_a_folder(fedbench, flags: list[str], tmp_path: Path) -> None:
     ways = (r"x\x1b[31m\r", r"@\tSUM", r"-\u2066y")
     check(fedbench("run", "fedavg", *flags, "--executor", "inline", "--out", "r"), *ways)
@@ -68,7 +68,7 @@ def test_classes_and_domains_of_a_folder(fedbench, flags: list[str], tmp_path: P
     assert len(list((tmp_path / "out" / "figures").iterdir())) > 10
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_the_method_of_a_file(fedbench, few: list[str], tmp_path: Path) -> None:
     fedbench("run", "fedavg", "--data", "digits", *few, "--quiet", "--out", "r")
     file = tmp_path / "r" / "config.yaml"

@@ -33,7 +33,7 @@ def written(fedbench, install, tmp_path) -> Path:
     return site
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_every_kind_passes_its_tests_and_runs_by_its_readme(written, fedbench, tmp_path):
     registry = discover()
     assert not registry.failures

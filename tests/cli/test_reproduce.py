@@ -111,7 +111,7 @@ def test_what_cannot_be_reproduced_is_one_clear_line(fedbench, table, words, err
     assert "Traceback" not in done.output
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_runs_are_carried_out_judged_and_reused(fedbench, table, tmp_path: Path) -> None:
     words = ("reproduce", "digits-table-1", "--seeds", "1", "--jobs", "2", "--quiet")
     done = fedbench(*words)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_a_run_imports_no_library_of_reports_and_searches(tmp_path, few):
     code = (
         "import sys\n"

@@ -93,7 +93,7 @@ def test_an_interrupt_says_how_to_continue(fedbench, monkeypatch: pytest.MonkeyP
     assert "Interrupted; finished runs are kept in here. The same command resumes." in done.stderr
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_a_tuning_from_start_to_end(
     fedbench, few, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +115,7 @@ def test_a_tuning_from_start_to_end(
     }
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_a_trial_whose_process_fails_is_spent_and_has_the_worst_rank(
     fedbench, few, tmp_path: Path
 ) -> None:

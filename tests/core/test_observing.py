@@ -49,7 +49,7 @@ class Looks:
 
 @pytest.mark.parametrize(
     "executor",
-    ["inline", pytest.param({"name": "pool", "workers": 2}, marks=pytest.mark.matrix)],
+    ["inline", pytest.param({"name": "pool", "workers": 2}, marks=pytest.mark.long)],
 )
 def test_observations_reach_the_server_and_do_not_travel(
     executor: object, run_tiny: Callable[..., Run], add: Callable[..., None]

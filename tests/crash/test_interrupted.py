@@ -437,7 +437,7 @@ def test_an_address_space_that_is_used_up(case: Case, fork: Any, processes: Any)
 # --- comparisons ---------------------------------------------------------------------------------
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 @pytest.mark.parametrize("seeds", [1, 2], ids=["a program", "forked"])
 @pytest.mark.parametrize("ending", ["SIGTERM", "SIGKILL"])
 def test_a_comparison_that_ends_takes_its_runs_with_it(

@@ -96,9 +96,7 @@ def names(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("point", "method"),
     [
-        pytest.param(
-            *pair, id=", ".join(pair), marks=[] if i < len(POINTS) else [pytest.mark.matrix]
-        )
+        pytest.param(*pair, id=", ".join(pair), marks=[] if i < len(POINTS) else [pytest.mark.long])
         for i, pair in enumerate(PAIRS)
     ],
 )

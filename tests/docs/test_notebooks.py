@@ -51,7 +51,7 @@ def test_a_notebook_is_committed_with_its_outputs(notebook: Path) -> None:
     assert not re.search(r"/(tmp|home|root|Users)/", json.dumps(found)), "no paths of a machine"
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_a_notebook_runs(notebook: Path, tmp_path: Path) -> None:
     nbformat = pytest.importorskip("nbformat", reason="nbclient is not installed")

@@ -253,7 +253,7 @@ def test_the_turn_of_a_real_run_on_the_testing_page_runs_as_written(site, elsewh
     assert bias.startswith("tensor([")
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 @pytest.mark.skipif(importlib.util.find_spec("sphinx") is None, reason="needs sphinx: [docs]")
 def test_the_site_builds_without_a_warning(site, tmp_path):
     done = subprocess.run(

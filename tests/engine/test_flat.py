@@ -19,7 +19,7 @@ from fedbench import ClientContext, hookimpl
 from fedbench.engine.run import Run
 from fedbench.plugins.registry import Registry
 
-pytestmark = pytest.mark.matrix
+pytestmark = pytest.mark.long
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc, forks")
 POOL = {"name": "pool", "workers": 2}

@@ -149,7 +149,7 @@ def test_a_worker_that_dies_while_idle_is_replaced(
     assert run.result()["weights_sha256"] == undisturbed["weights_sha256"]
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
     words = ["run", "fedavg", "--set", "domains.examples=20", "--set", "sgd.epochs=1"]
     words += ["--rounds", "500", "--executor", "pool", "--set", "executor.workers=2"]

@@ -111,7 +111,7 @@ def test_names_and_classes_are_checked(few: dict[str, Any]) -> None:
     assert not Path("runs").exists()
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_a_comparison_takes_classes_by_name_and_repeats_their_runs(
     grid: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -174,7 +174,7 @@ class Flat:
         return {"flat": -self.weight * torch.log_softmax(output.logits, 1).mean()}
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_classes_in_memory_are_tuned_and_their_runs_repeated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,7 +195,7 @@ def test_classes_in_memory_are_tuned_and_their_runs_repeated(
     assert "1/1 runs (1 reused, 0 failed)" in capsys.readouterr().out
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_a_pruning_search_with_classes_in_memory_continues_its_own_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -231,7 +231,7 @@ def put(folder: Path, package: str, source: str, entry: str) -> None:
     (info / "entry_points.txt").write_text(text, encoding="utf-8")
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(packages=st.lists(st.tuples(MODULES, ENTRIES), min_size=1, max_size=3))
 def test_a_malformed_package_does_not_affect_others(folder, installed, packages):

@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.skipif(
         not (CHROMIUM and DRIVER), reason="no chromium (apt: chromium chromium-driver)"
     ),
-    pytest.mark.matrix,
+    pytest.mark.long,
 ]
 
 FLAGS = (

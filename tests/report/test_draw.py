@@ -110,7 +110,7 @@ ENDS = {
 }
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 @pytest.mark.parametrize("code", ENDS)
 def test_however_the_process_ends_the_report_is_there(
     code: str, program: Any, by_hand: Analysis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -21,7 +21,7 @@ from fedbench.report.tables import markdown
 from fedbench.store.contents import Partition
 from fedbench.study.analysis import MEAN, Analysis
 
-pytestmark = pytest.mark.matrix
+pytestmark = pytest.mark.long
 
 Analysed = Callable[..., Analysis]
 

@@ -79,7 +79,7 @@ def test_variation_is_zero_only_without_edges(inversion):
     assert inversion.variation(edge) == pytest.approx(1)
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_an_attack_on_weights_finds_more_than_a_guess(inversion, tmp_path):
     words = ["--rounds", "1", "--labels", "3", "--examples", "1", "--noise", "0", "--steps", "150"]
     inversion.main([*words, "--out", str(tmp_path)])

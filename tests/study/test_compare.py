@@ -184,7 +184,7 @@ def test_names_of_one_variant_stay_whole() -> None:
     assert both == {"a:-x:k=1": "a:-x", "a:k=1": "a"}
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_runs_of_other_settings_are_kept_apart(
     done: tuple[Path, list[Job]], installed: Registry, tmp_path: Path
 ) -> None:
@@ -196,7 +196,7 @@ def test_runs_of_other_settings_are_kept_apart(
     assert [len(g.records) for g in analysis.groups] == [4, 2]
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_a_failed_run_is_shown_not_dropped_and_retried_on_demand(
     installed: Registry, tmp_path: Path
 ) -> None:
@@ -234,7 +234,7 @@ def test_a_run_that_another_comparison_is_at_is_waited_for(
     assert finished[0].reused == 4
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_an_interrupt_keeps_what_is_done_and_the_rest_goes_on(
     installed: Registry, tmp_path: Path
 ) -> None:

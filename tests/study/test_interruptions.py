@@ -20,7 +20,7 @@ from fedbench.study import TEMPORARY, records
 from fedbench.study.execute import PATIENCE, Progress, _Execution, execute
 from fedbench.study.grid import Grid, Job, collect, plan
 
-pytestmark = pytest.mark.matrix
+pytestmark = pytest.mark.long
 
 SMALL = ["domains.examples=12", "domains.clients_per_domain=1", "sgd.epochs=1", "model.width=2"]
 FULL = "Error: c/runs/one/rounds.jsonl: No space left on device"

@@ -65,7 +65,7 @@ def test_every_bundled_file_says_where_its_values_are_from(name: str, registry) 
     assert "seed" in found.source or found.from_memory or not any(p.cell.published for p in parts)
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_the_runs_of_every_bundled_cell_can_be_planned(name: str, registry, tmp_path: Path) -> None:
     _, parts = reproductions.load(registry, name)

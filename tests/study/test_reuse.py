@@ -76,7 +76,7 @@ def test_data_that_cannot_be_read_is_an_error_that_names_the_flag(
     assert "--trust-old" in caught.value.__notes__[0]
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_a_run_that_is_made_anew_is_set_aside_not_lost(installed: Registry, tmp_path: Path) -> None:
     grid = Grid(methods=["fedavg"], set=SMALL, rounds=1, seeds=1)
     (job,) = plan(installed, grid, tmp_path)

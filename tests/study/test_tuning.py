@@ -197,7 +197,7 @@ def test_the_search_looks_at_no_test_score(planned, tuned, monkeypatch: pytest.M
     assert len(seen[0].trials) == 4
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_an_interrupted_search_makes_no_run_twice(planned, tuned, machine) -> None:
     whole = tuned(planned("fedprox"), "whole")
     expected = [path.name for path in machine.made]
@@ -238,7 +238,7 @@ def test_a_trial_is_the_mean_over_its_seeds(planned, tuned) -> None:
     assert both.methods[0].spent == 4
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_pruned_trials_are_paused_runs_that_a_search_without_pruning_completes(
     planned, tuned, monkeypatch: pytest.MonkeyPatch
 ) -> None:

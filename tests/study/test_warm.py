@@ -166,7 +166,7 @@ def result(job: Job) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_each_run_is_as_if_it_were_alone(study: Study) -> None:
     good = [study.job(), study.job("fedhpro"), study.job(seed=1)]
     harmful = [study.job(act=act) for act in ("overwrite", "crash", "leave")]
@@ -198,7 +198,7 @@ def test_each_run_is_as_if_it_were_alone(study: Study) -> None:
         assert {k: v for k, v in depends.items() if k in now} == now
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_one_parent_serves_several_calls(study: Study) -> None:
     with Warm(threading.Event(), None) as warm:
         for seed in range(2):
@@ -209,7 +209,7 @@ def test_one_parent_serves_several_calls(study: Study) -> None:
     assert study.loads() == 1
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_a_parent_that_ends_interrupts_its_runs_and_is_replaced(study: Study) -> None:
     lost, other = study.job(act="orphan"), study.job()
     final = execute([lost, other], workers=1)
@@ -221,7 +221,7 @@ def test_a_parent_that_ends_interrupts_its_runs_and_is_replaced(study: Study) ->
     assert notes[lost.path][0] != notes[other.path][0]
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_a_run_has_the_code_that_its_fingerprint_says(study: Study) -> None:
     more = {"metrics": {"accuracy": {}, "version": {}}}
     jobs = [study.job(seed=seed, **more) for seed in range(2)]
@@ -241,7 +241,7 @@ def test_a_run_has_the_code_that_its_fingerprint_says(study: Study) -> None:
     assert sources[0] != sources[1]
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_a_parent_with_threads_is_not_forked(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedbench.study.warm.PATIENCE", 1)
     data = {"name": "tiny", "thread": True}
@@ -251,7 +251,7 @@ def test_a_parent_with_threads_is_not_forked(study: Study, monkeypatch: pytest.M
     assert {parent for parent, _ in study.notes().values()} == {os.getpid()}
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_what_stops_a_study_stops_its_runs_with_a_checkpoint(study: Study) -> None:
     jobs = [study.job(act="wait", seed=seed) for seed in range(2)]
 
@@ -270,7 +270,7 @@ def test_what_stops_a_study_stops_its_runs_with_a_checkpoint(study: Study) -> No
             os.kill(pid, 0)
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_a_command_forks_the_parent_from_itself(study: Study, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(study.job().config.to_yaml())
@@ -297,7 +297,7 @@ def test_a_command_forks_the_parent_from_itself(study: Study, tmp_path: Path) ->
     assert whole in [one["weights_sha256"] for one in kept]
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_the_runs_of_a_command_end_with_it(study: Study, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(study.job(act="wait").config.to_yaml())

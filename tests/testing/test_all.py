@@ -36,7 +36,7 @@ APART = pytest.mark.skip(
 
 
 def representatives() -> set[tuple[str, str]]:
-    """Return (kind, name) of the methods and plugins that are tested without ``-m matrix``, too.
+    """Return (kind, name) of the methods and plugins that are tested without ``-m long``, too.
 
     One method of each family, and FedHPro's methods and their plugins; of the plugins that belong
     to no method, one for each set of hooks.
@@ -57,7 +57,7 @@ def cases() -> Iterator[Any]:
             options = OPTIONS.get(entry.name)
             marks = [pytest.mark.filterwarnings("ignore")] if entry.name in LOUD else []
             if kind in ("method", "plugin") and (kind, entry.name) not in kept:
-                marks.append(pytest.mark.matrix)
+                marks.append(pytest.mark.long)
             marks += [APART] if (kind, entry.name) == ("executor", "ray") else []
             model = MODELS.get(entry.name)
             for rule in testing.rules(kind, entry.name, REGISTRY, options=options, model=model):

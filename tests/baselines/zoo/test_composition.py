@@ -192,7 +192,7 @@ UNFIT = r"no plugin uploads '\w+'; uploaded are no values|needs at least \d+ cli
 """What a plugin says at the start of a run about uploads and clients, which no plugin states."""
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 @pytest.mark.parametrize(("method", "plugin"), PAIRS, ids=["+".join(pair) for pair in PAIRS])
 def test_a_pair_runs_or_is_refused_before_the_run_with_the_reason(method, plugin, composed):
     if refused := refusal(composed, method, plugin):
@@ -209,7 +209,7 @@ def test_a_pair_runs_or_is_refused_before_the_run_with_the_reason(method, plugin
     assert all(bool(torch.isfinite(value).all()) for value in weights(run).values())
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 @pytest.mark.parametrize("method", [m for m in of("prototypes") if "exchange" in METHODS[m]])
 def test_a_prototype_method_takes_what_touches_one_key(method, composed):
     """Server optimisers, robust aggregators, clipping, noise, compression and attacks."""
@@ -300,14 +300,14 @@ def test_several_go_together_each_in_its_place(method, plus, replaced, composed)
 SENDING = [m for m in METHODS if "mean" in METHODS[m]]
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 @pytest.mark.parametrize("method", [m for m in SENDING if not {*STEPS} & {*METHODS[m]}])
 def test_a_server_step_at_rate_one_without_momentum_changes_no_bit(method, composed):
     same = composed(method, "fedavgm", fedavgm={"lr": 1.0, "momentum": 0.0})
     assert sha256(weights(finished(same))) == sha256(weights(finished(composed(method))))
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 @pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("method", ["fedhpro", "fedproto", "fedper", "scaffold"])
 def test_an_attack_without_malicious_clients_changes_no_bit(attack, method, composed):
@@ -315,7 +315,7 @@ def test_an_attack_without_malicious_clients_changes_no_bit(attack, method, comp
     assert sha256(weights(finished(same))) == sha256(weights(finished(composed(method))))
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 @pytest.mark.parametrize("method", SENDING)
 def test_sending_all_entries_is_sending_the_weights(method, composed):
     coded, plain = (
