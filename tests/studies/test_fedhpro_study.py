@@ -85,8 +85,6 @@ def test_the_last_clients_weights_are_the_global_ones(study):
 
 @pytest.mark.parametrize("file", GRIDS, ids=lambda file: file.stem)
 def test_every_grid_can_be_planned(installed, file, tmp_path):
-    grid = make_grid(file, {}, "test")
-    jobs = plan(installed, grid, tmp_path)
-    seeds = grid.seeds if isinstance(grid.seeds, int) else len(grid.seeds)
-    assert len(jobs) >= seeds * len(grid.methods)
+    grid = make_grid(file, {"seeds": 1}, "test")
+    assert len(plan(installed, grid, tmp_path)) >= len(grid.methods)
     assert yaml.safe_load(file.read_text())["methods"]
