@@ -175,6 +175,6 @@ def _rules(x: Spec, height: int) -> list[Spec]:
             **ruler,
             "transform": above,
             "mark": {"type": "text", "align": "left", "dy": -7, "fontSize": 11},
-            "encoding": {**where, "x2": {"field": "hi"}, "text": {"field": "t"}},
+            "encoding": {"x": where["x"], "y": y, "text": {"field": "t"}},
         },
     ]
