@@ -175,7 +175,7 @@ class Server:
             with torch.no_grad():
                 x.clamp_(0, 1)
         gap = 1 - F.cosine_similarity(self.upload(kind, x, label), target, dim=0)
-        return x.detach(), float(gap)
+        return x.detach(), float(gap.detach())
 
 
 def variation(x: Tensor) -> Tensor:

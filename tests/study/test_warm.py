@@ -309,7 +309,16 @@ def test_the_runs_of_a_command_end_with_it(study: Study, tmp_path: Path) -> None
     pids = {int(part) for file in tmp_path.glob("*-*") for part in file.name.split("-")}
     process.kill()
     process.wait()
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    wait_until(lambda: not any(map(works, pids)))
+
+
+def works(pid: int) -> bool:
+    """Return whether a process has not ended; an ended one may wait for its new parent."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
 
 
 def wait_until(true: Callable[[], bool]) -> None:
