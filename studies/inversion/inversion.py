@@ -32,6 +32,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from fedbench_fedhpro.hyper_prototypes import class_gradients
@@ -62,21 +63,20 @@ def of_weights(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 def of_classifier(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return the gradient of the mean cross-entropy with respect to the classifier, dW and db."""
-    features, errors = _errors(model, x, y)
+    layer, features = classifier(model), forward(model, x).features
+    errors = residual(features, y, layer.weight, layer.bias)
     return torch.cat([(errors.T @ features / len(y)).flatten(), errors.mean(dim=0)])
 
 
 def of_features(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return the class gradient in feature space, d numbers; see FedHPro's `class_gradients`."""
-    layer: nn.Linear = model.classifier  # type: ignore[assignment]
-    features = forward(model, x).features
+    layer, features = classifier(model), forward(model, x).features
     return class_gradients(features, y, layer.weight, layer.bias).values.flatten()
 
 
-def _errors(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    layer: nn.Linear = model.classifier  # type: ignore[assignment]
-    features = forward(model, x).features
-    return features, residual(features, y, layer.weight, layer.bias)
+def classifier(model: nn.Module) -> nn.Linear:
+    """Return the linear layer that maps features to logits."""
+    return cast(nn.Linear, model.classifier)
 
 
 UPLOADS: dict[str, Upload] = {
