@@ -43,11 +43,9 @@ def model():
 def test_classifier_gradients_are_autograds(inversion, model):
     x, y = torch.rand(5, 6), torch.full((5,), 2)
     loss = F.cross_entropy(model.classifier(model.features(x)), y)
-    weight, bias = torch.autograd.grad(loss, list(model.classifier.parameters()))
-    found = inversion.of_classifier(model, x, y)
-    torch.testing.assert_close(found, torch.cat([weight.flatten(), bias]))
-    whole = inversion.of_weights(model, x, y)
-    torch.testing.assert_close(whole[-len(found) :], found)
+    expected = torch.autograd.grad(loss, list(model.classifier.parameters()))
+    torch.testing.assert_close(inversion.of_classifier(model, x, y), expected)
+    torch.testing.assert_close(inversion.of_weights(model, x, y)[-2:], expected)
 
 
 def test_class_gradients_are_those_that_a_client_uploads(inversion, model):
@@ -55,7 +53,7 @@ def test_class_gradients_are_those_that_a_client_uploads(inversion, model):
     z = model.features(x).detach().requires_grad_()
     loss = F.cross_entropy(model.classifier(z), y)
     (gradient,) = torch.autograd.grad(loss, z)
-    found = inversion.of_features(model, x, y)
+    (found,) = inversion.of_features(model, x, y)
     torch.testing.assert_close(found, gradient.mean(dim=0))
 
 
@@ -65,11 +63,26 @@ def test_psnr_is_that_of_the_closest_pair(inversion):
     assert inversion.psnr(true, true) == pytest.approx(120)
 
 
+def test_correlation_ignores_brightness_and_contrast(inversion):
+    one = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    both = torch.cat([1 - one, one])
+    assert inversion.correlation(0.2 + one / 2, both) == pytest.approx(1)
+    assert inversion.correlation(0.2 - one / 2, one) == pytest.approx(-1)
+
+
+def test_the_distance_counts_each_tensor_once(inversion):
+    small, large = torch.tensor([1.0, 0.0]), torch.ones(100)
+    assert inversion.distance([small, large], [small, large]) == pytest.approx(0, abs=1e-6)
+    assert inversion.distance([small, large], [-small, large]) == pytest.approx(1, abs=1e-6)
+
+
 def test_noise_has_its_share_of_the_uploads_norm(inversion):
-    upload = torch.ones(10_000)
-    added = inversion.noisy(upload, 0.1, torch.Generator().manual_seed(0)) - upload
+    upload = [torch.ones(100, 50), torch.ones(5_000)]
+    changed = inversion.noisy(upload, 0.1, torch.Generator().manual_seed(0))
+    added = torch.cat([(a - b).flatten() for a, b in zip(changed, upload, strict=True)])
     assert float(added.norm()) == pytest.approx(0.1 * 100, rel=0.05)
-    assert torch.equal(inversion.noisy(upload, 0.0, torch.Generator()), upload)
+    same = inversion.noisy(upload, 0.0, torch.Generator())
+    assert all(torch.equal(a, b) for a, b in zip(same, upload, strict=True))
 
 
 def test_variation_is_zero_only_without_edges(inversion):
@@ -85,6 +98,6 @@ def test_an_attack_comes_near_each_upload_and_weights_reveal_most(inversion, tmp
     inversion.main([*words, "--out", str(tmp_path)])
     found = json.loads((tmp_path / "inversion.json").read_text())["attacks"]
     assert [one["upload"] for one in found] == list(inversion.UPLOADS)
-    assert all(one["loss"] < 0.2 for one in found)
-    assert found[0]["psnr"] > max(one["psnr"] for one in found[1:])
+    assert all(one["loss"] < 0.3 for one in found)
+    assert found[0]["correlation"] > max(one["correlation"] for one in found[1:])
     assert all((tmp_path / f"{kind.replace(' ', '-')}.png").is_file() for kind in inversion.UPLOADS)
