@@ -1,0 +1,238 @@
+"""One table of many methods: accuracy, cost to a target, traffic, time and state.
+
+    fedbench compare --config docs/results/zoo-fashion.yaml --out zoo-fashion
+    python studies/zoo/zoo.py zoo-fashion --out docs/results/zoo-fashion.csv
+
+Reads the runs of one comparison in one setting, writes a line per run, and prints a Markdown table
+with a line per method. The runs score the global model on test data, and what each client would
+use on its own: the option ``clients.test`` has to be set. What a method keeps between rounds is
+measured here, in two further rounds of its first run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import fedbench
+from fedbench import ClientContext, Run, hookimpl
+from fedbench.config.model import RunConfig
+from fedbench.plugins.memory import with_classes
+from fedbench.study.analysis import Group
+from fedbench.study.records import Record
+from fedbench.study.statistics import complete, mean_ranks
+from fedbench.text import size
+from fedbench.values import nbytes
+
+KEPT = "kept"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run.
+
+    Attributes:
+        method: its name.
+        data: the setting's name in the report.
+        seed: of the run.
+        status: finished, failed, interrupted or unfinished.
+        rounds: finished ones.
+        accuracy: of the global model by the run's rule, a fraction.
+        worst: the same on the worst domain.
+        clients: accuracy of what each client would use, mean over clients, a fraction.
+        worst_tenth: the same over the worst tenth of the clients, in the last scored round.
+        reached: whether ``accuracy`` reached the target in any scored round.
+        rounds_to_target: until then, or all finished ones.
+        bytes_to_target: of all clients in both directions.
+        seconds_to_target: of wall-clock time, without scoring.
+        bytes_per_round: of all clients in both directions.
+        seconds: of wall-clock time of all rounds.
+        client_state: bytes that a client keeps between its turns, the mean over clients.
+        server_state: bytes that the server keeps beside the global model.
+    """
+
+    method: str
+    data: str
+    seed: int
+    status: str
+    rounds: int
+    accuracy: float | None
+    worst: float | None
+    clients: float | None
+    worst_tenth: float | None
+    reached: bool
+    rounds_to_target: float
+    bytes_to_target: float
+    seconds_to_target: float
+    bytes_per_round: float | None
+    seconds: float
+    client_state: float | None
+    server_state: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """Report how many bytes a client keeps after its turn."""
+
+    outermost = True
+
+    @hookimpl(wrapper=True)
+    def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
+        done = yield
+        ctx.metric(KEPT, sum(nbytes(value) for value in ctx.state.values()))
+        return done
+
+
+def state(config: RunConfig) -> tuple[float, int]:
+    """Return the bytes that a client and the server keep after two rounds of a run.
+
+    The client's are the mean over the clients of the second round, the server's are without the
+    global model.
+    """
+    registry = with_classes(fedbench.discover(), {KEPT: Kept})
+    config = replace(config, rounds=2, plugins={**config.plugins, KEPT: {}})
+    run = Run(config, registry=registry)
+    run.run()
+    assert run.state
+    client = run.history[-1].metrics[KEPT]
+    return client, sum(nbytes(value) for value in run.state.entries.values())
+
+
+def row(record: Record, group: Group, kept: tuple[float, int] | None) -> Row:
+    """Return the row of a run."""
+    result = record.result
+    own = {r.population: r for r in (result.accuracy, *result.others)} if result else {}
+    whole, clients = own.get("domains"), own.get("clients")
+    reaching = group.curves.reaching
+    assert reaching, "no run of the reference is finished"
+    spent = {name: one[record.seed] for name, one in reaching.amounts[record.variant].items()}
+    traffic = [sum(r.bytes_up.values()) + sum(r.bytes_down.values()) for r in record.rounds]
+    return Row(
+        method=record.variant,
+        data=group.label,
+        seed=record.seed,
+        status=record.status,
+        rounds=len(record.rounds),
+        accuracy=whole.mean if whole else None,
+        worst=whole.worst if whole else None,
+        clients=clients.mean if clients else None,
+        worst_tenth=clients.worst if clients else None,
+        reached=spent["rounds"].exact,
+        rounds_to_target=spent["rounds"].value,
+        bytes_to_target=spent["bytes"].value,
+        seconds_to_target=spent["seconds"].value,
+        bytes_per_round=statistics.mean(traffic) if traffic else None,
+        seconds=sum(r.seconds for r in record.rounds),
+        client_state=kept[0] if kept else None,
+        server_state=kept[1] if kept else None,
+    )
+
+
+def rows_of(group: Group) -> list[Row]:
+    """Return a row per run; measures each method's state."""
+    found: list[Row] = []
+    for variant in group.variants:
+        records = [r for r in group.records if r.variant == variant]
+        ended = [r for r in records if r.status == "finished"]
+        kept = state(ended[0].config) if ended else None
+        found += [row(record, group, kept) for record in records]
+    return found
+
+
+def spread(values: Sequence[float | None]) -> str:
+    """Return mean and standard deviation of fractions, in percent."""
+    known = [100 * value for value in values if value is not None]
+    if not known:
+        return "-"
+    if len(known) == 1:
+        return f"{known[0]:.2f}"
+    return f"{statistics.mean(known):.2f} ± {statistics.stdev(known):.2f}"
+
+
+def ranks(rows: Sequence[Row], column: str) -> Mapping[str, float]:
+    """Return method -> mean rank over the seeds, of those that finished under every seed."""
+    values: dict[str, dict[int, float]] = {}
+    for one in rows:
+        value = getattr(one, column)
+        if value is not None:
+            values.setdefault(one.method, {})[one.seed] = value
+    return mean_ranks(complete(values), blocks="seeds").ranks
+
+
+def line(rows: Sequence[Row], places: Sequence[Mapping[str, float]]) -> str:
+    """Return a method's line of the table.
+
+    Args:
+        rows: its runs.
+        places: its mean ranks, by global accuracy and by clients' accuracy.
+    """
+    method, reached = rows[0].method, [r for r in rows if r.reached]
+    first, second = (f"{p[method]:.1f}" if method in p else "-" for p in places)
+    ended = [r for r in rows if r.status == "finished"]
+    if not ended:
+        return f"| `{method}` |" + f" {rows[0].status} |" + " |" * 9
+    return " | ".join(
+        (
+            f"| `{method}`",
+            spread([r.accuracy for r in rows]),
+            first,
+            spread([r.clients for r in rows]),
+            second,
+            f"{len(reached)} of {len(rows)}",
+            f"{statistics.median(r.rounds_to_target for r in reached):g}" if reached else "-",
+            size(statistics.median(r.bytes_to_target for r in reached)) if reached else "-",
+            f"{statistics.mean(r.seconds / r.rounds for r in ended):.2f}",
+            size(ended[0].client_state or 0),
+            f"{size(ended[0].server_state or 0)} |",
+        )
+    )
+
+
+HEAD = (
+    "| METHOD | global model | rank | clients | rank | reached target | rounds | bytes "
+    "| s per round | client keeps | server keeps |\n|---|" + "---:|" * 10
+)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the Markdown table, by falling accuracy of the global model."""
+    by_method: dict[str, list[Row]] = {}
+    for one in rows:
+        by_method.setdefault(one.method, []).append(one)
+    places = [ranks(rows, "accuracy"), ranks(rows, "clients")]
+
+    def order(method: str) -> float:
+        known = [r.accuracy for r in by_method[method] if r.accuracy is not None]
+        return -statistics.mean(known) if known else 0.0
+
+    return "\n".join((HEAD, *(line(by_method[m], places) for m in sorted(by_method, key=order))))
+
+
+def write(rows: Sequence[Row], out: Path) -> None:
+    """Write a line per run."""
+    with out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(one) for one in rows)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Write the numbers and print the table that the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, help="folder of the comparison")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="CSV file")
+    given = parser.parse_args(words)
+    groups = fedbench.load_comparison(given.runs).analysis.groups
+    if len(groups) != 1:
+        parser.error(f"{given.runs} has {len(groups)} settings, and a table has one")
+    rows = rows_of(groups[0])
+    write(rows, given.out)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The table of many methods: its lines from runs that are made up, its numbers from real ones."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from importlib import util
+from pathlib import Path
+
+import pytest
+
+import fedbench
+
+FILE = Path(__file__).parents[2] / "studies" / "zoo" / "zoo.py"
+
+
+@pytest.fixture(scope="module")
+def zoo():
+    spec = util.spec_from_file_location(FILE.stem, FILE)
+    module = sys.modules[spec.name] = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture
+def made(zoo):
+    def make(method, seed, accuracy, clients, reached=True, status="finished"):
+        return zoo.Row(
+            method=method,
+            data="digits",
+            seed=seed,
+            status=status,
+            rounds=10,
+            accuracy=accuracy,
+            worst=accuracy,
+            clients=clients,
+            worst_tenth=clients,
+            reached=reached,
+            rounds_to_target=4 + seed,
+            bytes_to_target=4e6,
+            seconds_to_target=8.0,
+            bytes_per_round=1e6,
+            seconds=20.0,
+            client_state=2_000.0 if status == "finished" else None,
+            server_state=0 if status == "finished" else None,
+        )
+
+    return make
+
+
+def test_methods_are_ordered_by_the_global_model_and_ranked_seed_by_seed(zoo, made):
+    rows = [made("own", s, 0.1, 0.9 + s / 100) for s in (0, 1)]
+    rows += [made("good", s, 0.8 + s / 100, 0.7, reached=s == 0) for s in (0, 1)]
+    lines = zoo.table(rows).splitlines()
+    cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines]
+    assert len({len(found) for found in cells}) == 1
+    good, own = cells[2], cells[3]
+    assert good[:5] == ["`good`", "80.50 ± 0.71", "1.0", "70.00 ± 0.00", "2.0"]
+    assert own[:5] == ["`own`", "10.00 ± 0.00", "2.0", "90.50 ± 0.71", "1.0"]
+    assert good[5:] == ["1 of 2", "4", "4.00 MB", "2.00", "2.00 kB", "0 B"]
+    assert own[5:7] == ["2 of 2", "4.5"]
+
+
+def test_a_method_that_failed_has_a_line_and_no_rank(zoo, made):
+    rows = [made("good", 0, 0.8, 0.7), made("bad", 0, None, None, False, "failed")]
+    lines = zoo.table(rows).splitlines()
+    assert lines[3].startswith("| `bad` | failed |")
+    assert lines[3].count("|") == lines[2].count("|")
+
+
+@pytest.mark.long
+def test_rows_and_state_of_real_runs(zoo, tmp_path, capsys):
+    out = tmp_path / "digits"
+    sets = {"clients.test": 0.2, "model.width": 1, "model.feature_size": 8}
+    fedbench.compare(
+        ["scaffold", "fedavg"], data="digits", seeds=1, rounds=2, set=sets, out=out, quiet=True
+    )
+    zoo.main([str(out), "--out", str(tmp_path / "zoo.csv")])
+    with (tmp_path / "zoo.csv").open() as file:
+        found = {row["method"]: row for row in csv.DictReader(file)}
+    assert float(found["fedavg"]["client_state"]) == int(found["fedavg"]["server_state"]) == 0
+    sent = float(found["fedavg"]["bytes_per_round"]) / 16  # 8 clients, two directions
+    assert float(found["scaffold"]["client_state"]) == pytest.approx(sent, rel=0.01)
+    assert int(found["scaffold"]["server_state"]) == pytest.approx(sent, rel=0.01)
+    assert 0 < float(found["scaffold"]["clients"]) <= 1
+    assert "| `scaffold` |" in capsys.readouterr().out
