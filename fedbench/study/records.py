@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -228,13 +228,31 @@ def by_setting(records: Iterable[Record]) -> list[list[Record]]:
 
 
 def setting_labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a label per setting: its data set, and whatever else differs between the settings.
+    """Return a label per setting: its data set, and what else tells it from the others.
 
-    Of a plugin that only some settings have, the options that differ between those are said, or
-    its name if none does.
+    If settings with the same data set follow several cards, the card is said. Whatever differs
+    between settings with the same data set and card is said besides. Of a plugin that only some of
+    these have, the options that differ between those are said, or its name if none does.
     """
-    everywhere = set.intersection(*({*one["plugins"]} for one in settings))
     flat = [_flatten(setting) for setting in settings]
+    sources = [(str(one["data.name"]), one.get("card.card")) for one in flat]
+    labels = [""] * len(settings)
+    for source in dict.fromkeys(sources):
+        data, card = source
+        places = [place for place, other in enumerate(sources) if other == source]
+        several = len({other for other in sources if other[0] == data}) > 1
+        head = [data, f"card {card}" if card else "no card"] if several else [data]
+        parts = _distinctions([settings[p] for p in places], [flat[p] for p in places])
+        for place, said in zip(places, parts, strict=True):
+            labels[place] = ", ".join((*head, *said))
+    return labels
+
+
+def _distinctions(
+    settings: Sequence[Mapping[str, Any]], flat: Sequence[Mapping[str, Any]]
+) -> Iterator[list[str]]:
+    """Yield for each setting what tells it from the others; see `setting_labels`."""
+    everywhere = set.intersection(*({*one["plugins"]} for one in settings))
     keys = list(dict.fromkeys(key for one in flat for key in one))
 
     def differs(key: str) -> bool:
@@ -243,15 +261,13 @@ def setting_labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
         values = {json.dumps(one.get(key)) for one in flat if key in one or not sometimes}
         return len(values) > 1
 
-    differing = [key for key in keys if key != "data.name" and differs(key)]
-    labels = []
+    differing = [key for key in keys if differs(key)]
     for setting, one in zip(settings, flat, strict=True):
         said = [key.removeprefix(PLUGINS) for key in differing if key in one]
         bare = (name for name in setting["plugins"] if name not in everywhere)
         parts = [name for name in bare if not any(k.startswith(f"{name}.") for k in said)]
         parts += [f"{key.removeprefix(PLUGINS)}={one[key]}" for key in differing if key in one]
-        labels.append(", ".join((str(one["data.name"]), *parts)))
-    return labels
+        yield parts
 
 
 def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

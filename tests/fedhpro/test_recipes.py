@@ -84,7 +84,7 @@ class TestAblations:
 
 
 class TestRecipes:
-    def test_the_published_one_differs_in_reduction_and_margin_alone(self, resolve):
+    def test_the_published_one_differs_in_distance_reduction_and_margin_alone(self, resolve):
         paper, published = (resolve(m).plugins for m in ("fedhpro", "fedhpro-published"))
         assert list(paper) == list(published)
         differences = {
@@ -94,12 +94,13 @@ class TestRecipes:
             if value != published[part][option]
         }
         assert differences == {
+            "hyper_prototypes.matching_distance": ("cosine", "coordinate"),
             "hpcl.reduction": ("mean", "published"),
             "hpcl.margin": ("round", "off"),
         }
 
     def test_defaults_are_the_published_settings(self, resolve):
-        parts = resolve().plugins
+        parts = resolve("fedhpro-published").plugins
         assert parts["class_batches"] == {"size": 100, "repeats": 1, "augment": True}
         assert parts["hyper_prototypes"] == {
             "per_class": 5,

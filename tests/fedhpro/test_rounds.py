@@ -69,9 +69,7 @@ class TestOnPaper:
         assert weight.tolist() == [[3, 0], [0, 3], [0, 0]]
         assert bias.tolist() == pytest.approx([0.02, 0.08, -0.1], abs=1e-6)
         mean = rows({0: torch.tensor([-1, 0.5]), 1: torch.tensor([0.75, -1.5])})
-        expected = match(
-            self.initial("hyper_prototypes", 5), mean, weight, bias, 30, 0.1, "coordinate"
-        )
+        expected = match(self.initial("hyper_prototypes", 5), mean, weight, bias, 30, 0.1, "cosine")
         torch.testing.assert_close(made.state.entries.tensor("hyper_prototypes"), expected)
 
     @pytest.mark.parametrize(

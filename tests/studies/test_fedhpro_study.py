@@ -33,7 +33,8 @@ def study():
 
 @pytest.fixture
 def installed(registry, study):
-    registry.add(study, "fedbench-fedhpro-study")
+    if ("plugin", "last_client") not in registry.entries:  # the package may be installed
+        registry.add(study, "fedbench-fedhpro-study")
     return registry
 
 

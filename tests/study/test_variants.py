@@ -103,6 +103,28 @@ def test_settings_change_every_method_and_are_no_part_of_its_name(
     assert records.setting_labels([found[0], found[2]]) == ["digits", "digits, storm"]
 
 
+def test_a_label_says_nothing_that_data_set_and_card_imply() -> None:
+    def setting(data: str, card: str | None, **more: Any) -> dict[str, Any]:
+        from_card = {"card": {"card": card, "card_hash": f"hash of {card}"}} if card else {}
+        return {"data": {"name": data, "of": data}, "plugins": {}, "rounds": 3, **from_card, **more}
+
+    one, other = setting("digits", "digits"), setting("digits", "digits-long", rounds=9)
+    images = setting("fashion", "fashion", rounds=5)
+    assert records.setting_labels([one, images]) == ["digits", "fashion"]
+    assert records.setting_labels([one, other, images]) == [
+        "digits, card digits",
+        "digits, card digits-long",
+        "fashion",
+    ]
+    longer, free = {**one, "rounds": 4}, setting("digits", None)
+    assert records.setting_labels([one, longer, images]) == [
+        "digits, rounds=3",
+        "digits, rounds=4",
+        "fashion",
+    ]
+    assert records.setting_labels([one, free]) == ["digits, card digits", "digits, no card"]
+
+
 @dataclass(frozen=True, eq=False)
 class Odd:
     """Has an option of every kind."""

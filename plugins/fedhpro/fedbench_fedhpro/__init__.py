@@ -25,24 +25,38 @@ def register_plugins() -> Mapping[str, type]:
     }
 
 
-def _recipe(about: str, **hpcl: str) -> Recipe:
-    exchanged = ("exchange", "mean", "class_batches", "recalibration", "hyper_prototypes")
-    parts = (*exchanged, "cross_entropy")
-    plugins = {**{name: {} for name in parts}, "hpcl": hpcl, "hpal": {}}
+def _recipe(about: str, distance: str, **hpcl: str) -> Recipe:
+    plugins = {
+        **{name: {} for name in ("exchange", "mean", "class_batches", "recalibration")},
+        "hyper_prototypes": {"matching_distance": distance},
+        "cross_entropy": {},
+        "hpcl": hpcl,
+        "hpal": {},
+    }
     return Recipe(plugins, about, SOURCE, family="prototypes")
 
 
 @hookimpl
 def register_recipes() -> Mapping[str, Recipe]:
-    """Return the method as the paper describes it and with the released code's settings."""
+    """Return the method as the paper describes it and with the released code's settings.
+
+    The paper matches gradients by their cosine. The released code takes the distance from data set
+    condensation, where it is one minus the cosine of each layer's gradient, but computes it for
+    each single number, so that only signs count (``coordinate``). `fedhpro` matches whole vectors
+    (``cosine``): it is what the distance means, and in validation accuracy it was 7.7 points better
+    on `digits` (95 % interval -2.9 to 18.4) and 0.9 on `fashion-mnist-quick` (-1.3 to 3.1), n = 3
+    seeds each, better under every seed. See ``docs/results/fedhpro-study.md``.
+    """
     return {
         "fedhpro": _recipe(
             "hyper-prototypes, learned by gradient matching, attract and separate the features",
+            distance="cosine",
             reduction="mean",
             margin="round",
         ),
         "fedhpro-published": _recipe(
             "FedHPro with the settings of the released code, whose faults are corrected",
+            distance="coordinate",
             reduction="published",
             margin="off",
         ),
