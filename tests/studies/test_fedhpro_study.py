@@ -84,6 +84,7 @@ def test_the_last_clients_weights_are_the_global_ones(study):
     assert found == {"w": torch.tensor(7.0)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", GRIDS, ids=lambda file: file.stem)
 def test_every_grid_can_be_planned(installed, file, tmp_path):
     grid = make_grid(file, {"seeds": 1}, "test")
