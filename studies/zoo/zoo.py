@@ -4,9 +4,9 @@
     python studies/zoo/zoo.py zoo-fashion --out docs/results/zoo-fashion.csv
 
 Reads the runs of one comparison in one setting, writes a line per run, and prints a Markdown table
-with a line per method. The runs score the global model on test data, and what each client would
-use on its own: the option ``clients.test`` has to be set. What a method keeps between rounds is
-measured here, in two further rounds of its first run.
+with a line per method. Scored are the models that a method gives its clients, the global one or
+their own, on all test data, and on test data like each client's: the option ``clients.test`` has to
+be set. What a method keeps between rounds is measured here, in two further rounds of its first run.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ class Row:
         seed: of the run.
         status: finished, failed, interrupted or unfinished.
         rounds: finished ones.
-        accuracy: of the global model by the run's rule, a fraction.
+        model: whose models are scored, ``global`` or ``personal``; the latter are the clients' own.
+        accuracy: on all test data by the run's rule, a fraction; of personal ones the mean.
         worst: the same on the worst domain.
-        clients: accuracy of what each client would use, mean over clients, a fraction.
+        clients: accuracy on test data like each client's, mean over clients, a fraction.
         worst_tenth: the same over the worst tenth of the clients, in the last scored round.
         reached: whether ``accuracy`` reached the target in any scored round.
         rounds_to_target: until then, or all finished ones.
@@ -60,6 +61,7 @@ class Row:
     seed: int
     status: str
     rounds: int
+    model: str | None
     accuracy: float | None
     worst: float | None
     clients: float | None
@@ -117,6 +119,7 @@ def row(record: Record, group: Group, kept: tuple[float, int] | None) -> Row:
         seed=record.seed,
         status=record.status,
         rounds=len(record.rounds),
+        model=whole.model if whole else None,
         accuracy=whole.mean if whole else None,
         worst=whole.worst if whole else None,
         clients=clients.mean if clients else None,
@@ -168,16 +171,17 @@ def line(rows: Sequence[Row], places: Sequence[Mapping[str, float]]) -> str:
 
     Args:
         rows: its runs.
-        places: its mean ranks, by global accuracy and by clients' accuracy.
+        places: its mean ranks, by accuracy on all test data and on the clients'.
     """
     method, reached = rows[0].method, [r for r in rows if r.reached]
     first, second = (f"{p[method]:.1f}" if method in p else "-" for p in places)
     ended = [r for r in rows if r.status == "finished"]
     if not ended:
-        return f"| `{method}` |" + f" {rows[0].status} |" + " |" * 9
+        return f"| `{method}` |" + f" {rows[0].status} |" + " |" * 10
     return " | ".join(
         (
             f"| `{method}`",
+            "own" if ended[0].model == "personal" else "global",
             spread([r.accuracy for r in rows]),
             first,
             spread([r.clients for r in rows]),
@@ -193,13 +197,13 @@ def line(rows: Sequence[Row], places: Sequence[Mapping[str, float]]) -> str:
 
 
 HEAD = (
-    "| METHOD | global model | rank | clients | rank | reached target | rounds | bytes "
-    "| s per round | client keeps | server keeps |\n|---|" + "---:|" * 10
+    "| METHOD | models | all test data | rank | clients' data | rank | reached target | rounds "
+    "| bytes | s per round | client keeps | server keeps |\n|---|" + "---:|" * 11
 )
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the Markdown table, by falling accuracy of the global model."""
+    """Return the Markdown table, by falling accuracy on all test data."""
     by_method: dict[str, list[Row]] = {}
     for one in rows:
         by_method.setdefault(one.method, []).append(one)

@@ -32,6 +32,7 @@ def made(zoo):
             seed=seed,
             status=status,
             rounds=10,
+            model="personal" if method == "own" else "global",
             accuracy=accuracy,
             worst=accuracy,
             clients=clients,
@@ -49,17 +50,17 @@ def made(zoo):
     return make
 
 
-def test_methods_are_ordered_by_the_global_model_and_ranked_seed_by_seed(zoo, made):
+def test_methods_are_ordered_by_accuracy_and_ranked_seed_by_seed(zoo, made):
     rows = [made("own", s, 0.1, 0.9 + s / 100) for s in (0, 1)]
     rows += [made("good", s, 0.8 + s / 100, 0.7, reached=s == 0) for s in (0, 1)]
     lines = zoo.table(rows).splitlines()
     cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines]
     assert len({len(found) for found in cells}) == 1
     good, own = cells[2], cells[3]
-    assert good[:5] == ["`good`", "80.50 ± 0.71", "1.0", "70.00 ± 0.00", "2.0"]
-    assert own[:5] == ["`own`", "10.00 ± 0.00", "2.0", "90.50 ± 0.71", "1.0"]
-    assert good[5:] == ["1 of 2", "4", "4.00 MB", "2.00", "2.00 kB", "0 B"]
-    assert own[5:7] == ["2 of 2", "4.5"]
+    assert good[:6] == ["`good`", "global", "80.50 ± 0.71", "1.0", "70.00 ± 0.00", "2.0"]
+    assert own[:6] == ["`own`", "own", "10.00 ± 0.00", "2.0", "90.50 ± 0.71", "1.0"]
+    assert good[6:] == ["1 of 2", "4", "4.00 MB", "2.00", "2.00 kB", "0 B"]
+    assert own[6:8] == ["2 of 2", "4.5"]
 
 
 def test_a_method_that_failed_has_a_line_and_no_rank(zoo, made):
