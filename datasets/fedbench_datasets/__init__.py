@@ -12,6 +12,7 @@ from fedbench.hookspecs import hookimpl
 from . import (
     dirichlet,
     embedded,
+    fcube,
     hub,
     image_folder,
     modifiers,
@@ -33,7 +34,7 @@ fedbench_api = 1
 def register_datasets() -> Mapping[str, type[DataSource]]:
     """Return the bundled data sets."""
     classes = (
-        *(embedded.Digits, synthetic.Synthetic),
+        *(embedded.Digits, synthetic.Synthetic, fcube.Fcube),
         *(public.Mnist, public.FashionMnist, public.Cifar10, public.Cifar100),
         *(public_mnist.MnistRotated, public_mnist.Emnist),
         *(public_domains.DigitsFull, public_domains.OfficeCaltech, public_domains.Pacs),

@@ -200,7 +200,7 @@ class TestData:
         *table, where, _ = done.stdout.splitlines()
         assert max(map(len, table)) <= width
         places = {"mnist": "on disk", "image-folder": "-", "hf": "-"}
-        places |= dict.fromkeys(("digits", "synthetic"), "embedded")
+        places |= dict.fromkeys(("digits", "fcube", "synthetic"), "embedded")
         assert cells(table, ("name", "size", "where", "about")) == [
             (e.name, e.value.size, places.get(e.name, "to fetch"), e.about)
             for e in installed.all("dataset")
