@@ -15,6 +15,13 @@ from ..study.verdicts import Pair, Value, Verdict, worst
 from .content import NONE, TextTable
 from .tables import markdown_table
 
+SCORES = {
+    "mean": "accuracy",
+    "worst": "worst accuracy (over clients: the worst tenth)",
+    "std": "standard deviation of the accuracy; less is better",
+}
+"""What of the accuracy a cell judges -> the words for it."""
+
 
 def overall(found: Reproduction, verdicts: Sequence[Verdict]) -> tuple[str, str]:
     """Return the verdict on all cells and a sentence about it."""
@@ -42,6 +49,8 @@ def _values(found: Reproduction, one: Verdict) -> TextTable:
     notes = [f"published: {found.source}" + (" (from memory)" if found.from_memory else "")]
     if one.cell.published:
         notes.append(f"a value counts as reproduced {found.rule}: the mean over seeds")
+    if one.cell.score != "mean":
+        notes.append(f"measured: {SCORES[one.cell.score]}")
     if one.rounds:
         notes.append("rounds: the first round after which the target was reached")
     return TextTable(
@@ -141,7 +150,7 @@ def numbers(found: Reproduction, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "cells": {
             one.name: {
                 "verdict": one.outcome,
-                "measured": "rounds" if one.rounds else "accuracy",
+                "measured": "rounds" if one.rounds else SCORES[one.cell.score],
                 "values": [_value_numbers(value) for value in one.values],
                 "order": [_pair_numbers(pair) for pair in one.pairs],
             }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -74,6 +74,8 @@ class Cell:
         published: method, as in the grid -> accuracy in [0, 1], or with ``stop_at`` the rounds.
         order: methods from best to worst, as published.
         cost: method -> what a round costs, where it is not as in the file.
+        score: which number of the accuracy is judged: the mean, the worst (over clients, the worst
+            tenth) or the standard deviation, of which less is better.
     """
 
     title: Text
@@ -81,6 +83,7 @@ class Cell:
     published: dict[str, Positive] = field(default_factory=dict)
     order: tuple[str, ...] = ()
     cost: dict[str, dict[str, Any]] = field(default_factory=dict)
+    score: Literal["mean", "worst", "std"] = "mean"
 
     def __post_init__(self) -> None:
         if not self.published and len(self.order) < 2:
@@ -167,6 +170,9 @@ def _part(of: Reproduction, document: yamlfile.Document, name: str) -> Part:
     if cell.published and not of.rule.given:
         where = document.where((*here, "published"))
         raise ConfigError(f"{where}: published values need a rule, such as `rule: {{points: 2}}`")
+    if cell.score != "mean" and grid.stop_at is not None:
+        where = document.where((*here, "score"))
+        raise ConfigError(f"{where}: rounds to a target (stop_at) are judged, and have no score")
     for key, methods in (("published", cell.published), ("order", cell.order)):
         _check(methods, grid.methods, document.where((*here, key)))
     costs = {

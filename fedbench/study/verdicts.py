@@ -103,10 +103,10 @@ def judge(registry: Registry, part: Part, rule: Rule, jobs: Sequence[Job]) -> Ve
     kept = {record.path: record for record in collect(registry, jobs)}
     measured: dict[str, dict[int, Amount]] = {method: {} for method in part.grid.methods}
     for job in jobs:
-        if amount := _amount(kept.get(job.path), metric.higher_is_better):
+        if amount := _amount(kept.get(job.path), part.cell, metric.higher_is_better):
             for method in (job.method, *job.also):
                 measured[method][job.config.seed] = amount
-    better_is_more = metric.higher_is_better and not rounds
+    better_is_more = metric.higher_is_better and not rounds and part.cell.score != "std"
     return Verdict(
         part.name,
         part.cell,
@@ -122,13 +122,13 @@ def judge(registry: Registry, part: Part, rule: Rule, jobs: Sequence[Job]) -> Ve
     )
 
 
-def _amount(record: Record | None, higher_is_better: bool) -> Amount | None:
+def _amount(record: Record | None, cell: Cell, higher_is_better: bool) -> Amount | None:
     """Return what a run has measured; ``None`` if nothing yet."""
     if record is None:
         return None
     target = record.config.stop_at
     if target is None:
-        return Amount(record.result.accuracy.mean) if record.result else None
+        return Amount(getattr(record.result.accuracy, cell.score)) if record.result else None
     return to_target(record.rounds, record.config.accuracy, target, higher_is_better)["rounds"]
 
 

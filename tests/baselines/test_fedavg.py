@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from fedbench_baselines.fedavg import weighted_mean
-from fedbench_baselines.sampling import Uniform
+from fedbench_baselines.sampling import BySize, Uniform
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,3 +115,16 @@ def test_every_client_is_drawn_equally_often():
     # 300 are expected of each, with a standard deviation of 14.5.
     assert counts.sum() == 3000
     assert (counts - 300).abs().max() < 60
+
+
+def test_clients_are_drawn_one_after_the_other_in_proportion_to_their_sizes():
+    sizes = (60, 30, 10)
+    counts = torch.zeros(3, 3)
+    for r in range(1, 1001):
+        ctx = testing.server_context(round=r, client_sizes=sizes, seed=0)
+        first, second = BySize(2 / 3).select_clients(ctx=ctx)
+        counts[first, second] += 1
+    # P(a, then b) is n_a / n * n_b / (n - n_a).
+    wanted = torch.tensor([[0, 450, 150], [257.1, 0, 42.9], [66.7, 33.3, 0]])
+    assert (counts - wanted).abs().max() < 60
+    assert counts.diagonal().sum() == 0

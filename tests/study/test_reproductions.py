@@ -114,6 +114,11 @@ def test_the_cost_counts_rounds_to_a_target_as_published(read, registry, tmp_pat
         ("rule: {points: 2}", "rule: {}", r"yaml:14: cells.plain.published: .*values need a rule"),
         ("points: 2}", "points: 2, percent: 5}", r"yaml:5: rule: give either points or percent"),
         ("rule: {points: 2}", "rule: {point: 2}", r"yaml:5: .*did you mean 'points'"),
+        (
+            "    published: {fedavg: 10",
+            "    score: std\n    published: {fedavg: 10",
+            r"yaml:19: cells.target.score: rounds to a target",
+        ),
         ("rounds: 50}", "round: 50}", r"yaml:18: cells.target.grid.round: .*mean 'rounds'"),
         ('title: "to a target"', 'titel: "to"', r"yaml:17: cells.target.titel: .*mean 'title'"),
         ("  fedprox: {seconds: 4, examples: 100}\n", "", r"yaml:8: cost: no cost for 'fedprox'"),

@@ -93,8 +93,8 @@ def scored(number: int, accuracy: float) -> RoundResult:
 def judged(registry, monkeypatch: pytest.MonkeyPatch):
     """Judge runs with these curves: method -> the accuracies of the rounds of each seed."""
 
-    def judged(published, curves, stop_at=None, order=()):
-        cell = Cell("a cell", published=published, order=order)
+    def judged(published, curves, stop_at=None, order=(), score="mean"):
+        cell = Cell("a cell", published=published, order=order, score=score)
         config = {"accuracy": Accuracy(), "stop_at": stop_at}
         jobs, records = [], []
         for method, of_seed in curves.items():
@@ -102,7 +102,7 @@ def judged(registry, monkeypatch: pytest.MonkeyPatch):
                 path, here = Path(f"{method}-{seed}"), SimpleNamespace(seed=seed, **config)
                 jobs.append(SimpleNamespace(config=here, method=method, also=(), path=path))
                 rounds = [scored(n, a) for n, a in enumerate(curve, 1)]
-                result = SimpleNamespace(accuracy=SimpleNamespace(mean=curve[-1]))
+                result = SimpleNamespace(accuracy=SimpleNamespace(**{score: curve[-1]}))
                 records.append(
                     SimpleNamespace(path=path, config=here, rounds=rounds, result=result)
                 )
@@ -135,3 +135,14 @@ def test_fewer_rounds_are_the_better_ones(judged) -> None:
     fast, slow = [[0.1, 0.9], [0.1, 0.1, 0.9], [0.1, 0.9]], [[0.1] * n + [0.9] for n in (7, 9, 8)]
     found = judged({}, {"a": slow, "b": fast}, stop_at=0.9, order=("b", "a"))
     assert found.pairs[0].outcome == found.outcome == "reproduced"
+
+
+@pytest.mark.parametrize(("score", "outcome"), [("worst", "reproduced"), ("std", "not reproduced")])
+def test_a_cell_may_judge_the_worst_clients_or_the_deviation_of_which_less_is_better(
+    judged, score: str, outcome: str
+) -> None:
+    high, low = [[0.31], [0.29], [0.30]], [[0.2], [0.2], [0.2]]
+    found = judged({"a": 0.25}, {"a": high, "b": low}, order=("a", "b"), score=score)
+    assert [v.summary.mean for v in found.values] == pytest.approx([0.3, 0.2])
+    assert found.values[0].outcome == "reproduced"
+    assert found.pairs[0].outcome == outcome

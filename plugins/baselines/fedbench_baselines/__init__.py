@@ -45,6 +45,7 @@ def register_plugins() -> Mapping[str, type]:
     """Return the bundled run plugins."""
     return {
         "uniform": sampling.Uniform,
+        "by_size": sampling.BySize,
         "sgd": sgd.Sgd,
         "adam": adam.Adam,
         "adamw": adam.AdamW,
