@@ -8,6 +8,7 @@ from importlib import util
 from pathlib import Path
 
 import pytest
+import yaml
 
 import fedbench
 
@@ -86,3 +87,10 @@ def test_rows_and_state_of_real_runs(zoo, tmp_path, capsys):
     assert int(found["scaffold"]["server_state"]) == pytest.approx(sent, rel=0.01)
     assert 0 < float(found["scaffold"]["clients"]) <= 1
     assert "| `scaffold` |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["zoo-digits", "zoo-fashion"])
+def test_the_grids_have_every_bundled_method(installed, name):
+    found = [e for e in installed.all("recipe") if e.package == "fedbench-toolkit"]
+    grid = yaml.safe_load((FILE.parents[2] / "docs" / "results" / f"{name}.yaml").read_text())
+    assert sorted(grid["methods"]) == sorted(entry.name for entry in found)
