@@ -3,10 +3,11 @@
     fedbench compare --config docs/results/zoo-fashion.yaml --out zoo-fashion
     python studies/zoo/zoo.py zoo-fashion --out docs/results/zoo-fashion.csv
 
-Reads the runs of one comparison in one setting, writes a line per run, and prints a Markdown table
-with a line per method. Scored are the models that a method gives its clients, the global one or
-their own, on all test data, and on test data like each client's: the option ``clients.test`` has to
-be set. What a method keeps between rounds is measured here, in two further rounds of its first run.
+Reads the runs of a comparison, writes a line per run, and prints a Markdown table per setting with
+a line per method; methods that bring their own clock have a setting of their own. Scored are the
+models that a method gives its clients, the global one or their own, on all test data, and on test
+data like each client's: the option ``clients.test`` has to be set. What a method keeps between
+rounds is measured here, in two further rounds of its first run.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -47,7 +48,8 @@ class Row:
         clients: accuracy on test data like each client's, mean over clients, a fraction.
         worst_tenth: the same over the worst tenth of the clients, in the last scored round.
         reached: whether ``accuracy`` reached the target in any scored round.
-        rounds_to_target: until then, or all finished ones.
+        rounds_to_target: until then, or all finished ones; as the next two, ``None`` if the setting
+            has no reference.
         bytes_to_target: of all clients in both directions.
         seconds_to_target: of wall-clock time, without scoring.
         bytes_per_round: of all clients in both directions.
@@ -67,9 +69,9 @@ class Row:
     clients: float | None
     worst_tenth: float | None
     reached: bool
-    rounds_to_target: float
-    bytes_to_target: float
-    seconds_to_target: float
+    rounds_to_target: float | None
+    bytes_to_target: float | None
+    seconds_to_target: float | None
     bytes_per_round: float | None
     seconds: float
     client_state: float | None
@@ -110,8 +112,9 @@ def row(record: Record, group: Group, kept: tuple[float, int] | None) -> Row:
     own = {r.population: r for r in (result.accuracy, *result.others)} if result else {}
     whole, clients = own.get("domains"), own.get("clients")
     reaching = group.curves.reaching
-    assert reaching, "no run of the reference is finished"
-    spent = {name: one[record.seed] for name, one in reaching.amounts[record.variant].items()}
+    amounts = reaching.amounts[record.variant] if reaching else {}
+    spent = {name: one[record.seed] for name, one in amounts.items()}
+    values = {name: amount.value for name, amount in spent.items()}
     traffic = [sum(r.bytes_up.values()) + sum(r.bytes_down.values()) for r in record.rounds]
     return Row(
         method=record.variant,
@@ -124,10 +127,10 @@ def row(record: Record, group: Group, kept: tuple[float, int] | None) -> Row:
         worst=whole.worst if whole else None,
         clients=clients.mean if clients else None,
         worst_tenth=clients.worst if clients else None,
-        reached=spent["rounds"].exact,
-        rounds_to_target=spent["rounds"].value,
-        bytes_to_target=spent["bytes"].value,
-        seconds_to_target=spent["seconds"].value,
+        reached="rounds" in spent and spent["rounds"].exact,
+        rounds_to_target=values.get("rounds"),
+        bytes_to_target=values.get("bytes"),
+        seconds_to_target=values.get("seconds"),
         bytes_per_round=statistics.mean(traffic) if traffic else None,
         seconds=sum(r.seconds for r in record.rounds),
         client_state=kept[0] if kept else None,
@@ -154,6 +157,11 @@ def spread(values: Sequence[float | None]) -> str:
     if len(known) == 1:
         return f"{known[0]:.2f}"
     return f"{statistics.mean(known):.2f} ± {statistics.stdev(known):.2f}"
+
+
+def median(values: Iterable[float | None]) -> float:
+    """Return the median of the values that are known, of which there is at least one."""
+    return statistics.median(value for value in values if value is not None)
 
 
 def ranks(rows: Sequence[Row], column: str) -> Mapping[str, float]:
@@ -187,8 +195,8 @@ def line(rows: Sequence[Row], places: Sequence[Mapping[str, float]]) -> str:
             spread([r.clients for r in rows]),
             second,
             f"{len(reached)} of {len(rows)}",
-            f"{statistics.median(r.rounds_to_target for r in reached):g}" if reached else "-",
-            size(statistics.median(r.bytes_to_target for r in reached)) if reached else "-",
+            f"{median(r.rounds_to_target for r in reached):g}" if reached else "-",
+            size(median(r.bytes_to_target for r in reached)) if reached else "-",
             f"{statistics.mean(r.seconds / r.rounds for r in ended):.2f}",
             size(ended[0].client_state or 0),
             f"{size(ended[0].server_state or 0)} |",
@@ -229,13 +237,16 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, help="folder of the comparison")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="CSV file")
+    parser.add_argument(
+        "--reference", default="fedavg", help="its final accuracy is the target; default fedavg"
+    )
     given = parser.parse_args(words)
-    groups = fedbench.load_comparison(given.runs).analysis.groups
-    if len(groups) != 1:
-        parser.error(f"{given.runs} has {len(groups)} settings, and a table has one")
-    rows = rows_of(groups[0])
-    write(rows, given.out)
-    print(table(rows))
+    found = fedbench.load_comparison(given.runs, reference=given.reference)
+    groups = found.analysis.groups
+    parts = [rows_of(group) for group in groups]
+    write([one for rows in parts for one in rows], given.out)
+    for group, rows in zip(groups, parts, strict=True):
+        print(f"{group.label}\n\n{table(rows)}\n")
 
 
 if __name__ == "__main__":

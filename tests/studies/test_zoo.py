@@ -94,3 +94,37 @@ def test_the_grids_have_every_bundled_method(installed, name):
     found = [e for e in installed.all("recipe") if e.package == "fedbench-toolkit"]
     grid = yaml.safe_load((FILE.parents[2] / "docs" / "results" / f"{name}.yaml").read_text())
     assert sorted(grid["methods"]) == sorted(entry.name for entry in found)
+
+
+RESULTS = FILE.parents[2] / "docs" / "results"
+
+
+def kept(zoo, name):
+    """Return the tables of a CSV file of the docs, one per setting."""
+    with (RESULTS / name).open() as file:
+        lines = list(csv.DictReader(file))
+    read = {"method": str, "data": str, "status": str, "model": str, "reached": "True".__eq__}
+    read |= {"seed": int, "rounds": int, "server_state": int}
+    rows = [
+        zoo.Row(**{k: read.get(k, float)(v) if v else None for k, v in one.items()})
+        for one in lines
+    ]
+    settings = dict.fromkeys(row.data for row in rows)
+    return [zoo.table([row for row in rows if row.data == data]) for data in settings]
+
+
+def test_the_page_has_the_tables_of_the_kept_runs(zoo):
+    page = (RESULTS / "zoo.md").read_text()
+    tables = kept(zoo, "zoo-fashion.csv")
+    assert len(tables) == 2
+    assert all(table in page for table in tables)
+
+
+def test_the_readme_has_the_head_of_the_table(zoo):
+    lines = [line for line in kept(zoo, "zoo-fashion.csv")[0].splitlines() if "`" in line]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    readme = (FILE.parents[2] / "README.md").read_text()
+    columns = [0, 2, 4, 7, 10, 11]
+    shown = ["| " + " | ".join(found[c] for c in columns) + " |" for found in cells]
+    place = next(n for n, line in enumerate(shown) if "`fedavg`" in line)
+    assert "\n".join(shown[: place + 1]) in readme
