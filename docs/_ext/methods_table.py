@@ -16,9 +16,9 @@ from pathlib import Path
 from reference import table
 
 from fedbench import Run, discover, options, resolve
+from fedbench.engine.profiling import Kept
 from fedbench.plugins.registry import Entry, Registry
-from fedbench.values import Value, nbytes
-from fedbench.watching import Watch
+from fedbench.values import nbytes
 
 README = Path(__file__).parents[2] / "README.md"
 MARKS = "<!-- made by `make methods` -->\n", "<!-- end of the methods -->\n"
@@ -64,17 +64,6 @@ MODELS = {"fedbn": {"model": "resnet10"}}
 """Methods that the default model is not for: it has no batch norm."""
 
 
-class Kept(Watch):
-    """Notes how many bytes each client keeps, by key."""
-
-    def __init__(self) -> None:
-        self.bytes: dict[str, dict[str, int]] = {}
-
-    def keep(self, where: str, key: str, value: Value) -> None:
-        """Note the size of what a client keeps."""
-        self.bytes.setdefault(where.partition(", ")[2], {})[key] = nbytes(value)
-
-
 def measured(registry: Registry, methods: Sequence[str]) -> dict[str, Row]:
     """Return the cells of `MEASURED` by method, from three rounds of each on a few digits.
 
@@ -90,10 +79,9 @@ def measured(registry: Registry, methods: Sequence[str]) -> dict[str, Row]:
         *_, last = run.rounds()
         assert run.state is not None
         model = nbytes(run.state.weights)
-        of_a_client = max((sum(k.values()) for k in kept.bytes.values()), default=0)
         of_server = sum(map(nbytes, run.state.entries.values()))
         up, down = (sum(b.values()) // len(last.clients) for b in (last.bytes_up, last.bytes_down))
-        found[name] = [_times(size / model) for size in (up, down, of_a_client, of_server)]
+        found[name] = [_times(size / model) for size in (up, down, kept.largest, of_server)]
     return found
 
 

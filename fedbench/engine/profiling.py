@@ -2,6 +2,7 @@
 
 A `Stopwatch` times the run's phases and every plugin's hooks; an ordinary run has none and pays
 nothing for it. Each second is counted once: time in a nested step belongs to the inner step only.
+`Kept` notes how many bytes clients keep between their turns.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any
 from ..config.model import RunConfig
 from ..failures import ClientFailure
 from ..plugins.registry import Registry
-from ..types import ClientJob, ClientResult, RoundResult
+from ..types import ClientJob, ClientResult, RoundResult, Value
+from ..values import nbytes
 from ..watching import Call, Watch
 from .run import Run
 
@@ -151,6 +153,22 @@ class Stopwatch(Watch):
         for name in [name for name in metrics if name.startswith(CLIENT)]:
             self.clients[name.removeprefix(CLIENT)] += metrics.pop(name)
         return replace(answer, metrics=metrics)
+
+
+class Kept(Watch):
+    """Notes how many bytes each client keeps, by key; for the executor `inline`, see `Watch`."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[str, dict[str, int]] = {}
+
+    def keep(self, where: str, key: str, value: Value) -> None:
+        """Note the size of what a client keeps."""
+        self._bytes.setdefault(where.partition(", ")[2], {})[key] = nbytes(value)
+
+    @property
+    def largest(self) -> int:
+        """The bytes of the client that keeps most."""
+        return max((sum(sizes.values()) for sizes in self._bytes.values()), default=0)
 
 
 def _title(call: Call) -> str:

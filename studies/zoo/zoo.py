@@ -15,21 +15,20 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import fedbench
-from fedbench import ClientContext, Run, hookimpl
+from fedbench import Run
 from fedbench.config.model import RunConfig
-from fedbench.plugins.memory import with_classes
+from fedbench.engine.profiling import Kept
+from fedbench.plugins.registry import Registry
 from fedbench.study.analysis import Group
 from fedbench.study.records import Record
 from fedbench.study.statistics import complete, mean_ranks
 from fedbench.text import size
 from fedbench.values import nbytes
-
-KEPT = "kept"
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Row:
         seconds_to_target: of wall-clock time, without scoring.
         bytes_per_round: of all clients in both directions.
         seconds: of wall-clock time of all rounds.
-        client_state: bytes that a client keeps between its turns, the mean over clients.
+        client_state: bytes that the client keeps between its turns that keeps most.
         server_state: bytes that the server keeps beside the global model.
     """
 
@@ -74,39 +73,24 @@ class Row:
     seconds_to_target: float | None
     bytes_per_round: float | None
     seconds: float
-    client_state: float | None
+    client_state: int | None
     server_state: int | None
 
 
-@dataclass(frozen=True, eq=False)
-class Kept:
-    """Report how many bytes a client keeps after its turn."""
-
-    outermost = True
-
-    @hookimpl(wrapper=True)
-    def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
-        done = yield
-        ctx.metric(KEPT, sum(nbytes(value) for value in ctx.state.values()))
-        return done
-
-
-def state(config: RunConfig) -> tuple[float, int]:
+def state(registry: Registry, config: RunConfig) -> tuple[int, int]:
     """Return the bytes that a client and the server keep after two rounds of a run.
 
-    The client's are the mean over the clients of the second round, the server's are without the
-    global model.
+    The client is the one that keeps most; the server's bytes are without the global model.
     """
-    registry = with_classes(fedbench.discover(), {KEPT: Kept})
-    config = replace(config, rounds=2, plugins={**config.plugins, KEPT: {}})
-    run = Run(config, registry=registry)
+    kept = Kept()
+    config = replace(config, rounds=2, executor={"name": "inline"})
+    run = Run(config, registry=registry, watch=kept)
     run.run()
     assert run.state
-    client = run.history[-1].metrics[KEPT]
-    return client, sum(nbytes(value) for value in run.state.entries.values())
+    return kept.largest, sum(map(nbytes, run.state.entries.values()))
 
 
-def row(record: Record, group: Group, kept: tuple[float, int] | None) -> Row:
+def row(record: Record, group: Group, kept: tuple[int, int] | None) -> Row:
     """Return the row of a run."""
     result = record.result
     own = {r.population: r for r in (result.accuracy, *result.others)} if result else {}
@@ -138,13 +122,13 @@ def row(record: Record, group: Group, kept: tuple[float, int] | None) -> Row:
     )
 
 
-def rows_of(group: Group) -> list[Row]:
+def rows_of(registry: Registry, group: Group) -> list[Row]:
     """Return a row per run; measures each method's state."""
     found: list[Row] = []
     for variant in group.variants:
         records = [r for r in group.records if r.variant == variant]
         ended = [r for r in records if r.status == "finished"]
-        kept = state(ended[0].config) if ended else None
+        kept = state(registry, ended[0].config) if ended else None
         found += [row(record, group, kept) for record in records]
     return found
 
@@ -243,7 +227,7 @@ def main(words: Sequence[str] | None = None) -> None:
     given = parser.parse_args(words)
     found = fedbench.load_comparison(given.runs, reference=given.reference)
     groups = found.analysis.groups
-    parts = [rows_of(group) for group in groups]
+    parts = [rows_of(found.registry, group) for group in groups]
     write([one for rows in parts for one in rows], given.out)
     for group, rows in zip(groups, parts, strict=True):
         print(f"{group.label}\n\n{table(rows)}\n")

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+import torch
 
+from fedbench.engine.profiling import Kept
 from fedbench.engine.run import Run
 from fedbench.hookspecs import hookimpl
 from fedbench.plugins.hooks import RunPlugins
@@ -242,3 +244,13 @@ def test_a_watched_run_has_the_same_bits(
     plain, watched = (Run(config, registry=registry, watch=w).run() for w in (UNWATCHED, Diary()))
     for key in ("weights_sha256", "metrics_sha256", "bytes"):
         assert watched[key] == plain[key]
+
+
+def test_the_client_that_keeps_most_counts_by_its_last_values() -> None:
+    kept = Kept()
+    assert kept.largest == 0
+    kept.keep("round 1, client 0", "a", torch.zeros(10))
+    kept.keep("round 2, client 0", "a", torch.zeros(2))
+    kept.keep("round 2, client 1", "a", torch.zeros(2))
+    kept.keep("round 2, client 1", "b", torch.zeros(1, dtype=torch.int64))
+    assert kept.largest == 4 * 2 + 8

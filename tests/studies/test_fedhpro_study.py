@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from importlib import util
 from pathlib import Path
 
 import pytest
@@ -19,16 +17,6 @@ from tests.conftest import make_config
 
 FOLDER = Path(__file__).parents[2] / "studies" / "fedhpro"
 GRIDS = sorted(FOLDER.glob("*.yaml"))
-
-
-@pytest.fixture(scope="module")
-def study():
-    file = FOLDER / "fedbench_fedhpro_study.py"
-    spec = util.spec_from_file_location(file.stem, file)
-    module = sys.modules[spec.name] = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 @pytest.fixture

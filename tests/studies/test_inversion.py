@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
-from importlib import util
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-
-FILE = Path(__file__).parents[2] / "studies" / "inversion" / "inversion.py"
-
-
-@pytest.fixture(scope="module")
-def inversion():
-    spec = util.spec_from_file_location(FILE.stem, FILE)
-    module = sys.modules[spec.name] = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 class Small(nn.Module):

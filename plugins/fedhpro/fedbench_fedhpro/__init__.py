@@ -40,12 +40,12 @@ def _recipe(about: str, distance: str, **hpcl: str) -> Recipe:
 def register_recipes() -> Mapping[str, Recipe]:
     """Return the method as the paper describes it and with the released code's settings.
 
-    The paper matches gradients by their cosine. The released code takes the distance from data set
-    condensation, where it is one minus the cosine of each layer's gradient, but computes it for
-    each single number, so that only signs count (``coordinate``). `fedhpro` matches whole vectors
-    (``cosine``): it is what the distance means, and in validation accuracy it was 7.7 points better
-    on `digits` (95 % interval -2.9 to 18.4) and 0.9 on `fashion-mnist-quick` (-1.3 to 3.1), n = 3
-    seeds each, better under every seed. See ``docs/results/fedhpro-study.md``.
+    The released code takes the distance between gradients from data set condensation, where it is
+    one minus the cosine of each layer's gradient, but computes it for each single number, so that
+    only signs count (``coordinate``). `fedhpro` matches whole vectors (``cosine``): it is what the
+    distance means, and in validation accuracy it was 7.7 points better on `digits` (95 % interval
+    -2.9 to 18.4) and 0.9 on `fashion-mnist-quick` (-1.3 to 3.1), n = 3 seeds each, better under
+    every seed. See ``docs/results/fedhpro-study.md``.
     """
     return {
         "fedhpro": _recipe(

@@ -1,0 +1,38 @@
+"""The studies' files as modules: they are no package."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib import util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+STUDIES = Path(__file__).parents[2] / "studies"
+
+
+def _loaded(place: str) -> Iterator[ModuleType]:
+    spec = util.spec_from_file_location(Path(place).stem, STUDIES / place)
+    assert spec
+    assert spec.loader
+    module = sys.modules[spec.name] = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture(scope="module")
+def inversion() -> Iterator[ModuleType]:
+    yield from _loaded("inversion/inversion.py")
+
+
+@pytest.fixture(scope="module")
+def study() -> Iterator[ModuleType]:
+    yield from _loaded("fedhpro/fedbench_fedhpro_study.py")
+
+
+@pytest.fixture(scope="module")
+def zoo() -> Iterator[ModuleType]:
+    yield from _loaded("zoo/zoo.py")
