@@ -1,13 +1,13 @@
-"""One table of many methods: accuracy, cost to a target, traffic, time and state.
+"""Two tables of many methods: accuracy; cost to a target, traffic, time and state.
 
     fedbench compare --config docs/results/zoo-fashion.yaml --out zoo-fashion
     python studies/zoo/zoo.py zoo-fashion --out docs/results/zoo-fashion.csv
 
-Reads the runs of a comparison, writes a line per run, and prints a Markdown table per setting with
-a line per method; methods that bring their own clock have a setting of their own. Scored are the
-models that a method gives its clients, the global one or their own, on all test data, and on test
-data like each client's: the option ``clients.test`` has to be set. What a method keeps between
-rounds is measured here, in two further rounds of its first run.
+Reads the runs of a comparison, writes a line per run, and prints both Markdown tables of each
+setting with a line per method; methods that bring their own clock have a setting of their own.
+Scored are the models that a method gives its clients, the global one or their own, on all test
+data, and on test data like each client's: the option ``clients.test`` has to be set. What a method
+keeps between rounds is measured here, in two further rounds of its first run.
 """
 
 from __future__ import annotations
@@ -158,44 +158,48 @@ def ranks(rows: Sequence[Row], column: str) -> Mapping[str, float]:
     return mean_ranks(complete(values), blocks="seeds").ranks
 
 
-def line(rows: Sequence[Row], places: Sequence[Mapping[str, float]]) -> str:
-    """Return a method's line of the table.
+def accuracies(rows: Sequence[Row], places: Sequence[Mapping[str, float]]) -> list[str]:
+    """Return a method's cells of the table of accuracies.
 
     Args:
         rows: its runs.
-        places: its mean ranks, by accuracy on all test data and on the clients'.
+        places: mean ranks of all methods, by accuracy on all test data and on the clients'.
     """
-    method, reached = rows[0].method, [r for r in rows if r.reached]
-    first, second = (f"{p[method]:.1f}" if method in p else "-" for p in places)
-    ended = [r for r in rows if r.status == "finished"]
+    method, ended = rows[0].method, [r for r in rows if r.status == "finished"]
     if not ended:
-        return f"| `{method}` |" + f" {rows[0].status} |" + " |" * 10
-    return " | ".join(
-        (
-            f"| `{method}`",
-            "own" if ended[0].model == "personal" else "global",
-            spread([r.accuracy for r in rows]),
-            first,
-            spread([r.clients for r in rows]),
-            second,
-            f"{len(reached)} of {len(rows)}",
-            f"{median(r.rounds_to_target for r in reached):g}" if reached else "-",
-            size(median(r.bytes_to_target for r in reached)) if reached else "-",
-            f"{statistics.mean(r.seconds / r.rounds for r in ended):.2f}",
-            size(ended[0].client_state or 0),
-            f"{size(ended[0].server_state or 0)} |",
-        )
-    )
+        return [rows[0].status, *[""] * 4]
+    first, second = (f"{p[method]:.1f}" if method in p else "-" for p in places)
+    scored = "own" if ended[0].model == "personal" else "global"
+    whole, clients = spread([r.accuracy for r in rows]), spread([r.clients for r in rows])
+    return [scored, whole, first, clients, second]
 
 
-HEAD = (
-    "| METHOD | models | all test data | rank | clients' data | rank | reached target | rounds "
-    "| bytes | s per round | client keeps | server keeps |\n|---|" + "---:|" * 11
-)
+def costs(rows: Sequence[Row]) -> list[str]:
+    """Return a method's cells of the table of costs, from its runs; at least one has finished."""
+    reached = [r for r in rows if r.reached]
+    ended = [r for r in rows if r.status == "finished"]
+    return [
+        f"{len(reached)} of {len(rows)}",
+        f"{median(r.rounds_to_target for r in reached):g}" if reached else "-",
+        size(median(r.bytes_to_target for r in reached)) if reached else "-",
+        f"{statistics.mean(r.seconds / r.rounds for r in ended):.2f}",
+        size(ended[0].client_state or 0),
+        size(ended[0].server_state or 0),
+    ]
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Return the Markdown table, by falling accuracy on all test data."""
+ACCURACIES = ("models", "all test data", "rank", "clients' data", "rank")
+COSTS = ("reached target", "rounds", "bytes", "s per round", "client keeps", "server keeps")
+
+
+def markdown(head: Sequence[str], lines: Mapping[str, Sequence[str]]) -> str:
+    """Return a Markdown table with a line of cells per method."""
+    made = [f"| `{method}` | " + " | ".join(cells) + " |" for method, cells in lines.items()]
+    return "\n".join((f"| METHOD | {' | '.join(head)} |", "|---|" + "---:|" * len(head), *made))
+
+
+def tables(rows: Sequence[Row]) -> tuple[str, str]:
+    """Return the Markdown tables of accuracies and of costs, by falling accuracy."""
     by_method: dict[str, list[Row]] = {}
     for one in rows:
         by_method.setdefault(one.method, []).append(one)
@@ -205,7 +209,12 @@ def table(rows: Sequence[Row]) -> str:
         known = [r.accuracy for r in by_method[method] if r.accuracy is not None]
         return -statistics.mean(known) if known else 0.0
 
-    return "\n".join((HEAD, *(line(by_method[m], places) for m in sorted(by_method, key=order))))
+    methods = sorted(by_method, key=order)
+    ended = [m for m in methods if any(r.status == "finished" for r in by_method[m])]
+    return (
+        markdown(ACCURACIES, {m: accuracies(by_method[m], places) for m in methods}),
+        markdown(COSTS, {m: costs(by_method[m]) for m in ended}),
+    )
 
 
 def write(rows: Sequence[Row], out: Path) -> None:
@@ -217,7 +226,7 @@ def write(rows: Sequence[Row], out: Path) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Write the numbers and print the table that the command line asks for."""
+    """Write the numbers and print the tables that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, help="folder of the comparison")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="CSV file")
@@ -230,7 +239,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parts = [rows_of(found.registry, group) for group in groups]
     write([one for rows in parts for one in rows], given.out)
     for group, rows in zip(groups, parts, strict=True):
-        print(f"{group.label}\n\n{table(rows)}\n")
+        print(group.label, *tables(rows), "", sep="\n\n")
 
 
 if __name__ == "__main__":

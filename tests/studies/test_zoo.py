@@ -41,24 +41,29 @@ def made(zoo):
     return make
 
 
+def cells(table):
+    """Return the cells of a Markdown table's lines of methods."""
+    lines = [line for line in table.splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
 def test_methods_are_ordered_by_accuracy_and_ranked_seed_by_seed(zoo, made):
     rows = [made("own", s, 0.1, 0.9 + s / 100) for s in (0, 1)]
     rows += [made("good", s, 0.8 + s / 100, 0.7, reached=s == 0) for s in (0, 1)]
-    lines = zoo.table(rows).splitlines()
-    cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines]
-    assert len({len(found) for found in cells}) == 1
-    good, own = cells[2], cells[3]
-    assert good[:6] == ["`good`", "global", "80.50 ± 0.71", "1.0", "70.00 ± 0.00", "2.0"]
-    assert own[:6] == ["`own`", "own", "10.00 ± 0.00", "2.0", "90.50 ± 0.71", "1.0"]
-    assert good[6:] == ["1 of 2", "4", "4.00 MB", "2.00", "2.00 kB", "0 B"]
-    assert own[6:8] == ["2 of 2", "4.5"]
+    accuracies, costs = zoo.tables(rows)
+    good, own = cells(accuracies)
+    assert good == ["`good`", "global", "80.50 ± 0.71", "1.0", "70.00 ± 0.00", "2.0"]
+    assert own == ["`own`", "own", "10.00 ± 0.00", "2.0", "90.50 ± 0.71", "1.0"]
+    good, own = cells(costs)
+    assert good == ["`good`", "1 of 2", "4", "4.00 MB", "2.00", "2.00 kB", "0 B"]
+    assert own[:3] == ["`own`", "2 of 2", "4.5"]
 
 
-def test_a_method_that_failed_has_a_line_and_no_rank(zoo, made):
+def test_a_method_that_failed_has_a_line_without_rank_or_cost(zoo, made):
     rows = [made("good", 0, 0.8, 0.7), made("bad", 0, None, None, False, "failed")]
-    lines = zoo.table(rows).splitlines()
-    assert lines[3].startswith("| `bad` | failed |")
-    assert lines[3].count("|") == lines[2].count("|")
+    accuracies, costs = zoo.tables(rows)
+    assert cells(accuracies)[1] == ["`bad`", "failed", "", "", "", ""]
+    assert [line[0] for line in cells(costs)] == ["`good`"]
 
 
 @pytest.mark.long
@@ -87,7 +92,7 @@ def test_the_grids_have_every_bundled_method(installed, name):
 
 
 def kept(zoo, name):
-    """Return the tables of a CSV file of the docs, one per setting."""
+    """Return both tables of each setting of a CSV file of the docs."""
     with (RESULTS / name).open() as file:
         lines = list(csv.DictReader(file))
     read = {"method": str, "data": str, "status": str, "model": str, "reached": "True".__eq__}
@@ -97,21 +102,21 @@ def kept(zoo, name):
         for one in lines
     ]
     settings = dict.fromkeys(row.data for row in rows)
-    return [zoo.table([row for row in rows if row.data == data]) for data in settings]
+    return [zoo.tables([row for row in rows if row.data == data]) for data in settings]
 
 
 def test_the_page_has_the_tables_of_the_kept_runs(zoo):
     page = (RESULTS / "zoo.md").read_text()
-    tables = kept(zoo, "zoo-fashion.csv")
-    assert len(tables) == 2
-    assert all(table in page for table in tables)
+    settings = kept(zoo, "zoo-fashion.csv")
+    assert len(settings) == 2
+    assert all(table in page for tables in settings for table in tables)
 
 
 def test_the_readme_has_the_head_of_the_table(zoo):
-    lines = [line for line in kept(zoo, "zoo-fashion.csv")[0].splitlines() if "`" in line]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    readme = (ROOT / "README.md").read_text()
-    columns = [0, 2, 4, 7, 10, 11]
-    shown = ["| " + " | ".join(found[c] for c in columns) + " |" for found in cells]
-    place = next(n for n, line in enumerate(shown) if "`fedavg`" in line)
-    assert "\n".join(shown[: place + 1]) in readme
+    accuracies, costs = map(cells, kept(zoo, "zoo-fashion.csv")[0])
+    spent = {line[0]: line for line in costs}
+    above = accuracies[: [line[0] for line in accuracies].index("`fedavg`") + 1]
+    lines = [[m[0], m[2], m[4], spent[m[0]][2], spent[m[0]][5], spent[m[0]][6]] for m in above]
+    assert (
+        "\n".join(f"| {' | '.join(line)} |" for line in lines) in (ROOT / "README.md").read_text()
+    )
