@@ -86,12 +86,13 @@ if TYPE_CHECKING:
     "Wilcoxon's cannot reject at 5 % with fewer than 6. Default: t.",
 )  # fmt: skip
 @click.option("--target", type=Finite(), metavar="VALUE", help=TARGET)
+@click.option("--dry-run", is_flag=True, help="Print what would be run, and run nothing.")
 @study_flags("comparison")
 def compare(
     methods: tuple[str, ...], data: tuple[str, ...], cards: tuple[str, ...],
     settings: tuple[str, ...], seeds: str | None, rounds: int | None, device: str | None,
     sets: tuple[str, ...], file: Path | None, reference: str | None, test: str | None,
-    target: float | None, stop_at: str | None, out: Path, quiet: bool, **how: Any,
+    target: float | None, stop_at: str | None, dry_run: bool, out: Path, quiet: bool, **how: Any,
 ) -> None:  # fmt: skip
     """Run METHODs over several seeds and test which one is better.
 
@@ -100,7 +101,7 @@ def compare(
     fedbench compare fedhpro:-hpcl fedhpro:hpcl.temperature=0.1 fedhpro
     fedbench compare fedprox:+faults:faults.drop=0.2 mine.yaml fedavg
     fedbench compare fedavg krum --setting plain --setting +sign_flip
-    fedbench compare --config grid.yaml
+    fedbench compare --config grid.yaml --dry-run
 
     A METHOD is a name or a YAML file. It may be followed by plugins to remove (:-PLUGIN), plugins
     to add (:+PLUGIN) and values to set (:KEY=VALUE). Reports name methods in the same way.
@@ -114,7 +115,8 @@ def compare(
     line says so and the run is repeated; the old one moves to replaced/.
     """
     from ..interface.comparisons import carry_out_grid
-    from ..study.comparison import How
+    from ..study.comparison import How, forecast
+    from ..study.grid import plan
     from .warm import forked
 
     registry = installed()
@@ -124,6 +126,10 @@ def compare(
         "reference": reference, "test": test, "target": target, "stop_at": stop_at,
     }  # fmt: skip
     grid = _grid(file, wanted)
+    if dry_run:
+        for line in forecast(registry, plan(registry, grid, out), How(**how)):
+            echo(line)
+        return
     with forked(registry) as parent:
         outcome = carry_out_grid(registry, grid, How(**how, parent=parent), out, quiet)
     if outcome.analysis:

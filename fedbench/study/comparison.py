@@ -12,10 +12,11 @@ from ..plugins.registry import Registry
 from ..store.files import default_data_root
 from . import grid as grids
 from .analysis import Analysis, analyse
-from .earlier import earlier
+from .earlier import Changes, earlier
 from .execute import Progress, execute
 from .grid import Grid, Job
 from .here import execute_here
+from .outlook import outlook
 from .reuse import Reuse
 from .warm import Parent, Warm
 
@@ -104,12 +105,7 @@ def compare(
     Raises:
         ConfigError: for data that cannot be read, or runs that contradict each other.
     """
-    changes: Callable[[Job], Sequence[str]] = _unchanged
-    if not how.trust_old:
-        reuse = Reuse(registry, how.data_root or default_data_root())
-        changes = reuse.changes
-        if line := reuse.summary(planned):
-            say(line)
+    changes = _changes(registry, planned, how, say)
     with display or nullcontext(lambda progress: None) as show:
         done = carry_out(registry, planned, how, show=show, changes=changes)
     found = grids.collect(registry, planned, say)
@@ -172,5 +168,18 @@ def carry_out(
     )
 
 
-def _unchanged(job: Job) -> tuple[str, ...]:
-    return ()
+def forecast(registry: Registry, planned: Sequence[Job], how: How) -> list[str]:
+    """Return what `compare` would run and what it would reuse, a line per method and more."""
+    lines: list[str] = []
+    changes = _changes(registry, planned, how, lines.append)
+    return [*outlook(registry, planned, retry=how.retry, changes=changes), *lines]
+
+
+def _changes(registry: Registry, planned: Sequence[Job], how: How, say: Say) -> Changes:
+    """Return what says why a kept run is repeated, after a line on all that will be."""
+    if how.trust_old:
+        return lambda job: ()
+    reuse = Reuse(registry, how.data_root or default_data_root())
+    if line := reuse.summary(planned):
+        say(line)
+    return reuse.changes

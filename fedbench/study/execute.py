@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, Literal, TypeAlias
 
 from ..device import cores
 from ..errors import ConfigError
@@ -246,6 +246,25 @@ class _Execution:
             _end(process)
 
 
+Standing: TypeAlias = Literal["new", "finished", "changed", "failed", "left alone", "retried"]
+"""What becomes of a planned run: ``new`` is run or resumed, ``changed`` set aside and repeated."""
+
+
+def standing(job: Job, *, retry: bool, changes: Callable[[Job], Sequence[str]]) -> Standing:
+    """Return what would become of a planned run, from what is kept of it; see `execute`."""
+    directory = RunDirectory(job.path)
+    if changes(job):
+        return "changed"
+    if directory.finished:
+        return "finished"
+    before = directory.read_interrupted()
+    if retry and (directory.failed or before):
+        return "retried"
+    if directory.failed:
+        return "failed"
+    return "left alone" if before and before.times >= PATIENCE else "new"
+
+
 def as_kept(
     job: Job, progress: Progress, *, retry: bool, changes: Callable[[Job], Sequence[str]]
 ) -> dict[str, int]:
@@ -254,23 +273,24 @@ def as_kept(
     One that is to be repeated, see `execute`, is set aside; one that is to be tried again is
     prepared for that. ``progress`` gets those that the machine has ended too often.
     """
-    directory = RunDirectory(job.path)
-    if changes(job):
-        set_aside(job.path)
-    if directory.finished:
-        return {"done": 1, "reused": 1}
-    before = directory.read_interrupted()
-    if retry and (directory.failed or before):
-        try:
-            _prepare_retry(job)
-        except Busy as error:
-            progress.interrupted[job.path] = Interrupted(1, str(error))
+    match standing(job, retry=retry, changes=changes):
+        case "finished":
+            return {"done": 1, "reused": 1}
+        case "failed":
+            return {"done": 1, "failed": 1}
+        case "left alone":
+            before = RunDirectory(job.path).read_interrupted()
+            assert before
+            progress.interrupted[job.path] = before
             return {"done": 1}
-    elif directory.failed:
-        return {"done": 1, "failed": 1}
-    elif before and before.times >= PATIENCE:
-        progress.interrupted[job.path] = before
-        return {"done": 1}
+        case "changed":
+            set_aside(job.path)
+        case "retried":
+            try:
+                _prepare_retry(job)
+            except Busy as error:
+                progress.interrupted[job.path] = Interrupted(1, str(error))
+                return {"done": 1}
     return {}
 
 

@@ -41,3 +41,11 @@ def test_files_and_changes_are_methods(compare, fedbench, tmp_path):
     (tmp_path / "mine.yaml").write_text(fedbench("config", "fedhpro").stdout)
     done = compare("mine.yaml:-hpal", "fedprox:+faults:faults.drop=0.2", "--quiet")
     assert done.stderr == "Error: there is no run to report\n"
+
+
+def test_a_dry_run_says_what_would_be_run_and_writes_nothing(fedbench, tmp_path):
+    done = fedbench("compare", "fedavg", "fedprox", "--rounds", "4", "--dry-run")
+    assert done.stdout == (
+        "fedavg: 3 to run\nfedprox: 3 to run\nall 6 runs: 6 to run; at most 24 rounds\n"
+    )
+    assert list(tmp_path.iterdir()) == []

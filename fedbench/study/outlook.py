@@ -1,0 +1,63 @@
+"""What a comparison would run, and what it would reuse, before anything is carried out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from ..plugins.registry import Registry
+from ..store.directory import RunDirectory
+from .execute import Standing, standing
+from .grid import Job
+from .records import variant_of
+
+WORDS: dict[Standing, str] = {
+    "finished": "finished",
+    "failed": "failed before (--retry tries again)",
+    "left alone": "interrupted too often (--retry tries again)",
+    "new": "to run",
+    "changed": "to repeat",
+    "retried": "to try again",
+}
+"""What becomes of a planned run -> how it is counted."""
+
+KEPT: tuple[Standing, ...] = ("finished", "failed", "left alone")
+"""What is not run."""
+
+
+def outlook(
+    registry: Registry,
+    planned: Sequence[Job],
+    *,
+    retry: bool,
+    changes: Callable[[Job], Sequence[str]],
+) -> Iterator[str]:
+    """Yield a line per method and one for all: how many runs are finished, and how many are left.
+
+    Args:
+        registry: what is installed.
+        planned: the runs.
+        retry: whether runs that failed, or were interrupted too often, would be tried again.
+        changes: returns why a kept run would have another result today.
+    """
+    found = [(job, standing(job, retry=retry, changes=changes)) for job in planned]
+    methods: dict[str, Counter[Standing]] = {}
+    for job, state in found:
+        methods.setdefault(variant_of(registry, job.config), Counter())[state] += 1
+    for method, counts in methods.items():
+        yield f"{method}: {_text(counts)}"
+    left = sum(_left(job, state) for job, state in found)
+    total = _text(Counter(state for _, state in found))
+    yield f"all {len(planned)} runs: {total}; at most {left:,} rounds"
+
+
+def _text(counts: Counter[Standing]) -> str:
+    return ", ".join(f"{counts[state]} {word}" for state, word in WORDS.items() if counts[state])
+
+
+def _left(job: Job, state: Standing) -> int:
+    """Return at most how many rounds of a run are left; a checkpoint may be older than it says."""
+    if state in KEPT:
+        return 0
+    begun = 0 if state == "changed" else RunDirectory(job.path).count_rounds()
+    return job.config.rounds - begun

@@ -1,0 +1,67 @@
+"""What a comparison says that it would run, and what it then runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedbench.engine.run import Run
+from fedbench.plugins.registry import Registry
+from fedbench.store.directory import RunDirectory
+from fedbench.study.comparison import How, forecast
+from fedbench.study.execute import PATIENCE, Progress, as_kept
+from fedbench.study.grid import Job
+
+
+@pytest.fixture
+def planned(registry: Registry, tiny_config: Callable[..., Any], tmp_path: Path) -> list[Job]:
+    """Five runs: a finished one, one that failed, one left alone, one begun and a new one."""
+    configs = [tiny_config(registry, seed=seed, rounds=3) for seed in range(5)]
+    jobs = [Job(one, "fedavg", tmp_path / "runs" / str(one.seed)) for one in configs]
+    finished, failed, left, begun, _ = (RunDirectory(job.path) for job in jobs)
+    Run(configs[0], finished.path, registry=registry).run()
+    failed.path.mkdir()
+    failed.fail(configs[1], "out of luck", "")
+    for _ in range(PATIENCE):
+        left.interrupt("killed", "")
+    rounds = Run(configs[3], begun.path, registry=registry).rounds()
+    next(rounds)
+    rounds.close()
+    return jobs
+
+
+def test_runs_are_counted_by_method_and_in_all(registry: Registry, planned: list[Job]) -> None:
+    line, total = forecast(registry, planned, How())
+    parts = (
+        "1 finished, 1 failed before (--retry tries again), "
+        "1 interrupted too often (--retry tries again), 2 to run"
+    )
+    assert line == f"fedavg: {parts}"
+    assert total == f"all 5 runs: {parts}; at most 5 rounds"
+    _, total = forecast(registry, planned, How(retry=True))
+    assert total == "all 5 runs: 1 finished, 2 to run, 2 to try again; at most 11 rounds"
+
+
+def test_a_run_from_before_a_change_would_be_repeated(
+    registry: Registry, planned: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedbench.study.comparison.Reuse.changes", lambda self, job: ["sgd"])
+    _, total, why = forecast(registry, planned[:1], How())
+    assert total == "all 1 runs: 1 to repeat; at most 3 rounds"
+    assert why.startswith("1 run is repeated because of a change since then: sgd")
+    _, total = forecast(registry, planned[:1], How(trust_old=True))
+    assert total == "all 1 runs: 1 finished; at most 0 rounds"
+
+
+@pytest.mark.parametrize(("retry", "number"), [(False, 2), (True, 4)])
+def test_what_would_be_run_is_run(
+    registry: Registry, planned: list[Job], retry: bool, number: int
+) -> None:
+    before = forecast(registry, planned, How(retry=retry))
+    assert before == forecast(registry, planned, How(retry=retry))
+    progress = Progress(len(planned))
+    kept = [as_kept(job, progress, retry=retry, changes=lambda _: ()) for job in planned]
+    assert kept.count({}) == number
