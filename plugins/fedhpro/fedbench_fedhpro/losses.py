@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from fedbench.context import ClientContext
 from fedbench.hookspecs import hookimpl
+from fedbench.options import Search
 from fedbench.types import Batch, Output, PerClass
 
 from .class_batches import SCRATCH as SAMPLES
@@ -124,8 +125,16 @@ class Hpcl:
     # Class batches are read only with ``margin: round``, but hyper_prototypes needs them anyway.
     requires = ("class_batches", "hyper_prototypes")
 
-    temperature: Annotated[float, Field(gt=0, description="temperature T")] = 0.05
-    weight: Annotated[float, Field(ge=0, description="weight of the term")] = 1.0
+    temperature: Annotated[
+        float,
+        Field(gt=0, description="temperature T"),
+        Search(low=0.01, high=0.5, scale="log"),
+    ] = 0.05
+    weight: Annotated[
+        float,
+        Field(ge=0, description="weight of the term"),
+        Search(low=0.1, high=10, scale="log"),
+    ] = 1.0
     reduction: Annotated[
         Literal["mean", "published"],
         Field(
