@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.argument("methods", nargs=-1, required=True, metavar="METHOD...")
+@click.argument("methods", nargs=-1, metavar="[METHOD]...")
 @click.option("--data", metavar="NAME", help="Data set; `fedbench data` lists all.")
 @click.option(
     "--card", metavar="NAME",
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     help="Number of trials proposed at a time, whatever --jobs is. Default: 4.",
 )  # fmt: skip
 @click.option(
-    "--prune", is_flag=True,
+    "--prune", is_flag=True, default=None,
     help="End a trial whose validation score, after a quarter, half or three quarters of its "
     "rounds, is below the median of the trials before it. The budget is then the rounds of as many "
     "whole trials as --trials says.",
@@ -91,12 +91,17 @@ if TYPE_CHECKING:
     "--test", type=click.Choice(["t", "wilcoxon"]),
     help="Paired test of the comparison, as in `fedbench compare`. Default: t.",
 )  # fmt: skip
+@click.option(
+    "--config", type=PATH, metavar="FILE",
+    help="YAML file with any of these options, such as methods, card, trials and set_space; the "
+    "command line overrides it.",
+)  # fmt: skip
 @study_flags("tuning")
 @click.option("--dry-run", is_flag=True, help="Print what would be run, and run nothing.")
 def tune(
-    file: Path | None, out: Path, dry_run: bool, quiet: bool, jobs: int | None, retry: bool,
-    trust_old: bool, data_root: Path | None, checkpoint_rounds: int | None,
-    checkpoint_minutes: float, keep_checkpoints: bool, **given: Any,
+    file: Path | None, config: Path | None, out: Path, dry_run: bool, quiet: bool,
+    jobs: int | None, retry: bool, trust_old: bool, data_root: Path | None,
+    checkpoint_rounds: int | None, checkpoint_minutes: float, keep_checkpoints: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Search the options of METHODs, then compare the best of each.
 
@@ -104,6 +109,7 @@ def tune(
     fedbench tune fedavg fedprox fedhpro --data digits --trials 20 --seeds 5
     fedbench tune fedavg fedprox --set-space sgd.lr=log:0.001:1 --dry-run
     fedbench tune fedavg fedprox --shared sgd.lr --space space.yaml
+    fedbench tune --config tuned.yaml --dry-run
 
     Each METHOD gets the same number of trials. The first is its default; the others are proposed
     from the search spaces that the options declare (`fedbench plugins show fedprox` prints them).
@@ -124,7 +130,9 @@ def tune(
     registry = installed()
     given["set"] = given.pop("sets")
     given |= {key: seeds_of(given[key], f"--{key.replace('_', '-')}") for key in SEEDS}
-    found = plan(registry, wanted(given), file)
+    if not (config or given["methods"]):
+        raise click.UsageError("name the methods to tune, or give them in a file with --config")
+    found = plan(registry, wanted(given, file=config), file)
     if dry_run:
         for line in planned(found):
             echo(line)

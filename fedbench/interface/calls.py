@@ -184,14 +184,14 @@ def compare(
 
 
 def tune(
-    methods: Names, *,
+    methods: Names = (), *,
     data: str | None = None, card: str | None = None, trials: int | None = None,
     search_seeds: int | Sequence[int] | None = None, seeds: int | Sequence[int] | None = None,
     space: PathLike | None = None, set_space: Mapping[str, Any] | None = None, shared: Names = (),
     sampler: Literal["tpe", "random", "grid"] | None = None, sampler_seed: int | None = None,
-    batch: int | None = None, prune: bool = False, rounds: int | None = None,
+    batch: int | None = None, prune: bool | None = None, rounds: int | None = None,
     device: str | None = None, set: Mapping[str, Any] | None = None,
-    plugins: Classes | None = None, reference: str | None = None,
+    config: PathLike | None = None, plugins: Classes | None = None, reference: str | None = None,
     test: Literal["t", "wilcoxon"] | None = None, jobs: int | None = None,
     checkpoint_rounds: int | None = None, checkpoint_minutes: float = 1.0,
     keep_checkpoints: bool = False, retry: bool = False, trust_old: bool = False,
@@ -212,6 +212,7 @@ def tune(
         sampler: how trials are proposed; default tpe.
         batch: trials that are proposed at a time, whatever ``jobs`` is; default 4.
         prune: whether hopeless trials end early; the budget is then counted in rounds.
+        config: a YAML file of methods, card, trials and so on; the other arguments override it.
         dry_run: run nothing; the result says what would be run.
 
     Raises:
@@ -227,7 +228,7 @@ def tune(
         "batch": batch, "prune": prune, "rounds": rounds, "device": device, "set": _sets(set),
         "reference": reference, "test": test,
     }  # fmt: skip
-    planned = plan(registry, wanted(given, "fedbench.tune"), _path(space))
+    planned = plan(registry, wanted(given, "fedbench.tune", _path(config)), _path(space))
     folder = Path(out).expanduser()
     if dry_run:
         return TuningResult(registry, planned, folder)

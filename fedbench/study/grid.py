@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -27,6 +27,8 @@ from ..errors import ConfigError, did_you_mean
 from ..plugins.registry import Registry
 from ..store.directory import RunDirectory
 from . import records
+
+T = TypeVar("T")
 
 PLAIN = "plain"
 """The setting without changes."""
@@ -93,11 +95,17 @@ class Grid:
 
 
 def make_grid(file: Path | None, changes: Mapping[str, Any], giver: str) -> Grid:
-    """Return the grid that ``changes`` describe, on top of that of a YAML file if there is one.
+    """Return the `asked` grid."""
+    return asked(Grid, file, changes, giver)
+
+
+def asked(kind: type[T], file: Path | None, changes: Mapping[str, Any], giver: str) -> T:
+    """Return what ``changes`` ask for, on top of a YAML file if there is one.
 
     Args:
+        kind: a dataclass; its fields are the keys.
         file: the YAML file.
-        changes: keys of the grid; those that are ``None`` or empty change nothing.
+        changes: keys; those that are ``None`` or empty change nothing.
         giver: who gives them, for errors.
 
     Raises:
@@ -109,9 +117,9 @@ def make_grid(file: Path | None, changes: Mapping[str, Any], giver: str) -> Grid
         if value not in (None, (), [])
     }
     if file is None:
-        return options.build(Grid, given, lambda path: ".".join((giver, *path)))
+        return options.build(kind, given, lambda path: ".".join((giver, *path)))
     document = yamlfile.read(file)
-    return options.build(Grid, {**document.data, **given}, document.where)
+    return options.build(kind, {**document.data, **given}, document.where)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from .. import options
 from ..config.model import RunConfig
 from ..errors import ConfigError, did_you_mean
 from ..plugins.facts import MetricFacts, facts
@@ -69,22 +68,11 @@ class Wanted:
         )
 
 
-def wanted(given: Mapping[str, Any], giver: str = "command line") -> Wanted:
-    """Return what a user asks for; values that are ``None`` or empty are left at their defaults.
-
-    Args:
-        given: parameter -> value.
-        giver: who gives them, for errors.
-
-    Raises:
-        ConfigError: for a value that cannot be used.
-    """
-    chosen = {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in given.items()
-        if value not in (None, (), [])
-    }
-    return options.build(Wanted, chosen, lambda path: ".".join((giver, *path)))
+def wanted(
+    given: Mapping[str, Any], giver: str = "command line", file: Path | None = None
+) -> Wanted:
+    """Return what a user asks for, on top of a YAML file if there is one; see `grid.asked`."""
+    return grids.asked(Wanted, file, given, giver)
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,6 +32,21 @@ def test_a_dry_run_says_what_would_be_run_and_writes_nothing(fedbench, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_has_the_options_and_the_command_line_overrides_it(fedbench, tmp_path: Path) -> None:
+    lines = "methods: [fedavg, fedprox]", "rounds: 20", "trials: 9", "prune: true"
+    (tmp_path / "tuned.yaml").write_text("\n".join((*lines, "set_space: ['sgd.lr=log:0.1:1']")))
+    done = fedbench("tune", "--config", "tuned.yaml", "--trials", "5", "--dry-run")
+    given = ["--rounds", "20", "--trials", "5", "--prune", "--set-space", "sgd.lr=log:0.1:1"]
+    assert done.stdout == fedbench("tune", "fedavg", "fedprox", *given, "--dry-run").stdout
+    assert "as many rounds as 5 trials of 20 rounds" in done.stdout
+
+
+def test_a_wrong_key_of_the_file_is_named_with_its_line(fedbench, tmp_path: Path) -> None:
+    (tmp_path / "tuned.yaml").write_text("methods: [fedavg]\ntrails: 3\n")
+    done = fedbench("tune", "--config", "tuned.yaml", "--dry-run")
+    assert done.stderr == ("Error: tuned.yaml:2: trails: unknown option (did you mean 'trials'?)\n")
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [
@@ -41,7 +56,7 @@ def test_a_dry_run_says_what_would_be_run_and_writes_nothing(fedbench, tmp_path:
         (["fedavg", "--space", "none.yaml"], "none.yaml: no such file"),
         (["fedavg", "--shared", "sgd.momentum"], "--shared sgd.momentum: it is not searched"),
         (["fedavh"], "did you mean 'fedavg'?"),
-        ([], "Missing argument 'METHOD...'"),
+        ([], "name the methods to tune, or give them in a file with --config"),
     ],
     ids=str,
 )

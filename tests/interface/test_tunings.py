@@ -128,6 +128,12 @@ def test_an_interrupted_search_resumes(
     assert again.methods["fedavg"].trials == found.methods["fedavg"].trials
 
 
+def test_a_file_says_what_is_tuned(tmp_path: Path) -> None:
+    (tmp_path / "tuned.yaml").write_text("methods: [fedprox]\ntrials: 7\nrounds: 3\n")
+    planned = fedbench.tune(config=tmp_path / "tuned.yaml", trials=5, out=tmp_path, dry_run=True)
+    assert "at most 5 trials of 3 rounds" in str(planned)
+
+
 def test_a_dry_run_says_what_would_be_run(tmp_path: Path) -> None:
     spaces = {"sgd.lr": [0.1, 0.2], "fedprox:fedprox.mu": "log:0.1:1"}
     planned = fedbench.tune("fedprox", set_space=spaces, out=tmp_path, dry_run=True, **GIVEN)
