@@ -177,9 +177,7 @@ def forecast(registry: Registry, planned: Sequence[Job], how: How) -> list[str]:
 
 def _changes(registry: Registry, planned: Sequence[Job], how: How, say: Say) -> Changes:
     """Return what says why a kept run is repeated, after a line on all that will be."""
-    if how.trust_old:
-        return lambda job: ()
-    reuse = Reuse(registry, how.data_root or default_data_root())
+    reuse = Reuse(registry, how.data_root or default_data_root(), how.trust_old)
     if line := reuse.summary(planned):
         say(line)
     return reuse.changes

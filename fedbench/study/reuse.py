@@ -11,7 +11,7 @@ from ..ambient import settled
 from ..config.model import RunConfig
 from ..errors import ConfigError
 from ..plugins.registry import Registry
-from ..store import fingerprint
+from ..store import checkpoint, fingerprint
 from ..store.directory import RunDirectory
 from .grid import Job
 
@@ -26,10 +26,12 @@ class Reuse:
     Args:
         registry: what is installed.
         data_root: where data sets look for their files.
+        trust_old: whether finished runs are reused whatever has changed. One that is not finished
+            cannot be: its later rounds would not fit its earlier ones.
     """
 
-    def __init__(self, registry: Registry, data_root: Path) -> None:
-        self._registry, self._root = registry, data_root
+    def __init__(self, registry: Registry, data_root: Path, trust_old: bool = False) -> None:
+        self._registry, self._root, self._trust_old = registry, data_root, trust_old
         self._data: dict[str, str] = {}
 
     def changes(self, job: Job) -> list[str]:
@@ -45,6 +47,10 @@ class Reuse:
         if not directory.exists:
             return []
         then = fingerprint.kept(directory.read_environment())
+        if self._trust_old:
+            if directory.finished or not checkpoint.exists(job.path):
+                return []
+            return fingerprint.changes(then, fingerprint.of_run(self._registry, job.config))
         if fingerprint.CORE not in then:
             return [] if directory.failed else [UNKNOWN]
         if names := job.config.in_memory:
@@ -74,9 +80,9 @@ class Reuse:
         what = list(dict.fromkeys(change for changes in found for change in changes))
         more = f" and {len(what) - SHOWN} more" if len(what) > SHOWN else ""
         runs = "1 run is" if len(found) == 1 else f"{len(found)} runs are"
+        hint = "" if self._trust_old else " (--trust-old reuses finished runs)"
         return (
-            f"{runs} repeated because of a change since then: {'; '.join(what[:SHOWN])}{more} "
-            "(--trust-old reuses existing runs)"
+            f"{runs} repeated because of a change since then: {'; '.join(what[:SHOWN])}{more}{hint}"
         )
 
 

@@ -83,7 +83,7 @@ class Runs:
     ) -> None:  # fmt: skip
         self._registry, self._plan, self._folder = registry, plan, folder
         self._how, self._say, self._show, self._warm = how, say, show, warm
-        self._reuse = Reuse(registry, how.data_root or default_data_root())
+        self._reuse = Reuse(registry, how.data_root or default_data_root(), how.trust_old)
         self._before = Progress(plan.most_runs())
         self._told = False
         self._known: dict[str, list[Job]] = {}
@@ -148,13 +148,11 @@ class Runs:
 
     def _changes(self, job: Job) -> Sequence[str]:
         """Return why a kept run is to be repeated; one that this search has made is not."""
-        if self._how.trust_old or job.path in self._made:
-            return ()
-        return self._reuse.changes(job)
+        return () if job.path in self._made else self._reuse.changes(job)
 
     def _execute(self, jobs: Sequence[Job], upto: int) -> None:
         new = [job for job in jobs if job.path not in self._made]
-        if not (self._told or self._how.trust_old) and (line := self._reuse.summary(new)):
+        if not self._told and (line := self._reuse.summary(new)):
             self._say(line)
             self._told = True
         last = upto == self._plan.budget.rounds

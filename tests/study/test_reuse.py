@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,26 @@ def test_data_that_cannot_be_read_is_an_error_that_names_the_flag(
     with pytest.raises(ConfigError, match="no such file") as caught:
         reuse.changes(job)
     assert "--trust-old" in caught.value.__notes__[0]
+
+
+def test_trust_in_old_runs_ends_where_one_would_have_to_be_resumed(
+    job: Job, registry: Registry, tiny_config: Callable[..., Any]
+) -> None:
+    config = tiny_config(registry, rounds=2)
+    paused = Job(config, "fedavg", job.path.parent / "two")
+    rounds = Run(config, paused.path, registry=registry, checkpoint_rounds=1).rounds()
+    next(rounds)
+    rounds.close()
+    trusting = Reuse(registry, default_data_root(), trust_old=True)
+    assert trusting.summary([job, paused]) is None
+    for each in (job, paused):
+        changed(each, fingerprint.CORE)
+    assert trusting.changes(job) == []
+    (change,) = trusting.changes(paused)
+    with pytest.raises(ConfigError, match=re.escape(change)):
+        Run.resume(paused.path, registry=registry)
+    line = trusting.summary([job, paused])
+    assert line == f"1 run is repeated because of a change since then: {change}"
 
 
 @pytest.mark.long
