@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from fedbench import Batch, ClientContext, Output, hookimpl
+from fedbench import Batch, ClientContext, Output, Search, hookimpl
 
 from .classification import ALONE, ROLE, class_counts
 from .fedlc import shifted_cross_entropy
@@ -48,7 +48,9 @@ class BalancedSoftmax:
     conflicts: ClassVar[Mapping[str, str]] = ALONE
 
     tau: Annotated[
-        float, Field(ge=0, description="strength of the adjustment; 1 is balanced softmax")
+        float,
+        Field(ge=0, description="strength of the adjustment; 1 is balanced softmax"),
+        Search(low=0.1, high=2, scale="log"),
     ] = 1.0
 
     @hookimpl

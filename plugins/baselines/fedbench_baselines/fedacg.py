@@ -21,6 +21,7 @@ from torch import Tensor
 from fedbench import (
     ClientContext,
     Payload,
+    Search,
     ServerContext,
     ServerState,
     ServerUpdate,
@@ -59,9 +60,15 @@ class FedAcg:
     conflicts: ClassVar[Mapping[str, str]] = PLAIN_MEAN
 
     factor: Annotated[
-        float, Field(ge=0, lt=1, description="share of the momentum to move ahead, lambda")
+        float,
+        Field(ge=0, lt=1, description="share of the momentum to move ahead, lambda"),
+        Search(choices=(0.7, 0.85, 0.95)),
     ] = 0.85
-    beta: Annotated[float, Field(ge=0, description="weight of the local term")] = 1e-3
+    beta: Annotated[
+        float,
+        Field(ge=0, description="weight of the local term"),
+        Search(low=1e-4, high=1e-1, scale="log"),
+    ] = 1e-3
 
     @hookimpl
     def init_server(self, ctx: ServerContext, weights: Weights) -> Mapping[str, Value]:

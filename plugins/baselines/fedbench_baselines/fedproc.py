@@ -30,6 +30,7 @@ from fedbench import (
     Output,
     PerClass,
     Report,
+    Search,
     ServerState,
     ServerUpdate,
     Value,
@@ -81,7 +82,9 @@ class FedProc:
     conflicts: ClassVar[Mapping[str, str]] = ALONE
 
     temperature: Annotated[
-        float, Field(gt=0, description="temperature T of the contrast; 1 in the released code")
+        float,
+        Field(gt=0, description="temperature T of the contrast; 1 in the released code"),
+        Search(choices=(0.1, 0.5, 1.0)),
     ] = 1.0
     horizon: Annotated[
         Annotated[int, Field(ge=1)] | None,

@@ -84,8 +84,16 @@ class PFedMe:
         Search(choices=(5.0, 15.0, 30.0)),
     ] = 15.0
     inner_steps: Annotated[int, Field(ge=1, description="K, steps of theta on each batch")] = 5
-    personal_lr: Annotated[float, Field(gt=0, description="learning rate of theta")] = 0.09
-    lr: Annotated[float, Field(gt=0, description="learning rate of w; lr x weight < 1")] = 0.005
+    personal_lr: Annotated[
+        float,
+        Field(gt=0, description="learning rate of theta"),
+        Search(low=1e-3, high=1e-1, scale="log"),
+    ] = 0.09
+    lr: Annotated[
+        float,
+        Field(gt=0, description="learning rate of w; lr x weight < 1"),
+        Search(low=1e-3, high=3e-2, scale="log"),
+    ] = 0.005
     steps: Annotated[int, Field(ge=1, description="R, batches per turn")] = 20
     batch_size: Annotated[int, Field(ge=1, description="examples per batch")] = 20
     beta: Annotated[

@@ -28,6 +28,7 @@ from torch import Tensor
 from fedbench import (
     ClientContext,
     ClientResult,
+    Search,
     ServerContext,
     ServerState,
     ServerUpdate,
@@ -92,7 +93,11 @@ class Scaffold:
     roles: ClassVar[tuple[str, ...]] = (ROLE,)
     conflicts: ClassVar[Mapping[str, str]] = PLAIN_MEAN
 
-    lr: Annotated[float, Field(gt=0, description="the server's learning rate")] = 1.0
+    lr: Annotated[
+        float,
+        Field(gt=0, description="the server's learning rate"),
+        Search(low=0.1, high=1, scale="log"),
+    ] = 1.0
 
     @hookimpl
     def init_server(self, ctx: ServerContext, weights: Weights) -> Mapping[str, Value]:
