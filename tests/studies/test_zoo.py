@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import fedbench
+from fedbench.study.tuning_plan import plan, wanted
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -89,6 +90,15 @@ def test_the_grids_have_every_bundled_method(installed, name):
     found = [e for e in installed.all("recipe") if e.package == "fedbench-toolkit"]
     grid = yaml.safe_load((RESULTS / f"{name}.yaml").read_text())
     assert sorted(grid["methods"]) == sorted(entry.name for entry in found)
+
+
+def test_the_search_has_the_methods_of_the_grid_that_share_its_setting(installed):
+    search = yaml.safe_load((RESULTS / "zoo-fashion-tuned.yaml").read_text())
+    grid = yaml.safe_load((RESULTS / "zoo-fashion.yaml").read_text())
+    assert set(grid["methods"]) - set(search["methods"]) == {"fedasync", "fedbuff", "fedbn"}
+    assert search["set"] == grid["set"]
+    planned = plan(installed, wanted(search))  # raises for methods that differ in their setting
+    assert all(planned.spaces.values())
 
 
 def kept(zoo, name):
