@@ -36,3 +36,8 @@ def study() -> Iterator[ModuleType]:
 @pytest.fixture(scope="module")
 def zoo() -> Iterator[ModuleType]:
     yield from _loaded("zoo/zoo.py")
+
+
+@pytest.fixture(scope="module")
+def by_round() -> Iterator[ModuleType]:
+    yield from _loaded("fedhpro/by_round.py")

@@ -1,0 +1,102 @@
+"""Accuracy around several rounds of the same runs, with differences from a reference.
+
+    fedbench compare --config studies/fedhpro/parts.yaml --out parts
+    python studies/fedhpro/by_round.py parts --rounds 10 20 50 --out parts.csv
+
+Reads the runs of a comparison in one setting, writes the accuracy of each scored round, and prints
+a Markdown table with a line per variant: the mean over the five rounds that end with each of the
+given ones, and paired differences at the first and the last of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import fedbench
+from fedbench.study.curves import points
+from fedbench.study.statistics import Paired, paired
+
+LAST = 5
+"""How many rounds are averaged."""
+
+Curves: TypeAlias = dict[str, dict[int, dict[int, float]]]
+"""Variant -> seed -> round -> accuracy, a fraction."""
+
+
+def read(folder: Path) -> Curves:
+    """Return the curves of the finished runs of a comparison."""
+    curves: Curves = {}
+    (group,) = fedbench.load_comparison(folder).analysis.groups
+    for record in group.records:
+        if record.status == "finished":
+            found = dict(points(record.rounds, record.config.accuracy))
+            curves.setdefault(record.variant, {})[record.seed] = found
+    return curves
+
+
+def around(curves: Mapping[int, Mapping[int, float]], number: int) -> dict[int, float]:
+    """Return seed -> the mean over the rounds that end with ``number``, in percent."""
+    wanted = range(number - LAST + 1, number + 1)
+    return {s: 100 * statistics.mean(c[n] for n in wanted) for s, c in curves.items()}
+
+
+def line(curves: Curves, variant: str, reference: str, rounds: Sequence[int]) -> list[str]:
+    """Return the cells of a variant: its means, and differences unless it is the reference."""
+    base = curves[reference]
+    means = [list(around(curves[variant], number).values()) for number in rounds]
+    cells = [f"{statistics.mean(m):.2f} ± {statistics.stdev(m):.2f}" for m in means]
+    for number in (rounds[0], rounds[-1]):
+        if variant == reference:
+            cells.append("")
+            continue
+        cells.append(difference(paired(around(curves[variant], number), around(base, number))))
+    return cells
+
+
+def difference(found: Paired) -> str:
+    """Return a difference with its interval, if it has one."""
+    if found.low is None:
+        return f"{found.difference:+.2f}"
+    return f"{found.difference:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
+
+
+def table(curves: Curves, reference: str, rounds: Sequence[int]) -> str:
+    """Return the Markdown table, the reference first."""
+    means = " | ".join(f"round {number}" for number in rounds)
+    head = f"| METHOD | {means} | difference at {rounds[0]} | difference at {rounds[-1]} |"
+    lines = [head, "|---|" + "---:|" * (len(rounds) + 2)]
+    for variant in sorted(curves, key=lambda name: name != reference):
+        lines.append(f"| `{variant}` | {' | '.join(line(curves, variant, reference, rounds))} |")
+    return "\n".join(lines)
+
+
+def write(curves: Curves, out: Path) -> None:
+    """Write a line per variant, seed and round."""
+    with out.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("variant", "seed", "round", "accuracy"))
+        for variant, seeds in curves.items():
+            for seed, curve in seeds.items():
+                writer.writerows((variant, seed, *point) for point in curve.items())
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Write the curves and print the table that the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, help="folder of the comparison")
+    parser.add_argument("--reference", default="fedhpro", metavar="METHOD")
+    parser.add_argument("--rounds", type=int, nargs="+", required=True, metavar="N")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="CSV file")
+    given = parser.parse_args(words)
+    curves = read(given.runs)
+    write(curves, given.out)
+    print(table(curves, given.reference, given.rounds))
+
+
+if __name__ == "__main__":
+    main()
