@@ -28,15 +28,20 @@ def test_a_difference_without_a_spread_has_no_interval(by_round):
     assert by_round.line({"mine": ours, "base": base}, "mine", "base", [5])[-1] == "+1.00"
 
 
-def test_the_page_has_the_numbers_of_the_kept_curves(by_round):
+PARTS = ("fedhpro-parts.csv", "fedhpro", [10, 20, 50])
+FAULT = ("fedhpro-fault.csv", "fedavg", [10, 20, 30])
+
+
+@pytest.mark.parametrize(("file", "reference", "rounds"), [PARTS, FAULT])
+def test_the_page_has_the_numbers_of_the_kept_curves(by_round, file, reference, rounds):
     curves = {}
-    with (RESULTS / "fedhpro-parts.csv").open() as file:
-        for row in csv.DictReader(file):
+    with (RESULTS / file).open() as lines:
+        for row in csv.DictReader(lines):
             seeds = curves.setdefault(row["variant"], {})
             seeds.setdefault(int(row["seed"]), {})[int(row["round"])] = float(row["accuracy"])
     page = (RESULTS / "fedhpro-study.md").read_text()
     for variant in curves:
-        cells = by_round.line(curves, variant, "fedhpro", [10, 20, 50])
+        cells = by_round.line(curves, variant, reference, rounds)
         assert f" | {' | '.join(cells)} |" in page
 
 
