@@ -32,7 +32,7 @@ def outlook(
     retry: bool,
     changes: Callable[[Job], Sequence[str]],
 ) -> Iterator[str]:
-    """Yield a line per method and one for all: how many runs are finished, and how many are left.
+    """Yield a line per method and one for all of them: how many runs are finished, how many are left.
 
     Args:
         registry: what is installed.
@@ -48,7 +48,7 @@ def outlook(
         yield f"{method}: {_text(counts)}"
     left = sum(_left(job, state) for job, state in found)
     total = _text(Counter(state for _, state in found))
-    yield f"all {len(planned)} runs: {total}; at most {left:,} rounds"
+    yield f"{len(planned)} in all: {total}; {left:,} rounds to go"
 
 
 def _text(counts: Counter[Standing]) -> str:
@@ -56,7 +56,7 @@ def _text(counts: Counter[Standing]) -> str:
 
 
 def _left(job: Job, state: Standing) -> int:
-    """Return at most how many rounds of a run are left; a checkpoint may be older than it says."""
+    """Return how many rounds of a run are left, not counting those since its last checkpoint."""
     if state in KEPT:
         return 0
     begun = 0 if state == "changed" else RunDirectory(job.path).count_rounds()

@@ -46,6 +46,6 @@ def test_files_and_changes_are_methods(compare, fedbench, tmp_path):
 def test_a_dry_run_says_what_would_be_run_and_writes_nothing(fedbench, tmp_path):
     done = fedbench("compare", "fedavg", "fedprox", "--rounds", "4", "--dry-run")
     assert done.stdout == (
-        "fedavg: 3 to run\nfedprox: 3 to run\nall 6 runs: 6 to run; at most 24 rounds\n"
+        "fedavg: 3 to run\nfedprox: 3 to run\n6 in all: 6 to run; 24 rounds to go\n"
     )
     assert list(tmp_path.iterdir()) == []

@@ -41,9 +41,9 @@ def test_runs_are_counted_by_method_and_in_all(registry: Registry, planned: list
         "1 interrupted too often (--retry tries again), 2 to run"
     )
     assert line == f"fedavg: {parts}"
-    assert total == f"all 5 runs: {parts}; at most 5 rounds"
+    assert total == f"5 in all: {parts}; 5 rounds to go"
     _, total = forecast(registry, planned, How(retry=True))
-    assert total == "all 5 runs: 1 finished, 2 to run, 2 to try again; at most 11 rounds"
+    assert total == "5 in all: 1 finished, 2 to run, 2 to try again; 11 rounds to go"
 
 
 def test_a_run_from_before_a_change_would_be_repeated(
@@ -53,10 +53,10 @@ def test_a_run_from_before_a_change_would_be_repeated(
     depends = finished.read_environment().depends
     finished.write_depends({**depends, fingerprint.CORE: "another"})
     _, total, why = forecast(registry, planned[:1], How())
-    assert total == "all 1 runs: 1 to repeat; at most 3 rounds"
+    assert total == "1 in all: 1 to repeat; 3 rounds to go"
     assert why.startswith("1 run is repeated because of a change since then")
     _, total = forecast(registry, planned[:1], How(trust_old=True))
-    assert total == "all 1 runs: 1 finished; at most 0 rounds"
+    assert total == "1 in all: 1 finished; 0 rounds to go"
 
 
 @pytest.mark.parametrize(("retry", "number"), [(False, 2), (True, 4)])
