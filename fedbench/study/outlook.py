@@ -32,7 +32,7 @@ def outlook(
     retry: bool,
     changes: Callable[[Job], Sequence[str]],
 ) -> Iterator[str]:
-    """Yield a line per method and one for all of them: how many runs are finished, how many are left.
+    """Yield how many runs are finished, and how many left: a line per method, and one for all.
 
     Args:
         registry: what is installed.
