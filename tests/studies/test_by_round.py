@@ -31,8 +31,10 @@ def test_a_difference_without_a_spread_has_no_interval(by_round):
 PARTS = ("fedhpro-parts.csv", "fedhpro", [10, 20, 50])
 FAULT = ("fedhpro-fault.csv", "fedavg", [10, 20, 30])
 
+RECALIBRATION = ("fedhpro-recalibration.csv", "fedhpro", [10, 20, 30])
 
-@pytest.mark.parametrize(("file", "reference", "rounds"), [PARTS, FAULT])
+
+@pytest.mark.parametrize(("file", "reference", "rounds"), [PARTS, FAULT, RECALIBRATION])
 def test_the_page_has_the_numbers_of_the_kept_curves(by_round, file, reference, rounds):
     curves = {}
     with (RESULTS / file).open() as lines:
