@@ -33,6 +33,9 @@ T = TypeVar("T")
 PLAIN = "plain"
 """The setting without changes."""
 
+HASH = 12
+"""How many digits of its config's hash are in the name of a run's directory."""
+
 
 @dataclass(frozen=True, eq=False)
 class Grid:
@@ -212,12 +215,13 @@ def plan(registry: Registry, grid: Grid, folder: Path) -> list[Job]:
     settings = itertools.product(names, cards, partitions, changes, itertools.product(*choices))
     resolver = {method: _resolver(registry, grid, method) for method in grid.methods}
     jobs: dict[str, Job] = {}
+    kept = {path.name[-HASH:]: path for path in (folder / "runs").glob("[!.]*-s*-*")}
     for data, card, partition, change, extra in settings:
         for seed, method in itertools.product(seeds, grid.methods):
             config = resolver[method](data, card, change, extra, seed)
             if partition is not None:
                 config = _with_partition(registry, config, partition)
-            job = Job(config, method, run_path(folder, method, config))
+            job = Job(config, method, _place(folder, method, config, kept))
             same = jobs.setdefault(config.hash, job)
             if method not in (same.method, *same.also):
                 jobs[config.hash] = replace(same, also=(*same.also, method))
@@ -278,7 +282,20 @@ def _refuse_same_names(registry: Registry, jobs: Iterable[Job]) -> None:
 def run_path(folder: Path, method: str, config: RunConfig) -> Path:
     """Return the directory of a run, named readably and by the start of its config's hash."""
     slug = re.sub(r"[^A-Za-z0-9.=_-]+", "_", f"{config.data_name}-{method}")[:80]
-    return folder / "runs" / f"{slug}-s{config.seed}-{config.hash[:12]}"
+    return folder / "runs" / f"{slug}-s{config.seed}-{config.hash[:HASH]}"
+
+
+def _place(folder: Path, method: str, config: RunConfig, kept: Mapping[str, Path]) -> Path:
+    """Return where a run is kept, perhaps under another name of its method, or else will be.
+
+    Args:
+        folder: of the comparison.
+        method: as the user named it.
+        config: of the run.
+        kept: start of a config's hash -> directory, of the runs in the folder.
+    """
+    path = run_path(folder, method, config)
+    return path if path.exists() else kept.get(config.hash[:HASH], path)
 
 
 def _with_partition(

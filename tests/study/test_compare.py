@@ -264,6 +264,20 @@ def test_run_directories_have_readable_safe_names(
     assert path.name == f"tiny-.._we_ird_-x_y-s0-{config.hash[:12]}"
 
 
+def test_a_run_is_found_under_another_name_of_its_method(
+    installed: Registry, tmp_path: Path
+) -> None:
+    (first,) = plan(installed, Grid(["fedprox:fedprox.mu=0.01"], seeds=1), tmp_path)
+    (same,) = plan(installed, Grid(["fedprox"], seeds=1), tmp_path)
+    assert same.config.hash == first.config.hash
+    assert same.path != first.path
+    first.path.mkdir(parents=True)
+    (found,) = plan(installed, Grid(["fedprox"], seeds=1), tmp_path)
+    assert (found.path, found.method) == (first.path, "fedprox")
+    (other,) = plan(installed, Grid(["fedprox"], seeds=[1]), tmp_path)
+    assert other.path == run_path(tmp_path, "fedprox", other.config)
+
+
 def test_find_names_a_folder_without_runs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no run"):
         find([tmp_path])
