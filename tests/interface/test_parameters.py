@@ -17,6 +17,7 @@ ONLY_ON_THE_COMMAND_LINE = {
     "debug": "Python shows tracebacks anyway",
     "json": "`result.to_dict()` of what the function returns",
     "out of report": "`write(out)` of what the function returns",
+    "dry_run of compare": "lines to read; the function returns a comparison of runs",
 }
 ONLY_IN_PYTHON = {"plugins": "classes in memory, which a command line cannot hold"}
 
@@ -40,7 +41,7 @@ POSITIONAL = {
     "run": ("method|file.yaml", "method"),
     "resume": ("directory", "directory"),
     "compare": ("[method]...", "methods"),
-    "tune": ("method...", "methods"),
+    "tune": ("[method]...", "methods"),
     "reproduce": ("name", "name"),
     "report": ("directory...", "directories"),
 }
