@@ -46,10 +46,10 @@ class Reuse:
         directory = RunDirectory(job.path)
         if not directory.exists:
             return []
+        if self._trust_old and (directory.finished or not checkpoint.exists(job.path)):
+            return []
         then = fingerprint.kept(directory.read_environment())
         if self._trust_old:
-            if directory.finished or not checkpoint.exists(job.path):
-                return []
             return fingerprint.changes(then, fingerprint.of_run(self._registry, job.config))
         if fingerprint.CORE not in then:
             return [] if directory.failed else [UNKNOWN]

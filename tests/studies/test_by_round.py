@@ -30,7 +30,6 @@ def test_a_difference_without_a_spread_has_no_interval(by_round):
 
 PARTS = ("fedhpro-parts.csv", "fedhpro", [10, 20, 50])
 FAULT = ("fedhpro-fault.csv", "fedavg", [10, 20, 30])
-
 RECALIBRATION = ("fedhpro-recalibration.csv", "fedhpro", [10, 20, 30])
 
 

@@ -93,7 +93,8 @@ def test_trust_in_old_runs_ends_where_one_would_have_to_be_resumed(
     (change,) = trusting.changes(paused)
     with pytest.raises(ConfigError, match=re.escape(change)):
         Run.resume(paused.path, registry=registry)
-    line = trusting.summary([job, paused])
+    RunDirectory(job.path).environment_file.write_text("damaged")
+    line = trusting.summary([job, paused])  # what is trusted is not read
     assert line == f"1 run is repeated because of a change since then: {change}"
 
 
