@@ -45,12 +45,17 @@ def around(curves: Mapping[int, Mapping[int, float]], number: int) -> dict[int, 
     return {s: 100 * statistics.mean(c[n] for n in wanted) for s, c in curves.items()}
 
 
+def ends(rounds: Sequence[int]) -> list[int]:
+    """Return the rounds whose differences are shown: the first and the last, which may be one."""
+    return list(dict.fromkeys((rounds[0], rounds[-1])))
+
+
 def line(curves: Curves, variant: str, reference: str, rounds: Sequence[int]) -> list[str]:
     """Return the cells of a variant: its means, and differences unless it is the reference."""
     base = curves[reference]
     means = [list(around(curves[variant], number).values()) for number in rounds]
     cells = [f"{statistics.mean(m):.2f} ± {statistics.stdev(m):.2f}" for m in means]
-    for number in (rounds[0], rounds[-1]):
+    for number in ends(rounds):
         if variant == reference:
             cells.append("")
             continue
@@ -68,8 +73,9 @@ def difference(found: Paired) -> str:
 def table(curves: Curves, reference: str, rounds: Sequence[int]) -> str:
     """Return the Markdown table, the reference first."""
     means = " | ".join(f"round {number}" for number in rounds)
-    head = f"| METHOD | {means} | difference at {rounds[0]} | difference at {rounds[-1]} |"
-    lines = [head, "|---|" + "---:|" * (len(rounds) + 2)]
+    differences = " | ".join(f"difference at {number}" for number in ends(rounds))
+    head = f"| METHOD | {means} | {differences} |"
+    lines = [head, "|---|" + "---:|" * (len(rounds) + len(ends(rounds)))]
     for variant in sorted(curves, key=lambda name: name != reference):
         lines.append(f"| `{variant}` | {' | '.join(line(curves, variant, reference, rounds))} |")
     return "\n".join(lines)
