@@ -18,7 +18,9 @@ def _loaded(place: str) -> Iterator[ModuleType]:
     assert spec
     assert spec.loader
     module = sys.modules[spec.name] = util.module_from_spec(spec)
+    sys.path.insert(0, str((STUDIES / place).parent))  # as for a program: it may import the others
     spec.loader.exec_module(module)
+    sys.path.pop(0)
     yield module
     del sys.modules[spec.name]
 
@@ -41,3 +43,8 @@ def zoo() -> Iterator[ModuleType]:
 @pytest.fixture(scope="module")
 def by_round() -> Iterator[ModuleType]:
     yield from _loaded("fedhpro/by_round.py")
+
+
+@pytest.fixture(scope="module")
+def by_setting() -> Iterator[ModuleType]:
+    yield from _loaded("fedhpro/by_setting.py")

@@ -1,0 +1,43 @@
+"""Final accuracies in every setting: from lines that are made up, and as the page has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+
+LINES = """setting,variant,seed,status,accuracy
+a,mine,0,finished,0.04
+a,mine,1,finished,0.06
+a,bad,0,failed,
+a,base,0,finished,0.02
+a,base,1,finished,0.02
+"""
+
+
+def test_means_differences_and_what_failed(by_setting, tmp_path, capsys):
+    (tmp_path / "runs.csv").write_text(LINES)
+    by_setting.main([str(tmp_path / "runs.csv"), "--reference", "base"])
+    base, mine, bad = capsys.readouterr().out.splitlines()[2:]
+    assert base == "| `base` | 2.00 ± 0.00 |  |"
+    at_end = "+3.00 (-9.71 to +15.71)"  # 2 and 4: t(1) = 12.706, standard error 1
+    assert mine == f"| `mine` | 5.00 ± 1.41 | {at_end} |"
+    assert bad == "| `bad` | failed |  |"
+
+
+ELSEWHERE = ("fedhpro-elsewhere.csv", "fedhpro")
+STEP = ("fedhpro-recalibration-step.csv", "fedhpro:-recalibration")
+DISTANCE = ("fedhpro-distance.csv", "fedhpro")
+TUNED = ("tuned-fashion.csv", "fedavg")
+
+
+@pytest.mark.parametrize(("file", "reference"), [ELSEWHERE, STEP, DISTANCE, TUNED])
+def test_the_page_has_the_numbers_of_the_kept_runs(by_setting, file, reference):
+    finals = by_setting.read(RESULTS / file)
+    lines = (RESULTS / "fedhpro-study.md").read_text().splitlines()
+    rows = [f"|{'|'.join(cell.strip() for cell in line.split('|'))}|" for line in lines]
+    for variant in next(iter(finals.values())):
+        cells = by_setting.line(finals, variant, reference)
+        assert any(f"|{'|'.join(cells)}|" in row for row in rows), variant
