@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -232,34 +232,44 @@ def choose_classes(
     return chosen
 
 
+def published_classes(
+    present: Ints, clients: int, k: int, rng: np.random.Generator
+) -> list[list[int]]:
+    """Choose ``k`` different classes for each client as the code of NIID-Bench does.
+
+    Client ``i`` gets the ``i``-th of the classes, starting again after the last, and ``k - 1``
+    others at random. So every class is held if there are as many clients as classes, but some by
+    one client alone and others by many. As `choose_classes`, apart from the draw.
+    """
+    firsts = np.arange(clients) % len(present)
+    others = [rng.choice(np.delete(present, i), k - 1, replace=False) for i in firsts]
+    return [[int(present[i]), *more.tolist()] for i, more in zip(firsts, others, strict=True)]
+
+
 @dataclass(frozen=True, eq=False)
 class ClassesPerClient:
     """Give each client ``classes`` classes; divide each class evenly among its holders.
 
-    The quantity-based label imbalance ``#C = k`` of Li et al. (ICDE 2022). The numbers of clients
-    that hold a class differ by at most one from class to class.
+    The quantity-based label imbalance ``#C = k`` of Li et al. (ICDE 2022). With ``form: balanced``,
+    the numbers of clients that hold a class differ by at most one from class to class; with
+    ``published``, client ``i`` gets class ``i`` and random others, as in the authors' code
+    (Xtra-Computing/NIID-Bench at commit 61b901ab), so that clients differ in size.
     """
 
     clients: Clients = 10
     classes: Annotated[int, Field(ge=1, description="classes per client")] = 2
+    form: Annotated[
+        Literal["balanced", "published"],
+        Field(description="all classes held equally often, or the draw of NIID-Bench's code"),
+    ] = "balanced"
 
     @hookimpl
     def partition(self, data: Dataset, rng: np.random.Generator) -> Sequence[Tensor]:
         labels = data.train.labels.numpy()
         present = np.unique(labels)
-        if self.classes > len(present):
-            raise ConfigError(
-                f"classes_per_client.classes: {self.classes} is more than the {len(present)} "
-                "classes that have training examples"
-            )
-        if self.clients * self.classes < len(present):
-            need = -(-len(present) // self.clients)
-            raise ConfigError(
-                f"classes_per_client: {self.clients} clients with {self.classes} each hold only "
-                f"{self.clients * self.classes} of {len(present)} classes; use classes: {need} or "
-                f"clients: {-(-len(present) // self.classes)}"
-            )
-        chosen = choose_classes(present, self.clients, self.classes, rng)
+        self._check(len(present))
+        choose = published_classes if self.form == "published" else choose_classes
+        chosen = choose(present, self.clients, self.classes, rng)
         holders: list[list[int]] = [[] for _ in data.classes]
         for client, classes in enumerate(chosen):
             for label in classes:
@@ -268,6 +278,24 @@ class ClassesPerClient:
         most = int(np.bincount(labels)[present].min()) * len(present) // self.classes
         check_holders("classes_per_client", data, arrays, f"clients: {most} at most")
         return parts_of(share_classes(labels, arrays, rng), self.clients)
+
+    def _check(self, present: int) -> None:
+        if self.classes > present:
+            raise ConfigError(
+                f"classes_per_client.classes: {self.classes} is more than the {present} classes "
+                "that have training examples"
+            )
+        if self.clients * self.classes < present:
+            raise ConfigError(
+                f"classes_per_client: {self.clients} clients with {self.classes} each hold only "
+                f"{self.clients * self.classes} of {present} classes; use classes: "
+                f"{-(-present // self.clients)} or clients: {-(-present // self.classes)}"
+            )
+        if self.form == "published" and self.clients < present:
+            raise ConfigError(
+                f"classes_per_client.form: with form: published, {self.clients} clients may leave "
+                f"some of the {present} classes to nobody; use clients: {present} or form: balanced"
+            )
 
 
 @dataclass(frozen=True, eq=False)
