@@ -13,11 +13,12 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import fedbench
+from fedbench.errors import did_you_mean
 from fedbench.study.curves import points
 from fedbench.study.statistics import Paired, paired
 
@@ -91,6 +92,12 @@ def write(curves: Curves, out: Path) -> None:
                 writer.writerows((variant, seed, *point) for point in curve.items())
 
 
+def check(parser: argparse.ArgumentParser, reference: str, variants: Collection[str]) -> None:
+    """End the program if the reference is not one of the variants."""
+    if reference not in variants:
+        parser.error(f"--reference: no variant {reference!r}{did_you_mean(reference, variants)}")
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Write the curves and print the table that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -100,6 +107,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="CSV file")
     given = parser.parse_args(words)
     curves = read(given.runs)
+    check(parser, given.reference, curves)
     write(curves, given.out)
     print(table(curves, given.reference, given.rounds))
 

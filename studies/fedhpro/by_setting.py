@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from by_round import difference
+from by_round import check, difference
 
 from fedbench.study.statistics import paired
 
@@ -71,7 +71,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", type=Path, help="runs.csv of a comparison")
     parser.add_argument("--reference", default="fedhpro", metavar="METHOD")
     given = parser.parse_args(words)
-    print(table(read(given.runs), given.reference))
+    finals = read(given.runs)
+    check(parser, given.reference, next(iter(finals.values()), ()))
+    print(table(finals, given.reference))
 
 
 if __name__ == "__main__":

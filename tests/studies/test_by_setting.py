@@ -27,6 +27,13 @@ def test_means_differences_and_what_failed(by_setting, tmp_path, capsys):
     assert bad == "| `bad` | failed |  |"
 
 
+def test_a_reference_that_is_no_variant_is_refused(by_setting, tmp_path, capsys):
+    (tmp_path / "runs.csv").write_text(LINES)
+    with pytest.raises(SystemExit):
+        by_setting.main([str(tmp_path / "runs.csv"), "--reference", "bass"])
+    assert "no variant 'bass' (did you mean 'base'?)" in capsys.readouterr().err
+
+
 ELSEWHERE = ("fedhpro-elsewhere.csv", "fedhpro")
 STEP = ("fedhpro-recalibration-step.csv", "fedhpro:-recalibration")
 DISTANCE = ("fedhpro-distance.csv", "fedhpro")

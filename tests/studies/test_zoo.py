@@ -120,6 +120,8 @@ def test_the_page_has_the_tables_of_the_kept_runs(zoo):
     settings = kept(zoo, "zoo-fashion.csv")
     assert len(settings) == 2
     assert all(table in page for tables in settings for table in tables)
+    ((accuracies, _),) = kept(zoo, "zoo-diverged.csv")
+    assert accuracies in page
 
 
 def test_the_readme_has_the_head_of_the_table(zoo):
