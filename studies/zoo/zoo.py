@@ -8,6 +8,11 @@ setting with a line per method; methods that bring their own clock have a settin
 Scored are the models that a method gives its clients, the global one or their own, on all test
 data, and on test data like each client's: the option ``clients.test`` has to be set. What a method
 keeps between rounds is measured here, in two further rounds of its first run.
+
+Seeds that were run elsewhere are added from their file, and what methods keep is taken from it; the
+target has to be the same:
+
+    python studies/zoo/zoo.py more-seeds --earlier zoo.csv --target 0.82 --out zoo.csv
 """
 
 from __future__ import annotations
@@ -122,14 +127,17 @@ def row(record: Record, group: Group, kept: tuple[int, int] | None) -> Row:
     )
 
 
-def rows_of(registry: Registry, group: Group) -> list[Row]:
-    """Return a row per run; measures each method's state."""
+def rows_of(registry: Registry, group: Group, earlier: Sequence[Row] = ()) -> list[Row]:
+    """Return a row per run, with the earlier ones; measures the state of methods not in these."""
     found: list[Row] = []
     for variant in group.variants:
+        before = [r for r in earlier if (r.method, r.data) == (variant, group.label)]
+        measured = [(r.client_state, r.server_state) for r in before if r.client_state is not None]
         records = [r for r in group.records if r.variant == variant]
         ended = [r for r in records if r.status == "finished"]
-        kept = state(registry, ended[0].config) if ended else None
-        found += [row(record, group, kept) for record in records]
+        kept = measured[0] if measured else state(registry, ended[0].config) if ended else None
+        rows = {r.seed: r for r in (*before, *(row(record, group, kept) for record in records))}
+        found += [rows[seed] for seed in sorted(rows)]
     return found
 
 
@@ -225,6 +233,15 @@ def write(rows: Sequence[Row], out: Path) -> None:
         writer.writerows(asdict(one) for one in rows)
 
 
+def read(file: Path) -> list[Row]:
+    """Return the rows of a file that `write` made."""
+    forms = {"method": str, "data": str, "status": str, "model": str, "reached": "True".__eq__}
+    forms |= dict.fromkeys(("seed", "rounds", "server_state", "client_state"), int)
+    with file.open() as lines:
+        rows = list(csv.DictReader(lines))
+    return [Row(**{k: forms.get(k, float)(v) if v else None for k, v in r.items()}) for r in rows]
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Write the numbers and print the tables that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -233,10 +250,13 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--reference", default="fedavg", help="its final accuracy is the target; default fedavg"
     )
+    parser.add_argument("--target", type=float, help="another target, a fraction")
+    parser.add_argument("--earlier", type=Path, metavar="FILE", help="adds other seeds' lines")
     given = parser.parse_args(words)
-    found = fedbench.load_comparison(given.runs, reference=given.reference)
+    found = fedbench.load_comparison(given.runs, reference=given.reference, target=given.target)
     groups = found.analysis.groups
-    parts = [rows_of(found.registry, group) for group in groups]
+    earlier = read(given.earlier) if given.earlier else []
+    parts = [rows_of(found.registry, group, earlier) for group in groups]
     write([one for rows in parts for one in rows], given.out)
     for group, rows in zip(groups, parts, strict=True):
         print(group.label, *tables(rows), "", sep="\n\n")

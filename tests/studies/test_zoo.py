@@ -85,6 +85,28 @@ def test_rows_and_state_of_real_runs(zoo, tmp_path, capsys):
     assert "| `scaffold` |" in capsys.readouterr().out
 
 
+METHODS = ["fedavg", "fedprox"]
+
+
+@pytest.mark.long
+def test_seeds_of_an_earlier_file_are_added(zoo, tmp_path, monkeypatch):
+    sets = {"clients.test": 0.2, "model.width": 1, "model.feature_size": 8}
+    files = []
+    for seed in (1, 0):
+        out = tmp_path / f"seed-{seed}"
+        fedbench.compare(
+            METHODS, data="digits", seeds=[seed], rounds=1, set=sets, out=out, quiet=True
+        )
+        files += [tmp_path / f"{seed}.csv"]
+        more = ["--earlier", str(files[0])] if len(files) > 1 else []
+        zoo.main([str(out), "--target", "0.01", *more, "--out", str(files[-1])])
+        monkeypatch.setattr(zoo, "state", None)  # known from the first file
+    first, both = map(zoo.read, files)
+    assert [(r.method, r.seed) for r in both] == [(m, n) for m in METHODS for n in (0, 1)]
+    assert [r for r in both if r.seed == 1] == first
+    assert all(r.client_state == 0 and r.reached for r in both)
+
+
 @pytest.mark.parametrize("name", ["zoo-digits", "zoo-fashion"])
 def test_the_grids_have_every_bundled_method(installed, name):
     found = [e for e in installed.all("recipe") if e.package == "fedbench-toolkit"]
@@ -103,14 +125,7 @@ def test_the_search_has_the_methods_of_the_grid_that_share_its_setting(installed
 
 def kept(zoo, name):
     """Return both tables of each setting of a CSV file of the docs."""
-    with (RESULTS / name).open() as file:
-        lines = list(csv.DictReader(file))
-    read = {"method": str, "data": str, "status": str, "model": str, "reached": "True".__eq__}
-    read |= {"seed": int, "rounds": int, "server_state": int, "client_state": int}
-    rows = [
-        zoo.Row(**{k: read.get(k, float)(v) if v else None for k, v in one.items()})
-        for one in lines
-    ]
+    rows = zoo.read(RESULTS / name)
     settings = dict.fromkeys(row.data for row in rows)
     return [zoo.tables([row for row in rows if row.data == data]) for data in settings]
 
