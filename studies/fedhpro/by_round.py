@@ -51,11 +51,18 @@ def ends(rounds: Sequence[int]) -> list[int]:
     return list(dict.fromkeys((rounds[0], rounds[-1])))
 
 
+def mean(values: Sequence[float]) -> str:
+    """Return mean and standard deviation of values, of which there may be none."""
+    if len(values) > 1:
+        return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+    return f"{values[0]:.2f}" if values else "failed"
+
+
 def line(curves: Curves, variant: str, reference: str, rounds: Sequence[int]) -> list[str]:
     """Return the cells of a variant: its means, and differences unless it is the reference."""
     base = curves[reference]
     means = [list(around(curves[variant], number).values()) for number in rounds]
-    cells = [f"{statistics.mean(m):.2f} ± {statistics.stdev(m):.2f}" for m in means]
+    cells = [mean(values) for values in means]
     for number in ends(rounds):
         if variant == reference:
             cells.append("")

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import csv
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from by_round import check, difference
+from by_round import check, difference, mean
 
 from fedbench.study.statistics import paired
 
@@ -35,13 +34,6 @@ def read(file: Path) -> Finals:
         if row["status"] == "finished":
             seeds[int(row["seed"])] = 100 * float(row["accuracy"])
     return finals
-
-
-def mean(values: Sequence[float]) -> str:
-    """Return mean and standard deviation of values, of which there may be none."""
-    if len(values) > 1:
-        return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
-    return f"{values[0]:.2f}" if values else "failed"
 
 
 def line(finals: Finals, variant: str, reference: str) -> list[str]:

@@ -88,7 +88,7 @@ def state(registry: Registry, config: RunConfig) -> tuple[int, int]:
     The client is the one that keeps most; the server's bytes are without the global model.
     """
     kept = Kept()
-    config = replace(config, rounds=2, executor={"name": "inline"})
+    config = replace(config, rounds=2, evaluate_every=2, executor={"name": "inline"})
     run = Run(config, registry=registry, watch=kept)
     run.run()
     assert run.state
@@ -130,7 +130,7 @@ def row(record: Record, group: Group, kept: tuple[int, int] | None) -> Row:
 def rows_of(registry: Registry, group: Group, earlier: Sequence[Row] = ()) -> list[Row]:
     """Return a row per run, with the earlier ones; measures the state of methods not in these."""
     found: list[Row] = []
-    for variant in group.variants:
+    for variant in dict.fromkeys((*group.variants, *(r.method for r in earlier))):
         before = [r for r in earlier if (r.method, r.data) == (variant, group.label)]
         measured = [(r.client_state, r.server_state) for r in before if r.client_state is not None]
         records = [r for r in group.records if r.variant == variant]
@@ -257,7 +257,8 @@ def main(words: Sequence[str] | None = None) -> None:
     groups = found.analysis.groups
     earlier = read(given.earlier) if given.earlier else []
     parts = [rows_of(found.registry, group, earlier) for group in groups]
-    write([one for rows in parts for one in rows], given.out)
+    elsewhere = [r for r in earlier if r.data not in {group.label for group in groups}]
+    write([*(one for rows in parts for one in rows), *elsewhere], given.out)
     for group, rows in zip(groups, parts, strict=True):
         print(group.label, *tables(rows), "", sep="\n\n")
 

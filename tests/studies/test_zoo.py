@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -86,6 +88,18 @@ def test_rows_and_state_of_real_runs(zoo, tmp_path, capsys):
 
 
 METHODS = ["fedavg", "fedprox"]
+
+
+def test_earlier_lines_of_other_methods_and_settings_are_kept(zoo, made, tmp_path, monkeypatch):
+    elsewhere = replace(made("good", 0, 0.8, 0.7), data="elsewhere")
+    zoo.write([made("good", 0, 0.8, 0.7), elsewhere], tmp_path / "zoo.csv")
+    group = SimpleNamespace(label="digits", variants=(), records=())
+    analysis = SimpleNamespace(groups=[group])
+    found = SimpleNamespace(analysis=analysis, registry=None)
+    monkeypatch.setattr(zoo.fedbench, "load_comparison", lambda *_, **__: found)
+    words = ["runs", "--earlier", str(tmp_path / "zoo.csv"), "--out", str(tmp_path / "more.csv")]
+    zoo.main(words)
+    assert zoo.read(tmp_path / "more.csv") == [made("good", 0, 0.8, 0.7), elsewhere]
 
 
 @pytest.mark.long
