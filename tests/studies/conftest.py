@@ -48,3 +48,8 @@ def by_round() -> Iterator[ModuleType]:
 @pytest.fixture(scope="module")
 def by_setting() -> Iterator[ModuleType]:
     yield from _loaded("fedhpro/by_setting.py")
+
+
+@pytest.fixture(scope="module")
+def tuned() -> Iterator[ModuleType]:
+    yield from _loaded("zoo/tuned.py")
