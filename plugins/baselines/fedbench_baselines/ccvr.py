@@ -39,6 +39,7 @@ from fedbench import (
 from .fedavg import NO_EXCHANGE
 from .fedgh import train_head
 from .schedules import OVERLAPPING
+from .server_steps import AHEAD
 
 MEANS, COVARIANCES = "ccvr.means", "ccvr.covariances"
 
@@ -142,6 +143,7 @@ class Ccvr:
 
     conflicts: ClassVar[Mapping[str, str]] = {
         NO_EXCHANGE: "there is no global extractor",
+        AHEAD: "the extractor that clients receive is not the final one",
         OVERLAPPING: "its statistics travel in the last round, and late clients started before it",
     }
     last_round: ClassVar[str] = "it retrains the classifier there"

@@ -31,7 +31,7 @@ from fedbench import (
 )
 
 from .fedprox import proximal_term
-from .server_steps import PLAIN_MEAN, ROLE, parameters, zeros
+from .server_steps import AHEAD, PLAIN_MEAN, ROLE, parameters, zeros
 from .vectors import combined
 
 KEY = "fedacg.momentum"
@@ -56,7 +56,7 @@ class FedAcg:
     """Send the weights moved ahead by the server's momentum, and keep clients near them."""
 
     outermost: ClassVar[bool] = True
-    roles: ClassVar[tuple[str, ...]] = (ROLE,)
+    roles: ClassVar[tuple[str, ...]] = (ROLE, AHEAD)
     conflicts: ClassVar[Mapping[str, str]] = PLAIN_MEAN
 
     factor: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from fedbench import ClientContext, ClientResult, ServerState, Weights, hookimpl
+from fedbench import ClientContext, ClientResult, ServerContext, ServerState, Weights, hookimpl
 
 from .vectors import accumulate
 
@@ -16,6 +16,9 @@ NO_EXCHANGE = "no exchange"
 
 EXCHANGED: Mapping[str, str] = {NO_EXCHANGE: "it needs the clients' weights, and none travel"}
 """What plugins that need the clients' weights state as ``conflicts``."""
+
+SHARES = "mean.shares"
+"""What the server's scratch has after the mean: how much each client counted, in their order."""
 
 
 def weighted_mean(items: Iterable[tuple[Weights, float]]) -> Weights:
@@ -57,6 +60,14 @@ class Mean:
     ] = "examples"
 
     @hookimpl
-    def aggregate(self, results: Iterator[ClientResult]) -> Weights:
+    def aggregate(self, ctx: ServerContext, results: Iterator[ClientResult]) -> Weights:
         by = self.weights == "examples"
-        return weighted_mean((r.uploads.weights(), r.examples if by else 1) for r in results)
+        shares: list[float] = []
+        ctx.scratch[SHARES] = shares
+
+        def items() -> Iterator[tuple[Weights, float]]:
+            for result in results:
+                shares.append(result.examples if by else 1)
+                yield result.uploads.weights(), shares[-1]
+
+        return weighted_mean(items())

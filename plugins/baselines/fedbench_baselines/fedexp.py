@@ -29,7 +29,8 @@ from fedbench import (
     hookimpl,
 )
 
-from .server_steps import PLAIN_MEAN, ROLE, parameters, zeros
+from .fedavg import SHARES
+from .server_steps import AHEAD, PLAIN_MEAN, ROLE, parameters, zeros
 from .vectors import combined, difference, squared_norm, weighted_sum
 
 KEY = "fedexp.ahead"
@@ -71,7 +72,7 @@ class FedExP:
     """
 
     outermost: ClassVar[bool] = True
-    roles: ClassVar[tuple[str, ...]] = (ROLE,)
+    roles: ClassVar[tuple[str, ...]] = (ROLE, AHEAD)
     conflicts: ClassVar[Mapping[str, str]] = PLAIN_MEAN
 
     epsilon: Annotated[
@@ -101,13 +102,13 @@ class FedExP:
     def receive_uploads(
         self, ctx: ServerContext, results: Iterator[ClientResult]
     ) -> Iterator[ClientResult]:
-        square = examples = 0.0
+        squares, examples = list[float](), list[float]()
         for result in results:
             trained = parameters(ctx.model, result.uploads.weights())
-            square += result.examples * squared_norm(difference(trained, result.sent.weights()))
-            examples += result.examples
+            squares.append(squared_norm(difference(trained, result.sent.weights())))
+            examples.append(result.examples)
             yield result
-        ctx.scratch[KEY] = square / examples
+        ctx.scratch[KEY] = squares, examples
 
     @hookimpl
     def server_update(
@@ -115,7 +116,10 @@ class FedExP:
     ) -> ServerUpdate:
         start = combined(torch.add, parameters(ctx.model, before), state.entries.weights(KEY))
         update = difference(parameters(ctx.model, state.weights), start)
-        step = extrapolation(ctx.scratch[KEY], squared_norm(update), self.epsilon)
+        squares, examples = ctx.scratch[KEY]
+        shares = ctx.scratch.get(SHARES, examples)  # those of the mean in use
+        square = sum(p * s for p, s in zip(shares, squares, strict=True)) / sum(shares)
+        step = extrapolation(square, squared_norm(update), self.epsilon)
         share = 0.5 if self.average_iterates else 1.0
         weights = combined(lambda w, d: w + share * step * d, start, update)
         ahead = combined(lambda w, d: (1 - share) * step * d, start, update)

@@ -9,19 +9,19 @@ numbers of steps and no proximal term it is FedAvg. Momentum buffers must start 
 
 From the released code: the effective number of steps is the mean of ``a_k``, but with a proximal
 term the mean of the plain step counts. The paper's text was not re-read. The released optimiser
-adds the proximal gradient to the momentum buffer itself, so that it accumulates, and counts a step
-twice when momentum and the proximal term are both used; ours does neither. The released code's
-global momentum is `.fedavgm`.
+adds the proximal gradient to the momentum buffer in place, and counts a step twice when momentum
+and the proximal term are both used. Here the proximal term is the plugin `.fedprox`, a part of the
+loss, so that its gradient goes through the momentum buffer too, and ``a_k`` takes that into
+account. The released code's global momentum is `.fedavgm`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from fedbench import (
@@ -35,6 +35,7 @@ from fedbench import (
 )
 
 from .fedavg import weighted_mean
+from .fedprox import STRENGTH
 from .server_steps import PLAIN_MEAN, ROLE, parameters
 from .trainers import ADAPTIVE
 from .vectors import combined, difference, weighted_sum
@@ -42,7 +43,9 @@ from .vectors import combined, difference, weighted_sum
 KEY = "fednova.steps"
 
 
-def normalizer(steps: int, momentum: float = 0.0, proximal: float = 0.0) -> float:
+def normalizer(
+    steps: int, momentum: float = 0.0, proximal: float = 0.0, *, in_loss: bool = False
+) -> float:
     """Return ``a_k``, by which a client's update is divided.
 
     For plain SGD this is ``steps``. In general it is what ``v <- momentum * v + 1`` and
@@ -52,11 +55,15 @@ def normalizer(steps: int, momentum: float = 0.0, proximal: float = 0.0) -> floa
         steps: local steps, at least 1.
         momentum: of the local optimiser, in [0, 1), without dampening and not Nesterov's.
         proximal: learning rate times the proximal term's ``mu``, in [0, 1).
+        in_loss: whether the proximal term is a part of the loss, so that its gradient enters the
+            momentum buffer: then ``v <- momentum * v + 1 - proximal * a`` and ``a <- a + v``, which
+            is the same without momentum.
     """
     a = v = 0.0
     for _ in range(steps):
-        v = momentum * v + 1
-        a = (1 - proximal) * a + v
+        pull = proximal * a
+        v = momentum * v + 1 - (pull if in_loss else 0)
+        a = a + v - (0 if in_loss else pull)
     return a
 
 
@@ -101,10 +108,6 @@ class FedNova:
         ADAPTIVE: "its normaliser is that of SGD with momentum",
     }
 
-    mu: Annotated[
-        float, Field(ge=0, description="the run's `fedprox.mu`, 0 without the plugin fedprox")
-    ] = 0.0
-
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
         trained = yield
@@ -114,8 +117,9 @@ class FedNova:
                 "fednova needs the trainer's learning rate and momentum, and the trainer of this "
                 "run states none; use sgd"
             )
-        a = normalizer(work.steps, work.momentum, work.lr * self.mu)
-        ctx.upload(KEY, torch.tensor([a, work.steps if self.mu else a], dtype=torch.float64))
+        mu = float(ctx.scratch.get(STRENGTH, 0))
+        a = normalizer(work.steps, work.momentum, work.lr * mu, in_loss=True)
+        ctx.upload(KEY, torch.tensor([a, work.steps if mu else a], dtype=torch.float64))
         return trained
 
     @hookimpl

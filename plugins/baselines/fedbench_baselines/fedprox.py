@@ -20,7 +20,8 @@ from torch import Tensor
 
 from fedbench import ClientContext, Search, hookimpl
 
-SCRATCH = "fedprox.anchor"
+SCRATCH, STRENGTH = "fedprox.anchor", "fedprox.mu"
+"""What a client's scratch has in its turn: the received parameters, and `FedProx.mu`."""
 
 
 def proximal_term(params: Iterable[Tensor], anchor: Iterable[Tensor]) -> Tensor:
@@ -49,6 +50,7 @@ class FedProx:
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
         ctx.scratch[SCRATCH] = [p.detach().clone() for p in ctx.model.parameters()]
+        ctx.scratch[STRENGTH] = self.mu
         return (yield)
 
     @hookimpl

@@ -12,15 +12,21 @@ not re-read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from fedbench import Batch, ClientContext, Search, hookimpl
+
+ANEW = "gradient anew"
+"""The role of plugins that replace the gradient of a step, and with it what others added to it."""
+
+ONE_GRADIENT: Mapping[str, str] = {ANEW: "each takes the gradient of a step anew"}
+"""What they state as ``conflicts``."""
 
 
 def perturbation(params: Sequence[Tensor], gradients: Sequence[Tensor], rho: float) -> list[Tensor]:
@@ -97,6 +103,9 @@ def sharpen(
 class FedSam:
     """Take every local step with the gradient at the worst nearby weights."""
 
+    roles: ClassVar[tuple[str, ...]] = (ANEW,)
+    conflicts: ClassVar[Mapping[str, str]] = ONE_GRADIENT
+
     rho: Annotated[
         float,
         Field(gt=0, description="length of the perturbation"),
@@ -114,6 +123,9 @@ class FedSam:
 @dataclass(frozen=True, eq=False)
 class FedAsam:
     """FedSAM with perturbations in proportion to the weights."""
+
+    roles: ClassVar[tuple[str, ...]] = (ANEW,)
+    conflicts: ClassVar[Mapping[str, str]] = ONE_GRADIENT
 
     rho: Annotated[
         float,

@@ -1,6 +1,7 @@
 """What personalised methods share: parts of the model, or whole models, that stay with the client.
 
-`LeftOut` keeps entries of the weights out of what travels, in both directions. `Kept` is a part of
+`LeftOut` keeps entries of the weights, and all else that is sent for them, out of what travels, in
+both directions. `Kept` is a part of
 the model that every client trains for itself: it keeps its values from turn to turn and is scored
 with them.
 """
@@ -64,14 +65,18 @@ def learning_rate(ctx: ClientContext, who: str) -> float:
 
 
 def without(values: Payload, names: frozenset[str]) -> dict[str, Value]:
-    """Return ``values`` with these entries of the weights left out; without weights, all of them.
+    """Return ``values`` with these entries left out of the weights, and of all tensors by name.
 
-    Weights of which nothing is left are left out, too.
+    So what other plugins send for each parameter, such as control variates, goes without them too.
+    Tensors by name of which nothing is left are left out.
     """
-    if KEY not in values:
-        return dict(values)
-    rest = {name: w for name, w in values.weights(KEY).items() if name not in names}
-    return {key: value for key, value in {**values, KEY: rest}.items() if key != KEY or rest}
+    rest = {
+        key: {name: w for name, w in value.items() if name not in names}
+        if isinstance(value, Mapping)
+        else value
+        for key, value in values.items()
+    }
+    return {key: value for key, value in rest.items() if not isinstance(value, Mapping) or value}
 
 
 @dataclass(frozen=True, eq=False)

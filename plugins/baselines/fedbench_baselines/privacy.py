@@ -136,6 +136,7 @@ class Dp:
         "term": WEIGHED,
         "qfedavg": WEIGHED,
         ROBUST: "its sensitivity is not that of the plain mean, for which the noise is scaled",
+        "fedexp": "its step needs each client's own update, and only the noisy mean is known",
         "ccvr": "its statistics travel in the last round only, and every round is protected alike",
         OVERLAPPING: "its accounting is for rounds that are each a sample of all clients",
         "fedplvm": "clients send several prototypes of a class, and only one can be protected",

@@ -37,10 +37,11 @@ from fedbench import (
     hookimpl,
 )
 
+from .fedsam import ANEW
 from .server_steps import PLAIN_MEAN, ROLE, parameters, zeros
 from .vectors import combined, weighted_sum
 
-VARIATE, DELTA = "scaffold.variate", "scaffold.delta"
+VARIATE, DELTA, COUNT = "scaffold.variate", "scaffold.delta", "scaffold.gradients"
 
 
 def control_variate(
@@ -91,7 +92,10 @@ class Scaffold:
 
     outermost: ClassVar[bool] = True
     roles: ClassVar[tuple[str, ...]] = (ROLE,)
-    conflicts: ClassVar[Mapping[str, str]] = PLAIN_MEAN
+    conflicts: ClassVar[Mapping[str, str]] = {
+        **PLAIN_MEAN,
+        ANEW: "the new gradient lacks the control variates",
+    }
 
     lr: Annotated[
         float,
@@ -114,17 +118,19 @@ class Scaffold:
         own = {n: kept[n].to(c) if kept else torch.zeros_like(c) for n, c in server.items()}
         sums = {name: torch.zeros_like(c) for name, c in server.items()}
         ctx.scratch[VARIATE] = {name: c - own[name] for name, c in server.items()}
-        ctx.scratch[DELTA] = sums
+        ctx.scratch[DELTA], ctx.scratch[COUNT] = sums, 0
         trained = yield
-        new = {name: total / ctx.training.steps for name, total in sums.items()}
+        count = ctx.scratch[COUNT]  # not the steps: a trainer may take several gradients in one
+        new = {name: total / count for name, total in sums.items()}
         ctx.state[VARIATE] = new
         ctx.upload(DELTA, {name: value - own[name] for name, value in new.items()})
         return trained
 
     @hookimpl
     def after_backward(self, ctx: ClientContext) -> None:
+        ctx.scratch[COUNT] += 1
         for name, parameter in ctx.model.named_parameters():
-            if parameter.grad is not None:
+            if parameter.grad is not None and name in ctx.scratch[DELTA]:
                 ctx.scratch[DELTA][name] += parameter.grad
                 parameter.grad += ctx.scratch[VARIATE][name]
 

@@ -15,6 +15,9 @@ from .robust import ROLE as ROBUST
 ROLE = "server step"
 """The role of plugins that decide how the global weights move."""
 
+AHEAD = "start ahead"
+"""The role of those that send clients other weights than the global model's."""
+
 ONE_STEP: Mapping[str, str] = {
     ROLE: "each defines the server's step from its own sums",
     **EXCHANGED,

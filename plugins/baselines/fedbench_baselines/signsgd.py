@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -24,6 +24,8 @@ from fedbench import ClientContext, ClientResult, ServerContext, ServerState, We
 from fedbench.codec import FeedbackCodec, Slot
 
 from .fedavg import weighted_mean
+from .robust import ONE_MEAN
+from .robust import ROLE as ROBUST
 from .vectors import difference
 
 
@@ -91,6 +93,9 @@ class SignMajority:
     Bernstein et al., signSGD with majority vote, ICLR 2019; with ``signsgd``, clients send one bit
     per parameter. Buffers are averaged as in FedAvg.
     """
+
+    roles: ClassVar[tuple[str, ...]] = (ROBUST,)
+    conflicts: ClassVar[Mapping[str, str]] = ONE_MEAN
 
     lr: Annotated[float, Field(gt=0, description="server learning rate: how far a vote moves")] = (
         0.001

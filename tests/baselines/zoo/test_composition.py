@@ -229,6 +229,10 @@ TABLE = {
     "one rule for the test model": (PERSONAL, PERSONAL),
     "noise hides one row of a class in every round": (["dp"], ["ccvr", "fedplvm", *FAIR]),
     "a classifier that is fixed": (["fedrep"], having("fixed classifier")),
+    "the gradient of a step, and what it lacks": (having("gradient anew"), ["scaffold"]),
+    "one gradient of a step": (having("gradient anew"), having("gradient anew")),
+    "the extractor that clients receive": (["ccvr"], having("start ahead")),
+    "each client's own update": (["dp"], ["fedexp"]),
     "no weights travel": (ALONE, ["exchange", *STEPS, *AGGREGATORS, "ccvr", "dp"]),
 }
 """Row -> plugins, none of which goes with any of the others."""
@@ -236,11 +240,13 @@ TABLE = {
 
 def test_the_table_s_rows_have_those_that_it_names():
     assert {"scaffold", "fednova", "feddyn", *added("server optimisers")} <= {*STEPS}
-    assert {*added("robust aggregation"), *FAIR} == {*AGGREGATORS}
+    assert {*added("robust aggregation"), *FAIR, "sign_majority"} == {*AGGREGATORS}
     assert {"fedlc", "fedrs", "balanced_softmax", "fedproc", "fednh", "cross_entropy"} == {*LOSSES}
     assert {"fedbn", "fedper", "fedrep", "fedbabu", "ditto", "apfl", "pfedme"} < {*PERSONAL}
     assert {"adam", "adamw"} < {*ADAPTIVE}
     assert {"personal"} == {*ALONE}
+    assert having("gradient anew") == ["fedasam", "fedsam"]
+    assert having("start ahead") == ["fedacg", "fedexp"]
     assert len(ATTACKS) == 6
 
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import pytest
 import torch
+from fedbench_baselines import fedexp, fednova
+from fedbench_baselines.fedbabu import FedBabu
+from fedbench_baselines.fedbn import FedBn
+from fedbench_baselines.fednova import normalizer
+from fedbench_baselines.fedper import FedPer
+from fedbench_baselines.fedrep import FedRep
 from torch import Tensor
 
 from fedbench import Run
 from fedbench.values import sha256
 
 RunTiny = Callable[..., Run]
+CLASSES = {"fedper": FedPer, "fedrep": FedRep, "fedbn": FedBn, "fedbabu": FedBabu}
 ONE_STEP = {"sgd": {"epochs": 1, "batch_size": 10**6, "momentum": 0.0, "weight_decay": 0.0}}
 
 
@@ -55,6 +63,20 @@ def test_fednova_differs_where_steps_differ(run_tiny: RunTiny) -> None:
     assert sha256(weights(nova)) != sha256(weights(plain))
 
 
+def test_fednova_takes_the_proximal_term_from_fedprox(run_tiny: RunTiny, monkeypatch) -> None:
+    asked = []
+
+    def noted(steps, momentum, proximal, *, in_loss):
+        asked.append((momentum, proximal, in_loss))
+        return normalizer(steps, momentum, proximal, in_loss=in_loss)
+
+    monkeypatch.setattr(fednova, "normalizer", noted)
+    sgd = {"sgd": {"lr": 0.1, "momentum": 0.9}}
+    run_tiny("fednova", rounds=1, extra={**sgd, "fedprox": {"mu": 0.5}})
+    run_tiny("fednova", rounds=1, extra=sgd)
+    assert {*asked} == {(0.9, 0.05, True), (0.9, 0.0, True)}
+
+
 def test_scaffold_with_one_full_step_of_all_clients_is_the_plain_mean(run_tiny: RunTiny) -> None:
     uniform = {**ONE_STEP, "mean": {"weights": "uniform"}}
     assert_close(
@@ -77,6 +99,35 @@ def test_scaffold_sends_as_much_again_as_the_parameters_each_way(run_tiny: RunTi
     assert up["scaffold.delta"] == down["scaffold.variate"] > 0.9 * up["weights"]
 
 
+@pytest.mark.parametrize("method", ["fedper", "fedrep", "fedbn", "fedbabu"])
+def test_control_variates_of_what_stays_with_the_client_do_not_travel(spied, method) -> None:
+    seen = spied(method, {"scaffold": {}, "mean": {"weights": "uniform"}})
+    state = seen.run.state
+    trained = {name for name, _ in seen.run.runtime.model.named_parameters()}
+    part = CLASSES[method]().part(seen.run.runtime.model) & trained
+    assert part
+    for client in range(len(seen.run.runtime.parts)):
+        kept = seen.run._clients.newest(client)
+        assert {*kept["scaffold.variate"]} == trained - part
+    assert not any(state.entries.weights("scaffold.variate")[name].any() for name in part)
+    up, down = seen.run.history[0].bytes_up, seen.run.history[0].bytes_down
+    clients = len(seen.run.runtime.parts)
+    sent = sum(w.nbytes for n, w in state.weights.items() if n in trained - part)
+    assert up["scaffold.delta"] == down["scaffold.variate"] == clients * sent
+
+
+def test_a_variate_is_the_mean_of_all_gradients_of_a_turn(run_tiny: RunTiny) -> None:
+    """pFedMe takes several gradients in a step; with tiny rates, they are nearly the same."""
+    found = []
+    for inner in (1, 4):
+        slow = {"inner_steps": inner, "personal_lr": 1e-6, "lr": 1e-6, "batch_size": 10**6}
+        extra = {"scaffold": {}, "mean": {"weights": "uniform"}, "pfedme": {**slow, "steps": 1}}
+        run = run_tiny("pfedme", rounds=1, extra=extra)
+        found.append(run.state.entries.weights("scaffold.variate"))
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], rtol=1e-2, atol=1e-5)
+
+
 def test_feddyn_s_server_state_is_the_mean_of_the_clients(run_tiny: RunTiny) -> None:
     run = run_tiny("feddyn", rounds=3)
     assert run.state is not None
@@ -91,6 +142,24 @@ def test_fedexp_of_one_client_is_fedavg(run_tiny: RunTiny) -> None:
     run = run_tiny("fedexp", extra={**one, "fedexp": {"average_iterates": False}})
     assert [result.metrics["fedexp.step"] for result in run.history] == [1.0, 1.0]
     assert_close(run, run_tiny("fedavg", extra=one))
+
+
+@pytest.mark.parametrize("by", ["uniform", "examples"])
+def test_fedexp_s_step_has_the_shares_of_the_mean(spied, by) -> None:
+    unequal = {"domains": {"clients_per_domain": {"ink": 1, "chalk": 3}}}
+    exp = {"fedexp": {"average_iterates": False}, "sgd": {"lr": 1.0, "batch_size": 2}}
+    seen = spied("fedexp", {**unequal, **exp, "mean": {"weights": by}}, rounds=1)
+    clients = range(len(seen.sizes))
+    assert len({*seen.sizes.values()}) > 1
+    share = [seen.sizes[k] if by == "examples" else 1 for k in clients]
+    names = [name for name, _ in seen.run.runtime.model.named_parameters()]
+    moved = (
+        ({n: seen.after[1, k][n] - seen.before[1, k][n] for n in names}, share[k] / sum(share))
+        for k in clients
+    )
+    expected = fedexp.step_size(moved, 1e-3)
+    assert expected > 1
+    assert seen.run.history[0].metrics["fedexp.step"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_fedexp_scores_the_mean_of_the_last_two_iterates(run_tiny: RunTiny) -> None:

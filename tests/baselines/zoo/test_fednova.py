@@ -6,6 +6,7 @@ import pytest
 import torch
 from fedbench_baselines.fedavg import weighted_mean
 from fedbench_baselines.fednova import normalized_mean, normalizer
+from fedbench_baselines.fedprox import proximal_term
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +33,20 @@ def test_it_is_what_torchs_sgd_does_with_a_gradient_of_one(momentum, mu):
         with torch.no_grad():
             w += pull
     assert -float(w.detach()) / 0.1 == pytest.approx(normalizer(7, momentum, 0.1 * mu), rel=1e-12)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("mu", [0.0, 0.1, 1.0])
+def test_it_is_what_torchs_sgd_does_with_a_proximal_term_in_the_loss(momentum, mu):
+    """As with the plugin fedprox, whose gradient enters the momentum buffer."""
+    w = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    sgd = torch.optim.SGD([w], lr=0.05, momentum=momentum)
+    for _ in range(40):
+        sgd.zero_grad()
+        (w + mu * proximal_term([w], [torch.zeros_like(w)])).sum().backward()
+        sgd.step()
+    found = normalizer(40, momentum, 0.05 * mu, in_loss=True)
+    assert -float(w.detach()) / 0.05 == pytest.approx(found, rel=1e-12)
 
 
 def test_two_clients_by_hand():
