@@ -204,7 +204,11 @@ def seeds_of(text: str | None, flag: str = "--seeds") -> int | list[int] | None:
     if text is None:
         return None
     try:
-        return [int(part) for part in text.split(",") if part] if "," in text else int(text)
+        if "," not in text:
+            return int(text)
+        if seeds := [int(part) for part in text.split(",") if part]:
+            return seeds
+        raise ValueError
     except ValueError:
         raise click.BadParameter(
             f"{text!r}: write a number such as 5, or seeds such as 0,1,2", param_hint=flag

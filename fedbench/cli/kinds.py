@@ -24,6 +24,9 @@ class UserPath(click.Path):
 class Finite(click.FloatRange):
     """A finite number in a range; a range alone lets NaN pass, which compares with nothing."""
 
+    def _describe_range(self) -> str:  # click's text for a range without bounds is x<=None
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number; fail, as click does, for anything else."""
         number = super().convert(value, param, ctx)

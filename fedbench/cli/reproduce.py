@@ -62,7 +62,7 @@ def reproduce(
         return
     found, parts = load(registry, name)
     parts = with_seeds(chosen(parts, cells), seeds_of(seeds))
-    for line in cost(registry, found, parts, out):
+    for line in cost(registry, found, parts, How(**how), out):
         echo(line)
     if dry_run:
         return

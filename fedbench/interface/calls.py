@@ -265,13 +265,13 @@ def reproduce(
     found, parts = load_reproduction(registry, name)
     parts = with_seeds(chosen(parts, _names(cell)), _seeds(seeds))
     folder = Path(out).expanduser()
-    if dry_run:
-        return Reproduced(found, cost(registry, found, parts, folder))
     how = How(
         jobs=jobs, retry=retry, trust_old=trust_old, data_root=_path(data_root),
         checkpoint_rounds=checkpoint_rounds, checkpoint_minutes=checkpoint_minutes,
         keep_checkpoints=keep_checkpoints,
     )  # fmt: skip
+    if dry_run:
+        return Reproduced(found, cost(registry, found, parts, how, folder))
     done = carry_out(registry, found, parts, how, folder, quiet)
     done.write(folder)
     return done

@@ -10,9 +10,13 @@ from typing import Any
 from ..plugins.registry import Registry
 from ..report.content import TextTable
 from ..report.reproduced import numbers, overall, tables, write
+from ..store.files import default_data_root
 from ..study.comparison import How
 from ..study.execute import Progress
+from ..study.grid import Job
+from ..study.outlook import left
 from ..study.reproductions import Estimate, Part, Reproduction, estimate, planned
+from ..study.reuse import Reuse
 from ..study.verdicts import Verdict, judge
 from ..text import duration
 from .comparisons import carry_out_grid
@@ -67,9 +71,16 @@ def with_seeds(parts: Sequence[Part], seeds: int | list[int] | None) -> list[Par
     return [replace(part, grid=replace(part.grid, seeds=seeds)) for part in parts]
 
 
-def cost(registry: Registry, found: Reproduction, parts: Sequence[Part], out: Path) -> list[str]:
+def cost(
+    registry: Registry, found: Reproduction, parts: Sequence[Part], how: How, out: Path
+) -> list[str]:
     """Return what is still to be done, a line per cell and one for all of them."""
-    each = [estimate(registry, part, planned(registry, part, out)) for part in parts]
+    reuse = Reuse(registry, how.data_root or default_data_root(), how.trust_old)
+
+    def todo(part: Part) -> list[Job]:
+        return left(planned(registry, part, out), retry=how.retry, changes=reuse.changes)
+
+    each = [estimate(part, todo(part)) for part in parts]
     lines = [
         f"{part.name} ({part.cell.title}): {in_words(one)}"
         for part, one in zip(parts, each, strict=True)

@@ -123,6 +123,11 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join((*([", ".join(names[:-1])] if len(names) > 1 else []), names[-1]))
 
 
+def slug(text: str) -> str:
+    """Return ``text`` for a part of a file's name or a label, which then leads nowhere else."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text)
+
+
 def sentence(text: str) -> str:
     """Return ``text`` with a capital first letter."""
     return text[:1].upper() + text[1:]

@@ -45,8 +45,9 @@ def figures(group: Group) -> list[Figure]:
     """
     whole = group
     group, variants, domains = narrow.narrowed(whole)
-    every = narrow.every(group)
-    rounds = f"One round in {every}." if every > 1 else ""
+    most = max((len(run.rounds) for run in series.runs_of(group)), default=0)
+    points = narrow.points(group)
+    rounds = f"At most {points} points of a line." if most > points else ""
     drawn = bool(series.runs_of(group))
     found: list[Figure] = []
     if drawn:

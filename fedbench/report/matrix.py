@@ -9,7 +9,7 @@ from ..study import statistics
 from ..study.analysis import MEAN, Analysis, Group
 from ..text import Unit
 from . import specs
-from .content import EMPTY, NONE, Entry, entry, sentence, unmarked
+from .content import EMPTY, NONE, Entry, entry, sentence, slug, unmarked
 from .figure import Figure, Panel
 from .specs import tip
 
@@ -22,7 +22,7 @@ class Matrix:
     """A number of every variant in every setting.
 
     Args:
-        name: for file names and labels.
+        name: of the extra test set, or ``settings``.
         title: what the number is.
         columns: the settings, in short, and the mean rank where there is one.
         rows: variant -> one entry a column.
@@ -36,6 +36,11 @@ class Matrix:
     rows: Mapping[str, tuple[Entry, ...]]
     values: Mapping[str, Mapping[str, float]]
     notes: tuple[str, ...]
+
+    @property
+    def slug(self) -> str:
+        """The name for files and labels: one from somebody else's run must lead nowhere."""
+        return slug(self.name)
 
     @property
     def unsure(self) -> bool:
@@ -168,7 +173,7 @@ def _heat_map(matrix: Matrix, unit: Unit) -> Figure:
     ]
     means = [value for found in matrix.values.values() for value in found.values()]
     labels = dict.fromkeys(label for found in matrix.values.values() for label in found)
-    data = f"matrix-{matrix.name}"
+    data = f"matrix-{matrix.slug}"
     spec = specs.heat(
         data,
         rows,
@@ -181,5 +186,5 @@ def _heat_map(matrix: Matrix, unit: Unit) -> Figure:
         x_title="setting",
     )
     caption = sentence(f"{matrix.notes[0]}, mean over seeds; darker is lower.")
-    name = f"heat-{matrix.name}"
+    name = f"heat-{matrix.slug}"
     return Figure(name, "all", matrix.title, caption, [Panel("", spec, True)], {data: rows})

@@ -9,10 +9,12 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from ..store.contents import Partition
 from ..study.analysis import MEAN, Group
+
+T = TypeVar("T")
 
 VARIANTS = 30
 """Series of a chart."""
@@ -131,8 +133,13 @@ def partition(table: Partition) -> tuple[Partition, str, str, str]:
     )
 
 
-def every(group: Group) -> int:
-    """Return how many rounds a point of a line stands for; 1 for all rounds."""
+def points(group: Group) -> int:
+    """Return how many points a line may have."""
     lines = len(group.variants) * len(group.columns)
-    points = max(POINTS // 10, min(POINTS, ROWS // max(1, lines)))
-    return math.ceil(int(group.setting["rounds"]) / points)
+    return max(POINTS // 10, min(POINTS, ROWS // max(1, lines)))
+
+
+def thinned(line: Sequence[T], most: int) -> list[T]:
+    """Return a line's points, or of too many the first, every n-th and the last, about ``most``."""
+    step = math.ceil(len(line) / most)
+    return [*line[:-1:step], *line[-1:]] if step > 1 else [*line]

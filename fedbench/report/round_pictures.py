@@ -6,13 +6,13 @@ Seeds cannot be averaged here, so each variant shows its run of the lowest seed.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from statistics import fmean
 
 from ..pictures import HeatMap, Picture, Scatter
 from ..study.analysis import Group
 from . import narrow, series, specs
+from .content import slug
 from .figure import Figure, Panel, noted
 from .series import Rows
 from .specs import INK, PAGE, Spec, tip
@@ -35,8 +35,7 @@ def pictures(group: Group) -> list[Figure]:
 
 def _figure(shown: Sequence[tuple[str, Picture]]) -> Figure:
     first = shown[0][1]
-    # A name from a file of somebody else's run must not lead out of the report's folder.
-    name = f"picture-{re.sub(r'[^A-Za-z0-9_-]+', '_', first.name)}"
+    name = f"picture-{slug(first.name)}"
     drawn = shown[: narrow.PANELS]
     points = max(100, narrow.DOTS // len(drawn))
     side = max(20, math.isqrt(narrow.CELLS // len(drawn)))

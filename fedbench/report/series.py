@@ -62,17 +62,19 @@ def curves(group: Group) -> dict[str, Rows]:
 def over_rounds(group: Group, pick: Callable[[RoundResult], float | None]) -> Rows:
     """Return mean and one standard deviation over seeds of a number of each round that all have.
 
-    With too many rounds for a chart, the first, the last and every n-th round are kept.
+    With too many rounds for a chart, the first, every n-th and the last of a variant are kept.
     """
     rows: Rows = []
-    step, last = narrow.every(group), int(group.setting["rounds"])
     for variant, runs in finished(group).items():
-        for number, same_round in _by_round(runs):
-            if number % step and number not in (1, last):
-                continue
-            values = [v for v in map(pick, same_round) if averages(v)]
-            if values:
-                rows.append({"v": variant, "r": number, **_band(values)})
+        found = (
+            (number, [v for v in map(pick, same_round) if averages(v)])
+            for number, same_round in _by_round(runs)
+        )
+        known = [(number, values) for number, values in found if values]
+        rows += (
+            {"v": variant, "r": number, **_band(values)}
+            for number, values in narrow.thinned(known, narrow.points(group))
+        )
     return rows
 
 

@@ -154,7 +154,7 @@ def latex(analysis: Analysis) -> str:
     for matrix in matrices(analysis):
         rows = [[tex(variant), *map(_tex_entry, found)] for variant, found in matrix.rows.items()]
         heads = ["variant", *matrix.columns]
-        parts.append(_tex_float(heads, rows, _matrix_caption(matrix), f"matrix-{matrix.name}"))
+        parts.append(_tex_float(heads, rows, _matrix_caption(matrix), f"matrix-{matrix.slug}"))
     return "\n\n".join(parts) + "\n"
 
 

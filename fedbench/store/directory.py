@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 
 CONFIG = "config.yaml"
+REPLACED = "replaced"
+"""The folder of runs that a comparison has set aside because it repeats them."""
 CLIENTS = "clients"
 """The folder of client states, in a run and in a kept checkpoint."""
 
@@ -239,6 +241,10 @@ class RunDirectory:
         write_atomic(self.interrupted_file, to_json(now))
         return now
 
+    def went_on(self) -> None:
+        """Forget interruptions, of a run that has come as far as it should since."""
+        self.interrupted_file.unlink(missing_ok=True)
+
     def forget_ends(self) -> None:
         """Remove the records of a failure or interruption, so that the run is tried again."""
         for file in (self.error_file, self.interrupted_file, self.log_file):
@@ -378,12 +384,15 @@ def free_name(parent: Path, name: str, config_hash: str) -> Path:
 def find(paths: Iterable[Path]) -> list[Path]:
     """Return the run directories at or below ``paths``, sorted; a path may be a config file.
 
+    What a comparison has set aside in `REPLACED` is found only below a path that names it.
+
     Raises:
         ConfigError: when there is no run at or below a path.
     """
     found: set[Path] = set()
     for path in paths:
-        here = {file.parent for file in (path, *path.rglob(CONFIG)) if file.name == CONFIG}
+        below = (f for f in path.rglob(CONFIG) if REPLACED not in f.relative_to(path).parts)
+        here = {file.parent for file in (path, *below) if file.name == CONFIG}
         if not here:
             raise ConfigError(f"{path} holds no run (no {CONFIG} at or below it)")
         found |= here

@@ -22,7 +22,7 @@ from ..plugins.registry import Registry
 from ..store import fingerprint
 from ..text import Unit, score
 from . import statistics
-from .records import Record, by_setting, setting_labels, without_shared
+from .records import Record, aligned, by_setting, setting_labels, without_shared
 from .statistics import Paired, Ranks, Summary
 from .targets import Curves, curves
 
@@ -190,7 +190,12 @@ def analyse(
     """
     if not records:
         raise ConfigError("there is no run to report")
-    order = list(dict.fromkeys((*(variants or ()), *(r.variant for r in records))))
+    given, records = records, aligned(records)
+    pairs = list(zip(given, records, strict=True))
+    now = {before.variant: after.variant for before, after in reversed(pairs)}
+    reference = now.get(reference, reference) if reference else None
+    first = (now.get(v, v) for v in variants or ())
+    order = list(dict.fromkeys((*first, *(r.variant for r in records))))
     shorter = without_shared(order)
     records = [replace(r, variant=shorter[r.variant]) for r in records]
     order = [shorter[v] for v in order]

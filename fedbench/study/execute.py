@@ -184,6 +184,7 @@ class _Execution:
     def _ended(self, job: Job, directory: RunDirectory, status: int, text: str) -> dict[str, int]:
         """Record how a run's process ended; return what that adds to the counts."""
         if status == 0 or directory.finished:  # it may have been killed after its last round
+            directory.went_on()
             return {"done": 1}
         by = _signal(status)
         # A signal to all processes of a job may end the runs before it reaches this process.

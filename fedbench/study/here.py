@@ -72,6 +72,7 @@ def _one(
                 show(progress)
                 if until is not None and until <= result.round < job.config.rounds:
                     break
+        directory.went_on()
     except Exception as error:
         text = traceback.format_exc()
         if not temporary(error):

@@ -25,6 +25,13 @@ KEPT: tuple[Standing, ...] = ("finished", "failed", "left alone")
 """What is not run."""
 
 
+def left(
+    planned: Sequence[Job], *, retry: bool, changes: Callable[[Job], Sequence[str]]
+) -> list[Job]:
+    """Return the runs that would be begun, resumed or repeated; arguments as for `outlook`."""
+    return [job for job in planned if standing(job, retry=retry, changes=changes) not in KEPT]
+
+
 def outlook(
     registry: Registry,
     planned: Sequence[Job],
@@ -46,9 +53,9 @@ def outlook(
         methods.setdefault(variant_of(registry, job.config), Counter())[state] += 1
     for method, counts in methods.items():
         yield f"{method}: {_text(counts)}"
-    left = sum(_left(job, state) for job, state in found)
+    rounds = sum(_left(job, state) for job, state in found)
     total = _text(Counter(state for _, state in found))
-    yield f"{len(planned)} in all: {total}; {left:,} rounds to go"
+    yield f"{len(planned)} in all: {total}; {rounds:,} rounds to go"
 
 
 def _text(counts: Counter[Standing]) -> str:

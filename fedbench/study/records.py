@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from ..config.changes import describe_changes, joined, parts
 from ..config.construct import build
 from ..config.model import RunConfig
 from ..config.resolve import load_config
-from ..engine.evaluation import reported, stops, views
+from ..config.yamlfile import inline
+from ..engine.evaluation import reached, reported, views
 from ..engine.totals import metrics_sha256
 from ..errors import MissingClassError
 from ..plugins.facts import PluginFacts, facts
@@ -199,10 +200,43 @@ def contradiction(registry: Registry, record: Record) -> str | None:
     again = reported(rule, views(record.rounds, rule), metric.higher_is_better)
     if (result.accuracy.mean, dict(result.accuracy.domains)) != (again.mean, dict(again.domains)):
         return f"its result has accuracy {result.accuracy.mean}, its rounds yield {again.mean}"
-    reached = stops(config, record.rounds, metric.higher_is_better)
-    if result.stop_at is not None and result.stop_at.reached != reached:
+    at_target = reached(config, record.rounds, metric.higher_is_better)
+    if result.stop_at is not None and result.stop_at.reached != at_target:
         return "its result and its rounds disagree on whether it reached stop_at"
     return None
+
+
+def aligned(found: Sequence[Record]) -> list[Record]:
+    """Return the records with one name for a method in all settings.
+
+    A run's name states what was changed from its recipe on its card, so that with ``sgd.lr=0.1``
+    a method has another name under a card whose default that is. Where it leaves a recipe with
+    fewer names, each is completed by the changes that another run's name states and that hold in
+    the run as well.
+    """
+    renamed: dict[tuple[str, str], str] = {}
+    for recipe in dict.fromkeys(parts(record.variant)[0] for record in found):
+        mine = [record for record in found if parts(record.variant)[0] == recipe]
+        stated = dict.fromkeys(change for r in mine for change in parts(r.variant)[1:])
+        complete: dict[tuple[str, str], str] = {}
+        for record in mine:
+            place = record.setting_key, record.variant
+            if place not in complete:
+                holds = {*parts(record.variant)[1:], *_options(record.config)}
+                complete[place] = joined(recipe, (change for change in stated if change in holds))
+        if len({*complete.values()}) < len({record.variant for record in mine}):
+            renamed |= complete
+    return [
+        replace(record, variant=renamed.get((record.setting_key, record.variant), record.variant))
+        for record in found
+    ]
+
+
+def _options(config: RunConfig) -> Iterator[str]:
+    """Yield every option of a run's plugins as a change states it."""
+    for plugin, given in config.plugins.items():
+        for key, value in given.items():
+            yield f"{plugin}.{key}={inline(value)}"
 
 
 def without_shared(variants: Iterable[str]) -> dict[str, str]:
@@ -273,7 +307,7 @@ def _distinctions(
 def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in data.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             flat.update(_flatten(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value

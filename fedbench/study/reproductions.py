@@ -20,7 +20,7 @@ from ..config.model import RunConfig
 from ..errors import ConfigError, did_you_mean
 from ..plugins.registry import Registry
 from . import records
-from .grid import Grid, Job, collect, plan
+from .grid import Grid, Job, plan
 
 Text = Annotated[str, Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -252,11 +252,9 @@ class Estimate:
         )
 
 
-def estimate(registry: Registry, part: Part, jobs: Sequence[Job]) -> Estimate:
-    """Return what the runs of a cell that are not finished would cost; none has to begin."""
-    done = {record.path for record in collect(registry, jobs) if record.status == "finished"}
-    left = (_of_run(part, job.config, job.method) for job in jobs if job.path not in done)
-    return sum(left, Estimate())
+def estimate(part: Part, jobs: Iterable[Job]) -> Estimate:
+    """Return what the runs of a cell, those that are left, would cost; none has to begin."""
+    return sum((_of_run(part, job.config, job.method) for job in jobs), Estimate())
 
 
 def estimate_whole(registry: Registry, part: Part) -> Estimate:

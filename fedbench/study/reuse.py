@@ -12,7 +12,7 @@ from ..config.model import RunConfig
 from ..errors import ConfigError
 from ..plugins.registry import Registry
 from ..store import checkpoint, fingerprint
-from ..store.directory import RunDirectory
+from ..store.directory import REPLACED, RunDirectory
 from .grid import Job
 
 UNKNOWN = "no record of what the result depends on"
@@ -88,7 +88,7 @@ class Reuse:
 
 def set_aside(path: Path) -> None:
     """Move a run that will be repeated out of the way, into ``replaced/`` next to ``runs/``."""
-    folder = path.parent.parent / "replaced"
+    folder = path.parent.parent / REPLACED
     folder.mkdir(parents=True, exist_ok=True)
     number = 1
     while (target := folder / f"{path.name}-{number}").exists():

@@ -6,6 +6,7 @@ The search sees validation data only: a share of each client's examples that nob
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -174,7 +175,7 @@ def plan(registry: Registry, wanted: Wanted, file: Path | None = None) -> Plan:
         for method, config in configs.items()
     }
     first = configs[methods[0]]
-    _refuse_unshared(wanted.shared, methods[0], found[methods[0]])
+    _refuse_unshared(wanted.shared, found)
     metric = facts(MetricFacts, registry.get("metric", first.accuracy.metric).value)
     budget = Budget(
         wanted.trials, first.rounds, len(search_seeds), wanted.prune, first.evaluate_every,
@@ -250,12 +251,16 @@ def _refuse_other_settings(registry: Registry, configs: Mapping[str, RunConfig])
             )
 
 
-def _refuse_unshared(shared: Sequence[str], first: str, found: Spaces) -> None:
-    for key in shared:
-        if key not in found:
+def _refuse_unshared(shared: Sequence[str], found: Mapping[str, Spaces]) -> None:
+    """Check that every method searches what the first one is to tune for all.
+
+    Raises:
+        ConfigError: naming a method that does not, because it lacks the option or was given it.
+    """
+    for key, (method, own) in itertools.product(shared, found.items()):
+        if key not in own:
             raise ConfigError(
-                f"--shared {key}: it is not searched for {first}, the first "
-                f"method{did_you_mean(key, found)}"
+                f"--shared {key}: it is not searched for {method}{did_you_mean(key, own)}"
             )
 
 

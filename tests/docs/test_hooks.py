@@ -381,4 +381,4 @@ def register_reproductions(registry, run_tiny, capsys):
     assert found.rule.allowed(0.3) == 0.02
     jobs = reproductions.planned(registry, part, Path("nowhere"))
     assert [(job.method, job.config.seed) for job in jobs][:2] == [("fedavg", 0), ("fedprox", 0)]
-    assert reproductions.estimate(registry, part, jobs).rounds == 8
+    assert reproductions.estimate(part, jobs).rounds == 8

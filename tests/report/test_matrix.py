@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fedbench.report.matrix import Matrix, heat_maps, matrices
+from fedbench.report.matrix import Matrix, _heat_map, heat_maps, matrices
 from fedbench.report.tables import latex, markdown
 from fedbench.store.directory import RunDirectory
 from fedbench.study.analysis import Analysis
@@ -97,3 +97,13 @@ def test_a_single_setting_has_no_such_table(runs: Any, analysed: Callable[..., A
     runs.grid(("a", "b"), seeds=2, rounds=2)
     assert matrices(analysed()) == []
     assert heat_maps(analysed()) == []
+
+
+def test_a_name_from_elsewhere_leads_nowhere() -> None:
+    """The name of an extra test set is whatever a result.json says."""
+    name = "../../up/clean %"
+    matrix = Matrix(name, name, ("s",), {"a": ()}, {"a": {"s": 0.5}}, ("note",))
+    figure = _heat_map(matrix, "percent")
+    assert figure.name == "heat-_up_clean_"
+    assert [*figure.data] == ["matrix-_up_clean_"]
+    assert figure.panels[0].spec["data"] == {"name": "matrix-_up_clean_"}

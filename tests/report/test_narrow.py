@@ -172,7 +172,7 @@ def test_of_many_rounds_some_are_drawn_with_their_own_values(runs: Any, analysed
     analysis = analysed()
     found = by_name(analysis)
     rows = [row for row in found["rounds"].data["curves-0"] if row["v"] == "a"]
-    assert [row["r"] for row in rows] == [1, *range(21, 10_001, 21), 10_001]
+    assert [row["r"] for row in rows] == [*range(1, 10_001, 21), 10_001]
     record = analysis.groups[0].records[0]
     for row in rows[::50]:
         one = record.rounds[row["r"] - 1]
@@ -180,11 +180,33 @@ def test_of_many_rounds_some_are_drawn_with_their_own_values(runs: Any, analysed
     sent = sum(sum(one.bytes_up.values()) * 2 for one in record.rounds)
     assert rows[-1]["b"] == sent  # bytes of the rounds between count
     for name in ("rounds", "bytes", "seconds", "losses", "scores"):
-        assert said(found[name]) == "One round in 21."
+        assert said(found[name]) == "At most 500 points of a line."
     marked = found["rounds"].panels[0].spec["layer"][2]["transform"][0]["filter"]
     marks = json.loads(marked.removeprefix("indexof(").partition("]")[0] + "]")
     assert 10 <= len(marks) <= 12
     assert set(marks) <= {row["r"] for row in rows}
+
+
+@pytest.mark.parametrize("rounds", [(7, 9), (7, 60), (600, 9)])
+def test_runs_that_end_long_before_their_last_round_are_drawn_whole(
+    rounds: Any, runs: Any, analysed: Analysed
+) -> None:
+    """As under ``stop_at`` or ``stop_time``, with which many rounds are allowed."""
+    for variant, number in zip("ab", rounds, strict=True):
+        runs.add(variant, 0, rounds=number, limit=100_000, domains=("only",), classes=("0",))
+    rows = by_name(analysed())["rounds"].data["curves-0"]
+    for variant, number in zip("ab", rounds, strict=True):
+        mine = [row["r"] for row in rows if row["v"] == variant]
+        assert (mine[0], mine[-1]) == (1, number)
+        assert len(mine) == number if number < 500 else 300 <= len(mine) <= 501
+
+
+def test_rounds_that_are_scored_now_and_then_are_all_drawn() -> None:
+    scored = [*range(5, 2001, 5)]
+    assert narrow.thinned(scored, 500) == scored
+    assert narrow.thinned(scored, 100)[-1] == 2000
+    assert narrow.thinned([1], 1) == [1]
+    assert narrow.thinned([], 10) == []
 
 
 def test_of_many_metrics_the_first_are_drawn(runs: Any, analysed: Analysed) -> None:

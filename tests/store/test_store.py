@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from fedbench.engine.run import Run
 from fedbench.errors import ConfigError
-from fedbench.store.directory import RunDirectory, free_name
+from fedbench.store.directory import RunDirectory, find, free_name
 from fedbench.store.files import append, default_data_root, json_ready, write_atomic
 from fedbench.types import Scores, sha256
 
@@ -226,6 +226,17 @@ def test_an_unfinished_run_of_the_same_config_is_taken_up_again(registry, tiny_c
     assert free_name(tmp_path, "run", "another") == tmp_path / "run-2"
     (tmp_path / "run" / "result.json").write_text("{}")
     assert free_name(tmp_path, "run", config.hash) == tmp_path / "run-2"
+
+
+def test_what_a_comparison_has_set_aside_is_found_only_by_name(tmp_path):
+    for place in ("runs/a", "replaced/a-1"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "config.yaml").touch()
+    assert find([tmp_path]) == [tmp_path / "runs" / "a"]
+    aside = tmp_path / "replaced" / "a-1"
+    assert (
+        find([tmp_path / "replaced"]) == find([aside]) == find([aside / "config.yaml"]) == [aside]
+    )
 
 
 def test_where_data_sets_look_for_files(monkeypatch, tmp_path):

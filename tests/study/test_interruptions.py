@@ -172,6 +172,19 @@ def test_a_run_that_finishes_forgets_its_interruptions(
     assert records.read(installed, job.path).status == "finished"
 
 
+def test_a_run_that_pauses_where_it_should_forgets_its_interruptions(
+    job: Job, installed: Registry, end: Callable[..., Any]
+) -> None:
+    """As a pruning search does, which would take the run for failed, and wear its patience out."""
+    begin(installed, job)
+    end(-signal.SIGKILL)
+    execute([job])
+    assert records.read(installed, job.path).status == "interrupted"
+    end(0)
+    execute([job], words=["--until", "1"])
+    assert records.read(installed, job.path).status == "unfinished"
+
+
 def test_a_run_that_was_killed_before_it_had_a_folder_starts_in_it(
     job: Job, installed: Registry, end: Callable[..., Any]
 ) -> None:

@@ -90,7 +90,7 @@ def test_a_cells_grid_is_the_files_with_its_own_keys_over_it(read) -> None:
 def test_the_cost_counts_rounds_to_a_target_as_published(read, registry, tmp_path: Path) -> None:
     _, parts = read(TEXT)
     plain, target = (
-        reproductions.estimate(registry, part, reproductions.planned(registry, part, tmp_path))
+        reproductions.estimate(part, reproductions.planned(registry, part, tmp_path))
         for part in parts
     )
     assert (plain.runs, plain.rounds, plain.expected) == (4, 12, 12)

@@ -16,6 +16,7 @@ from fedbench.plugins.registry import Registry
 from fedbench.store import fingerprint
 from fedbench.store.directory import RunDirectory
 from fedbench.store.files import default_data_root
+from fedbench.study import records
 from fedbench.study.analysis import differences
 from fedbench.study.execute import execute
 from fedbench.study.grid import Grid, Job, collect, plan
@@ -152,6 +153,19 @@ def test_a_result_that_does_not_fit_is_named_and_left_out(
     assert collect(registry, [job], lines.append) == []
     (line,) = lines
     assert line.startswith(f"{job.path} is left out: {why}")
+
+
+def test_a_run_that_ends_in_time_without_reaching_its_target_is_read(
+    registry: Registry, run_tiny: Callable[..., Run], tmp_path: Path
+) -> None:
+    clock = {"constant": {}}
+    run = run_tiny("fedavg", tmp_path / "run", rounds=3, extra=clock, stop_at=0.9999, stop_time=0.3)
+    assert len(run.history) < 3
+    record = records.read(registry, tmp_path / "run")
+    assert record.result
+    assert record.result.stop_at
+    assert not record.result.stop_at.reached
+    assert records.contradiction(registry, record) is None
 
 
 def test_rounds_of_another_run_are_named_and_left_out(job: Job, registry: Registry) -> None:

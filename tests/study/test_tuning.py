@@ -324,6 +324,14 @@ def test_more_trials_continue_the_search_and_its_record(planned, tuned, tmp_path
         ({"search_seeds": [0, 1], "seeds": [1, 2]}, "seed 1 is one of the search; .* 2 and more"),
         ({"reference": "fedporx"}, "reference 'fedporx' is not among the methods"),
         ({"shared": ["sgd.momentum"]}, "--shared sgd.momentum: it is not searched for"),
+        (
+            {"methods": ["fedprox", "fedavg"], "shared": ["fedprox.mu"]},
+            r"--shared fedprox\.mu: it is not searched for fedavg",
+        ),
+        (
+            {"methods": ["fedavg", "fedprox:sgd.lr=0.05"], "shared": ["sgd.lr"]},
+            r"--shared sgd\.lr: it is not searched for fedprox:sgd\.lr=0\.05",
+        ),
         ({"set_space": ["sgd.momentun=uniform:0:1"]}, "unknown option 'momentun' .*'momentum'"),
         ({"set": ["sgd.lr=0.1"], "set_space": ["sgd.lr=log:0.1:1"]}, "sgd.lr is set, so it"),
         ({"set": ["stop_at=0.9"]}, r"scores after all rounds, so stop_at=0\.9 cannot end"),

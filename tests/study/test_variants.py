@@ -213,6 +213,83 @@ def mine(registry: Registry, tmp_path: Path) -> Callable[..., str]:
     return write
 
 
+@dataclass(frozen=True)
+class Read:
+    """A run as `aligned` sees it."""
+
+    variant: str
+    setting_key: str
+    config: Any
+
+
+def named(registry: Registry, wanted: Grid) -> list[dict[str, str]]:
+    """Return method -> name in tables for each data set or card of a grid."""
+    found = [
+        (
+            job,
+            Read(
+                records.variant_of(registry, job.config),
+                json.dumps(records.setting_of(registry, job.config), sort_keys=True),
+                job.config,
+            ),
+        )
+        for job in plan(registry, wanted, Path("nowhere"))
+    ]
+    shown = records.aligned([read for _, read in found])  # type: ignore[misc]
+    settings: dict[str, dict[str, str]] = {}
+    for (job, read), now in zip(found, shown, strict=True):
+        lr = job.config.plugins["sgd"]["lr"]
+        settings.setdefault(read.setting_key, {})[f"{job.method} {lr}"] = now.variant
+    return list(settings.values())
+
+
+CARDS = ["digits", "fashion-mnist-quick"]  # learning rates 0.01 and 0.1
+
+
+def test_a_method_has_one_name_under_cards_with_other_defaults(installed: Registry) -> None:
+    sets = ["sgd.lr=0.1", "sgd.epochs=2"]
+    names = named(installed, grid("fedavg", "fedprox", cards=CARDS, set=sets))
+    changed = ":sgd.epochs=2:sgd.lr=0.1"
+    one = {f"{m} 0.1": records.joined(m, changed.split(":")[1:]) for m in ("fedavg", "fedprox")}
+    assert [{k: {*v.split(":")} for k, v in found.items()} for found in names] == [
+        {k: {*v.split(":")} for k, v in one.items()}
+    ] * 2
+    assert names[0] == names[1]
+
+
+def test_a_row_is_one_configuration_where_an_option_is_tried_out(installed: Registry) -> None:
+    tried = grid("fedavg", cards=CARDS, options={"sgd.lr": [0.01, 0.1]})
+    assert (
+        named(installed, tried)
+        == [{"fedavg 0.01": "fedavg:sgd.lr=0.01", "fedavg 0.1": "fedavg:sgd.lr=0.1"}] * 2
+    )
+
+
+def test_a_default_keeps_its_name_beside_a_change(installed: Registry) -> None:
+    both = grid("fedavg", "fedavg:sgd.lr=0.1", cards=CARDS)
+    digits, fashion = named(installed, both)
+    assert digits == {"fedavg 0.01": "fedavg", "fedavg:sgd.lr=0.1 0.1": "fedavg:sgd.lr=0.1"}
+    assert fashion == {"fedavg 0.1": "fedavg"}
+
+
+def test_settings_that_differ_in_what_has_no_options_are_told_apart() -> None:
+    plain = {"data": {"name": "a"}, "card": {}, "plugins": {}, "metrics": {"accuracy": {}}}
+    more = {**plain, "metrics": {"accuracy": {}, "macro_f1": {}}}
+    assert len({*records.setting_labels([plain, more])}) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seeds": []}, "seeds: give at least one"),
+        ({"options": {"sgd.lr": []}}, r"options\.sgd\.lr: give at least one value"),
+    ],
+)
+def test_an_empty_grid_is_refused(given: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        grid("fedavg", **given)
+
+
 def test_a_file_is_a_method(registry: Registry, tmp_path: Path, mine: Callable[..., str]) -> None:
     file = mine("mine.yaml", without="hpal", seed=9, rounds=7)
     jobs = plan(registry, grid(file, f"{file}:hpcl.temperature=0.1", "fedhpro", rounds=2), tmp_path)
