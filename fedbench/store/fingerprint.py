@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -169,15 +170,14 @@ def _source(module: str, tops: frozenset[str]) -> str:
     beside = _beside(start)
     while waiting:
         name = waiting.pop()
-        found = sys.modules.get(name)
-        file = getattr(found, "__file__", None)
-        if name in files or found is None or not file:
+        file = None if name in files else _file_of(name, beside)
+        if file is None:
             continue
         top = name.split(".")[0]
-        if top not in tops and top != module.split(".")[0] and Path(file).parent != beside:
+        if top not in tops and top != module.split(".")[0] and file.parent != beside:
             continue
-        files[name] = Path(file)
-        waiting += _imports(found, Path(file))
+        files[name] = file
+        waiting += _imports(name, file)
     return ", " + _digest([files[name] for name in sorted(files)])
 
 
@@ -189,9 +189,25 @@ def _beside(module: ModuleType) -> Path | None:
     return file.parent if lone and not shared else None
 
 
-def _imports(module: ModuleType, file: Path) -> Iterator[str]:
-    """Yield the names of the modules that a module imports, with or without ``from``."""
-    package = module.__name__ if hasattr(module, "__path__") else module.__name__.rpartition(".")[0]
+def _file_of(name: str, beside: Path | None) -> Path | None:
+    """Return a module's file, also if nothing has imported it yet; ``None`` for what has none.
+
+    Args:
+        name: of the module, or of anything else that a package has.
+        beside: a folder of modules outside any package.
+    """
+    if name in sys.modules:
+        file = getattr(sys.modules[name], "__file__", None)
+        return Path(file) if file else None
+    above = name.rpartition(".")[0]
+    places = getattr(sys.modules.get(above), "__path__", ()) if above else [str(beside or "")]
+    spec = PathFinder.find_spec(name, [*places]) if any(places) else None
+    return Path(spec.origin) if spec and spec.origin and spec.has_location else None
+
+
+def _imports(module: str, file: Path) -> Iterator[str]:
+    """Yield the names of what may be modules that a module imports, with or without ``from``."""
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     for level, named, names in _statements(file):
         above = package.split(".")[: len(package.split(".")) - level + 1]
         base = ".".join(filter(None, (*(above if level else ()), named)))
@@ -199,7 +215,7 @@ def _imports(module: ModuleType, file: Path) -> Iterator[str]:
             yield from names
             continue
         whole = [f"{base}.{name}" for name in names]
-        yield from (name for name in whole if name in sys.modules)
+        yield from whole
         if any(name not in sys.modules for name in whole):
             yield base
 

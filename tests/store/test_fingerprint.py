@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -79,6 +80,31 @@ def test_a_plugins_source_and_what_it_imports_count(
     with (package / file).open("a") as source:
         source.write("\nMORE = 1\n")
     assert fingerprint.changes(before, again()) == ["plugin bit: changed"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import {}", "from {} import FACTOR as f", "from . import {}", "from .{} import x"],
+)
+def test_what_is_imported_only_when_it_is_needed_counts(
+    statement: str, package: Path, again: Callable[[], dict[str, str]]
+) -> None:
+    """Nothing has imported it when the fingerprint is taken."""
+    inside = statement.startswith("from .")
+    plugin = package / "fb_bit.py"
+    if inside:
+        (package / "fb_bit").mkdir()
+        plugin = plugin.rename(package / "fb_bit" / "__init__.py")
+        (package / "fb_bit_helper.py").rename(package / "fb_bit" / "later.py")
+    line = statement.format("later" if inside else "fb_bit_helper")
+    source = plugin.read_text().replace("import fb_bit_helper\n", "")
+    source = re.sub(r"        return .*FACTOR}", f"        {line}\n        return {{}}", source)
+    plugin.write_text(source)
+    helper = package / ("fb_bit/later.py" if inside else "fb_bit_helper.py")
+    before = again()
+    helper.write_text("FACTOR = 1.0\n")
+    assert fingerprint.changes(before, again()) == ["plugin bit: changed"]
+    assert not {"fb_bit_helper", "fb_bit.later"} & {*sys.modules}
 
 
 def test_a_file_that_no_plugin_imports_does_not_count(
