@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from fedbench.config.model import RunConfig
 from fedbench.engine.profiling import Kept
 from fedbench.plugins.registry import Registry
 from fedbench.study.analysis import Group
+from fedbench.study.censoring import Amount, median
 from fedbench.study.records import Record
 from fedbench.study.statistics import complete, mean_ranks
 from fedbench.text import size
@@ -151,9 +152,17 @@ def spread(values: Sequence[float | None]) -> str:
     return f"{statistics.mean(known):.2f} ± {statistics.stdev(known):.2f}"
 
 
-def median(values: Iterable[float | None]) -> float:
-    """Return the median of the values that are known, of which there is at least one."""
-    return statistics.median(value for value in values if value is not None)
+def until(rows: Sequence[Row], column: str, form: Callable[[float], str]) -> str:
+    """Return the median of what was spent until the target; ``>`` marks a lower bound.
+
+    Runs that did not reach it count with all that they spent, as a bound.
+    """
+    spent = [(r, getattr(r, column)) for r in rows]
+    amounts = [Amount(value, r.reached) for r, value in spent if value is not None]
+    if not amounts:
+        return "-"
+    found = median(amounts)
+    return f"{'' if found.exact else '> '}{form(found.value)}"
 
 
 def ranks(rows: Sequence[Row], column: str) -> Mapping[str, float]:
@@ -184,12 +193,11 @@ def accuracies(rows: Sequence[Row], places: Sequence[Mapping[str, float]]) -> li
 
 def costs(rows: Sequence[Row]) -> list[str]:
     """Return a method's cells of the table of costs, from its runs; at least one has finished."""
-    reached = [r for r in rows if r.reached]
     ended = [r for r in rows if r.status == "finished"]
     return [
-        f"{len(reached)} of {len(rows)}",
-        f"{median(r.rounds_to_target for r in reached):g}" if reached else "-",
-        size(median(r.bytes_to_target for r in reached)) if reached else "-",
+        f"{sum(r.reached for r in rows)} of {len(rows)}",
+        until(rows, "rounds_to_target", "{:g}".format),
+        until(rows, "bytes_to_target", size),
         f"{statistics.mean(r.seconds / r.rounds for r in ended):.2f}",
         size(ended[0].client_state or 0),
         size(ended[0].server_state or 0),

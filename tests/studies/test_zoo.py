@@ -58,7 +58,7 @@ def test_methods_are_ordered_by_accuracy_and_ranked_seed_by_seed(zoo, made):
     assert good == ["`good`", "global", "80.50 ± 0.71", "1.0", "70.00 ± 0.00", "2.0"]
     assert own == ["`own`", "own", "10.00 ± 0.00", "2.0", "90.50 ± 0.71", "1.0"]
     good, own = cells(costs)
-    assert good == ["`good`", "1 of 2", "4", "4.00 MB", "2.00", "2.00 kB", "0 B"]
+    assert good == ["`good`", "1 of 2", "> 4.5", "> 4.00 MB", "2.00", "2.00 kB", "0 B"]
     assert own[:3] == ["`own`", "2 of 2", "4.5"]
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from fedbench import (
     ClientContext,
+    ConfigError,
     Report,
     Search,
     ServerContext,
@@ -35,6 +36,7 @@ from fedbench import (
     hookimpl,
 )
 
+from .fedavg import SHARES
 from .server_steps import PLAIN_MEAN, ROLE, parameters, zeros
 from .vectors import combined, squared_norm
 
@@ -146,6 +148,11 @@ class FedDyn:
         before: Weights,
         reports: Sequence[Report],
     ) -> ServerUpdate:
+        if len({*ctx.scratch.get(SHARES, ())}) > 1:
+            raise ConfigError(
+                "feddyn's server state is a sum over clients that count alike; set "
+                "mean.weights=uniform"
+            )
         mean, old = parameters(ctx.model, state.weights), parameters(ctx.model, before)
         clients = len(reports), ctx.num_clients
         weights, h = server_step(state.entries.weights(KEY), mean, old, *clients, self.alpha)

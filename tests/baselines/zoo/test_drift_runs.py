@@ -14,7 +14,7 @@ from fedbench_baselines.fedper import FedPer
 from fedbench_baselines.fedrep import FedRep
 from torch import Tensor
 
-from fedbench import Run
+from fedbench import ConfigError, Run
 from fedbench.values import sha256
 
 RunTiny = Callable[..., Run]
@@ -135,6 +135,13 @@ def test_feddyn_s_server_state_is_the_mean_of_the_clients(run_tiny: RunTiny) -> 
     for name, h in run.state.entries.weights("feddyn.h").items():
         own = torch.stack([k["feddyn.gradient"][name] for k in kept if k])  # type: ignore[index]
         torch.testing.assert_close(h, own.mean(0), rtol=1e-4, atol=1e-7)
+
+
+def test_feddyn_refuses_a_mean_by_unequal_examples(run_tiny: RunTiny) -> None:
+    unequal = {"domains": {"clients_per_domain": {"ink": 1, "chalk": 3}}, "feddyn": {}}
+    with pytest.raises(ConfigError, match="set mean.weights=uniform"):
+        run_tiny("fedproto", extra=unequal)
+    run_tiny("fedproto", rounds=1, extra={**unequal, "mean": {"weights": "uniform"}})
 
 
 def test_fedexp_of_one_client_is_fedavg(run_tiny: RunTiny) -> None:
