@@ -139,7 +139,7 @@ def test_feddyn_s_server_state_is_the_mean_of_the_clients(run_tiny: RunTiny) -> 
 
 def test_feddyn_refuses_a_mean_by_unequal_examples(run_tiny: RunTiny) -> None:
     unequal = {"domains": {"clients_per_domain": {"ink": 1, "chalk": 3}}, "feddyn": {}}
-    with pytest.raises(ConfigError, match="set mean.weights=uniform"):
+    with pytest.raises(ConfigError, match=r"set mean\.weights=uniform"):
         run_tiny("fedproto", extra=unequal)
     run_tiny("fedproto", rounds=1, extra={**unequal, "mean": {"weights": "uniform"}})
 
