@@ -9,6 +9,8 @@ import pytest
 
 from fedbench.cli.hooks import EXAMPLES
 from fedbench.interface import reproductions as carried
+from fedbench.store import fingerprint
+from fedbench.store.directory import RunDirectory
 from fedbench.study.censoring import Amount
 from fedbench.study.verdicts import Verdict, pair, value
 
@@ -120,3 +122,6 @@ def test_runs_are_carried_out_judged_and_reused(fedbench, table, tmp_path: Path)
     again = fedbench(*words)
     assert "domains (one domain for each client): nothing left to run" in again.stdout
     assert again.exit_code == done.exit_code
+    run = RunDirectory(next((tmp_path / "reproduction" / "runs").glob("digits-fedavg-*")))
+    run.write_depends({**run.read_environment().depends, fingerprint.CORE: "another"})
+    assert "(one domain for each client): 1 run" in fedbench(*words[:-1], "--dry-run").stdout

@@ -15,6 +15,7 @@ from fedbench.store.directory import RunDirectory
 from fedbench.study.comparison import How, forecast
 from fedbench.study.execute import PATIENCE, Progress, as_kept
 from fedbench.study.grid import Job
+from fedbench.study.outlook import left
 
 
 @pytest.fixture
@@ -22,12 +23,12 @@ def planned(registry: Registry, tiny_config: Callable[..., Any], tmp_path: Path)
     """Five runs: a finished one, one that failed, one left alone, one begun and a new one."""
     configs = [tiny_config(registry, seed=seed, rounds=3) for seed in range(5)]
     jobs = [Job(one, "fedavg", tmp_path / "runs" / str(one.seed)) for one in configs]
-    finished, failed, left, begun, _ = (RunDirectory(job.path) for job in jobs)
+    finished, failed, ended, begun, _ = (RunDirectory(job.path) for job in jobs)
     Run(configs[0], finished.path, registry=registry).run()
     failed.path.mkdir()
     failed.fail(configs[1], "out of luck", "")
     for _ in range(PATIENCE):
-        left.interrupt("killed", "")
+        ended.interrupt("killed", "")
     rounds = Run(configs[3], begun.path, registry=registry).rounds()
     next(rounds)
     rounds.close()
@@ -63,6 +64,7 @@ def test_a_run_from_before_a_change_would_be_repeated(
 def test_what_would_be_run_is_run(
     registry: Registry, planned: list[Job], retry: bool, number: int
 ) -> None:
+    assert len(left(planned, retry=retry, changes=lambda _: ())) == number
     before = forecast(registry, planned, How(retry=retry))
     assert before == forecast(registry, planned, How(retry=retry))
     progress = Progress(len(planned))
