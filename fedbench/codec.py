@@ -60,6 +60,10 @@ class Slot:
         return f"{self.key}/{self.name}" if self.name else self.key
 
 
+EXACT = "codec.exact"
+"""Key of a client's scratch: uploads that have to arrive as they are -> why."""
+
+
 @dataclass(frozen=True, eq=False)
 class Codec:
     """A plugin that encodes floating-point tensors of uploads; subclasses say how.
@@ -70,7 +74,7 @@ class Codec:
     be restricted (a variance is not negative), and whatever `encode` returns ``None`` for.
 
     Raises:
-        ConfigError: in round 1, for a key that no plugin uploads.
+        ConfigError: in round 1, for a key that no plugin uploads; for one that must not change.
     """
 
     keys: Annotated[
@@ -96,6 +100,12 @@ class Codec:
 
     @hookimpl
     def send_uploads(self, ctx: ClientContext, uploads: Payload) -> Mapping[str, Value]:
+        exact = ctx.scratch.get(EXACT, {})
+        if refused := next((key for key in self.keys if key in exact), None):
+            raise ConfigError(
+                f"{type(self).__name__.lower()}.keys: {refused!r} cannot be encoded: "
+                f"{exact[refused]}"
+            )
         missing = [key for key in self.keys if key not in uploads]
         if missing and ctx.round == 1:
             raise ConfigError(self._missing(missing[0], uploads))

@@ -101,6 +101,23 @@ def test_a_trace_of_the_users_own_is_read(tmp_path: Path) -> None:
     assert drawn == {slow[0], fast[0]}
 
 
+def test_a_trace_is_read_again_after_a_change(tmp_path: Path) -> None:
+    file = tmp_path / "own.csv"
+    for speed in (30.0, 500.0):
+        file.write_text(f"speed,down,up\n{speed:g},1,1\n")
+        ((device, _),) = devices(str(file), DAY)
+        assert device.speed == speed
+
+
+def test_jitter_lets_no_device_answer_while_it_is_offline(tmp_path: Path) -> None:
+    file = tmp_path / "own.csv"
+    file.write_text("speed,down,up,online\n3,1000,1000,0-28800\n")
+    clock = Trace(file=str(file), jitter=0.5)
+    for client in range(20):
+        seconds = clock.duration(testing.server_context(), effort(client, start=30_000.0))
+        assert DAY < 30_000 + seconds <= DAY + 1000  # about 100 s after it is online again
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

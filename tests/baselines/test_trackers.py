@@ -43,6 +43,24 @@ def test_scalars_name_every_number_of_a_round(run_tiny: RunTiny) -> None:
     } <= names
 
 
+def test_what_is_scored_over_clients_and_on_other_data_is_tracked(run_tiny: RunTiny) -> None:
+    held = {"test": 0.2, "validation": 0.2}
+    extra = {"backdoor": {"clients": 0.5}, "constant": {}}
+    run = run_tiny("fedavg", clients=held, extra=extra, rounds=1)
+    (result,) = run.history
+    names = dict(scalars(result))
+    clients = result.client_scores["classifier"]["accuracy"]
+    assert names["clients/classifier/accuracy/mean"] == clients.mean
+    assert names["clients/classifier/accuracy/worst_tenth"] == clients.worst_tenth
+    validation = result.validation
+    over = validation.domains["classifier"]["accuracy"]
+    assert names["validation/classifier/accuracy/mean"] == over.mean
+    assert "validation/clients/classifier/accuracy/plain" in names
+    ((name, value),) = result.extra_scores["classifier"]["accuracy"].items()
+    assert names[f"extra/classifier/accuracy/{name}"] == value
+    assert names["time"] == result.time
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed"
 )

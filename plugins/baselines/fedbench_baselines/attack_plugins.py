@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from fedbench.random import Streams
 
 from .attacks import alie, alie_factor, flip_labels, flip_pair, ipm, replace_model, stamp
 from .malicious import (
+    COLLUDING,
     Attack,
     WeightsAttack,
     malicious,
@@ -131,6 +132,8 @@ class _Colluding(WeightsAttack):
 
     Memory: all updates of a round at once, K models.
     """
+
+    roles: ClassVar[tuple[str, ...]] = (*WeightsAttack.roles, COLLUDING)
 
     @hookimpl
     def receive_uploads(

@@ -69,15 +69,14 @@ class Clock:
 
     @hookimpl
     def duration(self, ctx: ServerContext, effort: Effort) -> float:
-        seconds = self.elapsed(ctx.streams, effort)
         if not self.jitter:
-            return seconds
+            return self.elapsed(ctx.streams, effort)
         rng = ctx.streams.torch("clock/jitter", effort.round, effort.client)
-        return seconds * math.exp(self.jitter * normal(rng))
+        return self.elapsed(ctx.streams, effort, math.exp(self.jitter * normal(rng)))
 
-    def elapsed(self, streams: Streams, effort: Effort) -> float:
-        """Return how long a turn takes without jitter."""
-        return self.latency + self.device(streams, effort.client).seconds(effort)
+    def elapsed(self, streams: Streams, effort: Effort, factor: float = 1.0) -> float:
+        """Return how long a turn takes, its work and travels ``factor`` times as long."""
+        return (self.latency + self.device(streams, effort.client).seconds(effort)) * factor
 
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:

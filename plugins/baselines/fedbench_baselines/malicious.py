@@ -83,6 +83,10 @@ def with_weights(uploads: Payload, changed: Mapping[str, Tensor]) -> Mapping[str
     return {**uploads, "weights": {**uploads.weights(), **changed}}
 
 
+COLLUDING = "colluding attack"
+"""The role of attacks by clients that see each other's uploads."""
+
+
 @dataclass(frozen=True, eq=False)
 class Attack:
     """What every attack has: its clients, and the numbers that record them.

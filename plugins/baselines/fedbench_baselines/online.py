@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 from itertools import count
 
+LEFT_OUT = "clients.left_out"
+"""Key of the server's scratch in a round from which clients that are offline were left out."""
+
 
 @dataclass(frozen=True)
 class Online:

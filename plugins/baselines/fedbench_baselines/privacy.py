@@ -41,16 +41,21 @@ from fedbench import (
     Weights,
     hookimpl,
 )
+from fedbench.codec import EXACT
 from fedbench.errors import did_you_mean
 
 from .clipping import clip
 from .dp import epsilon
+from .malicious import COLLUDING
+from .online import LEFT_OUT
 from .robust import ROLE as ROBUST
 from .robust import received
 from .schedules import OVERLAPPING
 
 COHORT = "dp.cohort"
 Bound = Annotated[float, Field(gt=0)]
+LESS_NOISE = "the sum would have less noise than epsilon is for; use dp.noise=server"
+"""Why a codec cannot encode what clients have added noise to."""
 WEIGHED = "it weighs clients by losses that they send, and both leak outside the mechanism"
 
 
@@ -136,6 +141,7 @@ class Dp:
         "term": WEIGHED,
         "qfedavg": WEIGHED,
         ROBUST: "its sensitivity is not that of the plain mean, for which the noise is scaled",
+        COLLUDING: "clients that collude would see only the mean, and send it",
         "fedexp": "its step needs each client's own update, and only the noisy mean is known",
         "ccvr": "its statistics travel in the last round only, and every round is protected alike",
         OVERLAPPING: "its accounting is for rounds that are each a sample of all clients",
@@ -186,6 +192,7 @@ class Dp:
                 with _naming(key):
                     value = changed[key] = all_classes(value, ctx.num_classes)
             if self.noise == "clients":
+                ctx.scratch.setdefault(EXACT, {})[key] = LESS_NOISE
                 base = ctx.sent.weights() if key == "weights" else None
                 changed[key] = self._own_part(ctx, key, value, base)
         return changed
@@ -242,7 +249,11 @@ class Dp:
         return weights
 
     @hookimpl
-    def server_update(self, ctx: ServerContext) -> ServerUpdate:
+    def server_update(self, ctx: ServerContext, state: ServerState) -> ServerUpdate:
+        size = torch.tensor(len(ctx.cohort))
+        same = torch.equal(state.entries.get(COHORT, size), size)
+        if self.noise_multiplier and (LEFT_OUT in ctx.scratch or not same):
+            raise ConfigError(_no_claim("the clients of a round are no uniform sample of all"))
         sampled, everyone = len(ctx.cohort), ctx.num_clients
         metrics = {
             "dp.noise_multiplier": self.noise_multiplier,
@@ -254,7 +265,7 @@ class Dp:
         if self.noise_multiplier:
             chosen = self.noise_multiplier, ctx.rounds, self.delta, sampled, everyone
             metrics |= {"dp.epsilon": _epsilon(*chosen), "dp.delta": self.delta}
-        return ServerUpdate(metrics=metrics)
+        return ServerUpdate(entries={COHORT: size}, metrics=metrics)
 
     @hookimpl
     def conclude(self, history: Sequence[RoundResult]) -> Sequence[str]:

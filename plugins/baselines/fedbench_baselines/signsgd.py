@@ -76,6 +76,10 @@ class SignSgd(FeedbackCodec):
         Field(description="what a sign stands for: the tensor's mean magnitude, or 1 for a vote"),
     ] = "mean"
 
+    def __post_init__(self) -> None:
+        if self.feedback and self.scale == "one":
+            raise ValueError("feedback needs scale: mean, as what 1 loses of an update can grow")
+
     def encode(self, ctx: ClientContext, values: Tensor, slot: Slot) -> Mapping[str, Tensor]:
         """Return the packed signs and the scale."""
         signs, mean = encode(values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle
@@ -20,7 +21,7 @@ from fedbench.turns import Effort
 
 from . import fedscale
 from .clocks import Clock, Device
-from .online import Online
+from .online import LEFT_OUT, Online
 
 BUNDLED = Path(__file__).parent / "traces" / "devices.csv"
 COLUMNS = ("speed", "down", "up")
@@ -67,10 +68,10 @@ class Trace(Clock):
         rng = streams.torch("clock/device", client=client)
         return known[int(torch.randint(len(known), (), generator=rng))]
 
-    def elapsed(self, streams: Streams, effort: Effort) -> float:
+    def elapsed(self, streams: Streams, effort: Effort, factor: float = 1.0) -> float:
         """Return how long a turn takes, with the time for which the device is offline."""
         device, online = self._drawn(streams, effort.client)
-        seconds = self.latency + device.seconds(effort)
+        seconds = (self.latency + device.seconds(effort)) * factor
         return online.until(effort.start, seconds) if online else seconds
 
     @hookimpl(wrapper=True)
@@ -80,10 +81,11 @@ class Trace(Clock):
             return chosen
         drawn = {client: self._drawn(ctx.streams, client)[1] for client in chosen}
         waits = {c: online.wait(ctx.now) if online else 0.0 for c, online in drawn.items()}
+        if any(waits.values()):
+            ctx.scratch[LEFT_OUT] = True
         return [c for c in chosen if not waits[c]] or [min(chosen, key=lambda c: (waits[c], c))]
 
 
-@lru_cache(8)
 def devices(
     file: str, period: float, availability: str = ""
 ) -> tuple[tuple[Device, Online | None], ...]:
@@ -93,13 +95,29 @@ def devices(
         ConfigError: naming the line or device, when a file cannot be read or a value is missing.
     """
     path = Path(file).expanduser() if file else BUNDLED
+    spells = Path(availability).expanduser() if availability else None
+    return _devices(path, period, spells, _state(path), _state(spells))
+
+
+def _state(path: Path | None) -> tuple[object, ...]:
+    """Return what is another after a file has changed, or is another file of the same name."""
+    with suppress(OSError):
+        if path and (found := path.stat()):
+            return str(path.resolve()), found.st_ino, found.st_size, found.st_mtime_ns
+    return ()
+
+
+@lru_cache(8)
+def _devices(
+    path: Path, period: float, availability: Path | None, *states: object
+) -> tuple[tuple[Device, Online | None], ...]:
     try:
         found = _fedscale(path) if fedscale.is_pickle(path) else _rows(path, period)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"trace.file: {path} cannot be read: {error}") from error
     if not availability:
         return tuple(found)
-    spells = fedscale.availability(Path(availability).expanduser())
+    spells = fedscale.availability(availability)
     return tuple(
         (device, online) for (device, _), online in zip(found, cycle(spells), strict=False)
     )

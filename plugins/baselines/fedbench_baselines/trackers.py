@@ -23,24 +23,47 @@ from pydantic import Field
 from fedbench import ConfigError, RoundResult, RunStatus, hookimpl
 from fedbench.store.directory import RunDirectory
 from fedbench.text import printable
+from fedbench.types import ClientScores, Scores
 
 
 def scalars(result: RoundResult) -> Iterator[tuple[str, float]]:
     """Yield every number of a round after its name, such as ``classifier/accuracy/mean``."""
-    for rule, metrics in result.scores.items():
-        for metric, scores in metrics.items():
-            if scores.mean is None or scores.worst is None:
-                continue
-            yield f"{rule}/{metric}/mean", scores.mean
-            yield f"{rule}/{metric}/worst", scores.worst
-            for domain, value in scores.domains.items():
+    yield from _scores("", result.scores, result.client_scores)
+    held_out = result.validation
+    yield from _scores("validation/", held_out.domains, held_out.clients)
+    for rule, sets in result.extra_scores.items():
+        for metric, values in sets.items():
+            for name, value in values.items():
                 if isinstance(value, (int, float)):
-                    yield f"{rule}/{metric}/domain/{domain}", value
+                    yield f"extra/{rule}/{metric}/{name}", value
     yield from result.metrics.items()
     for way, sent in (("up", result.bytes_up), ("down", result.bytes_down)):
         for key, number in sent.items():
             yield f"bytes/{way}/{key}", number
     yield "seconds", result.seconds
+    if result.time is not None:
+        yield "time", result.time
+
+
+def _scores(
+    start: str,
+    domains: Mapping[str, Mapping[str, Scores]],
+    clients: Mapping[str, Mapping[str, ClientScores]],
+) -> Iterator[tuple[str, float]]:
+    """Yield what was scored on domains and over clients; a value per class has no number."""
+    for rule, metrics in domains.items():
+        for metric, scores in metrics.items():
+            if scores.mean is None or scores.worst is None:
+                continue
+            yield f"{start}{rule}/{metric}/mean", scores.mean
+            yield f"{start}{rule}/{metric}/worst", scores.worst
+            for domain, value in scores.domains.items():
+                if isinstance(value, (int, float)):
+                    yield f"{start}{rule}/{metric}/domain/{domain}", value
+    for rule, found in clients.items():
+        for metric, one in found.items():
+            for name in ("mean", "plain", "std", "worst_tenth"):
+                yield f"{start}clients/{rule}/{metric}/{name}", getattr(one, name)
 
 
 def _need(module: str, extra: str) -> None:

@@ -232,7 +232,7 @@ TABLE = {
     "the gradient of a step, and what it lacks": (having("gradient anew"), ["scaffold"]),
     "one gradient of a step": (having("gradient anew"), having("gradient anew")),
     "the extractor that clients receive": (["ccvr"], having("start ahead")),
-    "each client's own update": (["dp"], ["fedexp"]),
+    "each client's own update": (["dp"], ["fedexp", *having("colluding attack")]),
     "no weights travel": (ALONE, ["exchange", *STEPS, *AGGREGATORS, "ccvr", "dp"]),
 }
 """Row -> plugins, none of which goes with any of the others."""
@@ -248,6 +248,7 @@ def test_the_table_s_rows_have_those_that_it_names():
     assert having("gradient anew") == ["fedasam", "fedsam"]
     assert having("start ahead") == ["fedacg", "fedexp"]
     assert len(ATTACKS) == 6
+    assert having("colluding attack") == ["alie", "ipm"]
 
 
 @pytest.mark.parametrize("row", TABLE)

@@ -233,6 +233,11 @@ def test_clipping_acts_on_what_was_decoded(
         ("dp-fedavg", {"without": ["uniform"]}, "uniform"),
         ("dp-fedavg", {"extra": {"dp": {"bounds": {}}}}, "at least 1"),
         ("dp-fedavg", {"extra": {"dp": {"bounds": {"weight": 1.0}}}}, "'weights', which is not"),
+        (
+            "dp-fedavg",
+            {"extra": {"dp": {"noise": "clients"}, "topk": {}}},
+            r"topk\.keys: 'weights' cannot be encoded: the sum would have less noise",
+        ),
         ("dp-fedavg", {"extra": {"dp": PROTO}}, "client 0 does not send 'fedproto.prototypes'"),
     ],
 )
@@ -243,6 +248,22 @@ def test_where_no_epsilon_can_be_claimed(
     extra = {"dp": {}, **more.pop("extra", {})}
     with pytest.raises(ConfigError, match=text):
         run_tiny(method, extra=extra, **more)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_a_cohort_without_clients_that_are_offline_is_no_uniform_sample(
+    noise: float, run_tiny: Callable[..., Run], tmp_path: Path
+) -> None:
+    file = tmp_path / "own.csv"
+    rows = ["100,1,1,0-500", "100,1,1,500-1000"] * 5
+    file.write_text("\n".join(["speed,down,up,online", *rows]))
+    trace = {"file": str(file), "period": 1000.0, "offline": False}
+    extra = {"dp": {"noise_multiplier": noise}, "trace": trace}
+    if not noise:
+        run_tiny("dp-fedavg", extra=extra, rounds=1, seed=1)
+        return
+    with pytest.raises(ConfigError, match="claimed: the clients of a round are no uniform sample"):
+        run_tiny("dp-fedavg", extra=extra, rounds=1, seed=1)
 
 
 def test_a_lost_clients_part_of_the_noise_is_missed() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
-from fedbench_baselines.signsgd import decode, encode
+from fedbench_baselines.signsgd import SignSgd, decode, encode
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,6 +54,13 @@ def test_the_mean_magnitude_is_the_scale_nearest_to_the_values() -> None:
         for factor in (0.99, 1.0, 1.01)
     ]
     assert min(errors) == errors[1]
+
+
+def test_feedback_of_a_scale_that_is_no_contraction_is_refused() -> None:
+    with pytest.raises(ValueError, match="feedback needs scale: mean"):
+        SignSgd(feedback=True, scale="one")
+    SignSgd(feedback=True)
+    SignSgd(scale="one")
 
 
 def test_types() -> None:
