@@ -120,6 +120,25 @@ def _cudnn_switches() -> Iterator[Switch]:
         yield Switch(f"cudnn {name}", get, getattr(torch._C, f"_set_cudnn_{name}"), wanted)
 
 
+def _attention_switches() -> Iterator[Switch]:
+    """Yield the switches of how attention is computed, on the CPU too, and of einsum's order."""
+    cuda, mha, einsum = (getattr(torch.backends, n, None) for n in ("cuda", "mha", "opt_einsum"))
+    for name in ("flash", "mem_efficient", "math", "cudnn"):
+        get = getattr(cuda, f"{name}_sdp_enabled", None)
+        put = getattr(cuda, f"enable_{name}_sdp", None)
+        if get and put:
+            yield Switch(f"{name} attention", get, put, True)
+    get, put = (getattr(mha, f"{verb}_fastpath_enabled", None) for verb in ("get", "set"))
+    if get and put:
+        yield Switch("attention fast path", get, put, True)
+    if hasattr(einsum, "enabled"):  # by default, whether another package is installed
+
+        def put_order(value: bool) -> None:
+            einsum.enabled = value  # type: ignore[union-attr]
+
+        yield Switch("einsum order", lambda: einsum.enabled, put_order, False)  # type: ignore[union-attr]
+
+
 def _autocast_switch(device: str) -> Switch:
     return Switch(
         f"autocast on {device}",
@@ -142,6 +161,7 @@ SWITCHES = (
     *_precision_switches(),
     *_mkldnn_switches(),
     *_cudnn_switches(),
+    *_attention_switches(),
     Switch(
         "deterministic algorithms",
         lambda: (

@@ -54,6 +54,8 @@ class Loader:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._ordinary = all(map(_only_copies, model.modules()))
+        kept = model.state_dict()
+        self._passing = [(b, b.clone()) for n, b in model.named_buffers() if n not in kept]
 
     @torch.no_grad()
     def load(self, weights: Weights) -> None:
@@ -62,6 +64,8 @@ class Loader:
         Raises:
             RuntimeError: for names or shapes that do not fit, as from ``load_state_dict``.
         """
+        for buffer, value in self._passing:  # what is not persistent does not outlive a turn
+            buffer.copy_(value)
         own = self._model.state_dict()
         fits = own.keys() == weights.keys() and all(
             weights[name].shape == value.shape for name, value in own.items()

@@ -32,6 +32,10 @@ class Scatter:
     colours: tuple[str, ...]
     shapes: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        for name in ("x", "y"):  # plain numbers, as they are read back from a file
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+
 
 @dataclass(frozen=True)
 class HeatMap:
@@ -55,6 +59,11 @@ class HeatMap:
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     values: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "low", float(self.low))
+        object.__setattr__(self, "high", float(self.high))
+        object.__setattr__(self, "values", tuple(tuple(map(float, row)) for row in self.values))
 
 
 Picture: TypeAlias = Scatter | HeatMap

@@ -94,8 +94,8 @@ class Runtime:
         self._sizes = tuple(len(part) for part in self.held.train)
         keep_freed_memory()  # only now, so that memory used for loading goes back to the system
         self.model, self.initial = self._model()
-        self._check_features()
         self._loader = Loader(self.model)
+        self._check_features()
         self._trainable = [p.requires_grad for p in self.model.parameters()]
 
     def client_data(self, client: int) -> Examples:

@@ -51,7 +51,12 @@ def score(
         scores = torch.cat([scores_of(output).cpu() for output in parts])
         for name, metric in metrics.items():
             given = metric(scores, labels)
-            value: Score = [*given] if isinstance(given, list) else given
+            # Plain numbers, as they are read back from a file.
+            value: Score = (
+                [None if one is None else float(one) for one in given]
+                if isinstance(given, list)
+                else float(given)
+            )
             if not all(map(math.isfinite, _numbers(value))):
                 raise NonFiniteError(
                     f"metric {name!r} is {value} on {where}; try a smaller learning rate"

@@ -6,11 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from ..context import ServerContext
 from ..contracts import Metric, Workers
-from ..errors import NonFiniteError, PluginError, did_you_mean
+from ..errors import NonFiniteError, PluginError
 from ..failures import ClientFailed, ClientFailure, TooFewClients
 from ..pictures import Picture
 from ..runtime import Runtime
@@ -31,10 +32,10 @@ from ..types import (
     nbytes,
     seal,
 )
-from ..values import all_finite
 from ..watching import each
 from .scoring import Scoring
 from .timing import Turns
+from .weights import aliases, new_weights
 
 Progress = Callable[[int, int, int], None]
 """Called with (round, clients done, clients in the round) after each client."""
@@ -78,6 +79,7 @@ class Rounds:
         self._runtime, self._workers, self._clients = runtime, workers, clients
         self._owners, self._progress, self._digested = owners, progress, digested
         self._scoring = Scoring(runtime, workers, clients, metrics)
+        self._tied = aliases(runtime.model)
         self.digests: dict[int, Mapping[str, str]] = {}
         """Client id -> checksums of what it sent in the last round."""
         self._pictures: list[Picture] = []
@@ -111,9 +113,10 @@ class Rounds:
         arrived = _Arrived(number, len(turns))
         self._check_cohort(arrived)
         before, self._pictures = state.weights, []
-        stream = self._received(ctx, state, self._arriving(turns, arrived), arrived)
+        arriving = self._arriving(turns, arrived)
+        stream = self._received(ctx, state, arriving, arrived)
         found = hook.aggregate(ctx=ctx, state=state, results=stream)
-        for _ in stream:  # an aggregator that needs no weights may not read them
+        for _ in chain(stream, arriving):  # what a plugin does not need it may not read
             pass
         metrics = _client_metrics(arrived.reports)
         state = replace(state, round=number, flight=turns.after)
@@ -341,19 +344,11 @@ class Rounds:
         return replace(state, weights=weights, entries=Payload(entries, "the server's state"))
 
     def _new_weights(self, state: ServerState, plugin: str, hook: str, weights: object) -> Weights:
-        if not isinstance(weights, Mapping):
-            raise PluginError(
-                f"plugin {plugin!r}: {hook} returned {type(weights).__name__}; return weights by "
-                "name"
-            )
-        unknown = [name for name in weights if name not in state.weights]
-        if unknown:
-            raise PluginError(
-                f"plugin {plugin!r}: the model has no weight {unknown[0]!r}"
-                f"{did_you_mean(unknown[0], state.weights)}"
-            )
+        who = f"plugin {plugin!r}" if isinstance(weights, Mapping) else f"plugin {plugin!r}: {hook}"
         when = "aggregation" if hook == "aggregate" else f"{plugin!r} changed it"
-        return _finite(weights, f"after {when} in round {state.round}")
+        return new_weights(
+            weights, state.weights, self._tied, who, f"after {when} in round {state.round}"
+        )
 
 
 def _checked(clients: Sequence[int], num_clients: int) -> list[int]:
@@ -368,13 +363,6 @@ def _checked(clients: Sequence[int], num_clients: int) -> list[int]:
             f"got {chosen[:20]}"
         )
     return chosen
-
-
-def _finite(weights: Weights, when: str) -> Weights:
-    for name, value in weights.items():
-        if not all_finite(value):
-            raise NonFiniteError(f"weight {name!r} is not finite {when}")
-    return {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
 
 
 def _report(result: ClientResult) -> Report:

@@ -200,8 +200,10 @@ class Kept:
             yield from _tensors("server", kept["server"], line["server"])
         if canonical_round(then) != canonical_round(now):
             old, new = (_flat(json.loads(canonical_round(r))) for r in (then, now))
-            key = next(k for k in {**old, **new} if old.get(k) != new.get(k))
-            yield f"{key}: {_show(old.get(key), new.get(key))}"
+            keys = [k for k in {**old, **new} if old.get(k) != new.get(k)]
+            yield from (f"{key}: {_show(old.get(key), new.get(key))}" for key in keys[:1])
+            if not keys:  # 1 and 1.0
+                yield f"round {now.round}: the same numbers, written in another way"
 
 
 def _tensors(where: str, then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:

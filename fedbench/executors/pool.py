@@ -202,6 +202,7 @@ class PoolWorkers:
         self._there: dict[str, tuple[Value, Any]] = {}
         """What lies in the shared memory for all workers: key -> value, and its place."""
         self._places: Sequence[Any] = ()
+        self._order: list[str] = []
         self._workers: list[Worker] = []
         try:
             for _ in range(count):
@@ -291,7 +292,10 @@ class PoolWorkers:
             places = self._shared.payload.put(new, channels_last=True)
             added = zip(new.items(), places, strict=True)
             self._there = there | {key: (value, place) for (key, value), place in added}
-            self._places = [place for _, place in self._there.values()]
+            self._order = []
+        if self._order != list(payload):  # clients see the keys in the order of the broadcast
+            self._order = list(payload)
+            self._places = [self._there[key][1] for key in payload]
         return self._places
 
     def _collect(self, ready: dict[int, Any]) -> list[int]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import torch
 from pydantic import Field
 
+from ..ambient import settled
 from ..config.layers import CHOICES
 from ..config.resolve import resolve
 from ..config.yamlfile import Document
@@ -122,7 +123,8 @@ class Worker:
             )
         # Ray shows a process only the GPU that it may use, and always as number 0.
         resolved = replace(resolved, device=resolved.device.split(":")[0])
-        self._runtime = Runtime(resolved, registry, Path(), unpack_data(data))
+        with settled():
+            self._runtime = Runtime(resolved, registry, Path(), unpack_data(data))
         return _computes(resolved)
 
     def turn(self, job: ClientJob, state: Packed, payload: Packed) -> Any:

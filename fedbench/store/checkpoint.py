@@ -275,6 +275,8 @@ def _tensors(file: Path, pointer: _Pointer) -> tuple[ServerState, dict[int, Mapp
         travels = unflatten(flat)
         plain = {**travels, **unflatten(numbered["plain"].get(round, {}))}
         sent[round] = Sent(travels, Payload(plain, "the broadcast"))
+    for turn in pointer.at_work:  # a broadcast of nothing leaves no tensor
+        sent.setdefault(turn.round, Sent({}, Payload({}, "the broadcast")))
     turns = tuple(AtWork(t.client, t.round, t.start, t.end) for t in pointer.at_work)
     flight = Flight(pointer.now, turns, sent)
     kept = Payload(unflatten(entries), "the server's state")

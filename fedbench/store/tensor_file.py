@@ -18,8 +18,17 @@ ORDER = "order"
 
 
 def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return the bytes of a safetensors file that also keeps the order of the names."""
-    plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    """Return the bytes of a safetensors file that also keeps the order of the names.
+
+    Tensors may share memory, as the state and what was sent of it do.
+    """
+    plain: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        plain[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
     return save(plain, metadata={ORDER: json.dumps(list(plain))})
 
 

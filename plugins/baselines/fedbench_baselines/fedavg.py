@@ -63,11 +63,12 @@ class Mean:
     def aggregate(self, ctx: ServerContext, results: Iterator[ClientResult]) -> Weights:
         by = self.weights == "examples"
         shares: list[float] = []
-        ctx.scratch[SHARES] = shares
 
         def items() -> Iterator[tuple[Weights, float]]:
             for result in results:
                 shares.append(result.examples if by else 1)
                 yield result.uploads.weights(), shares[-1]
 
-        return weighted_mean(items())
+        mean = weighted_mean(items())
+        ctx.scratch[SHARES] = shares
+        return mean
