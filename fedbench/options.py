@@ -10,7 +10,7 @@ import typing
 from collections import abc, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -78,8 +78,27 @@ def _refuse_unknown(
         if key not in known:
             what = did_you_mean(key, known) if known else " (it has no options)"
             raise ConfigError(f"{where((*path, key))}: unknown option{what}")
-        if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
-            _refuse_unknown(hints[key], value, (*path, key), where)
+        _refuse_unknown_inside(hints[key], value, (*path, key), where)
+
+
+def _refuse_unknown_inside(hint: Any, value: Any, path: tuple[str, ...], where: Where) -> None:
+    """Check the keys of dataclasses in an option's value: as it is, in sequences and mappings."""
+    inner = typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, Mapping):
+            _refuse_unknown(hint, value, path, where)
+    elif typing.get_origin(hint) is Annotated:
+        _refuse_unknown_inside(inner[0], value, path, where)
+    elif typing.get_origin(hint) in (typing.Union, types.UnionType):
+        members = [one for one in inner if one is not type(None)]
+        if len(members) == 1:  # which of several is meant is not known
+            _refuse_unknown_inside(members[0], value, path, where)
+    elif inner and isinstance(value, Mapping):
+        for name, one in value.items():
+            _refuse_unknown_inside(inner[-1], one, (*path, str(name)), where)
+    elif inner and isinstance(value, Sequence) and not isinstance(value, str):
+        for number, one in enumerate(value):
+            _refuse_unknown_inside(inner[0], one, (*path, str(number)), where)
 
 
 @lru_cache(1000)

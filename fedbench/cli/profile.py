@@ -37,7 +37,8 @@ def profile(target: str, data_root: Path | None, as_json: bool, **given: Any) ->
     """
     from ..engine import profiling
 
-    given["rounds"] = given["rounds"] or 4
+    if given["rounds"] is None:  # a default, below --set
+        given["sets"] = ("rounds=4", *given["sets"])
     registry, config = resolve_config(target, **given)
     found = []
     for one in profiling.profile(config, registry, data_root=data_root):

@@ -108,6 +108,17 @@ def _refuse_unknown_keys(layer: Document) -> None:
             raise ConfigError(f"{layer.where((key,))}: unknown key{near}")
 
 
+def set_keys_of(text: str) -> set[str]:
+    """Return the keys that a ``KEY=VALUE`` sets: ``seed``, ``sgd.lr``, however they are written."""
+    found: set[str] = set()
+    for key, value in _set_layer(text).data.items():
+        plugins = value if key == "plugins" and isinstance(value, Mapping) else {key: value}
+        for name, given in plugins.items():
+            nested = isinstance(given, Mapping) and given
+            found |= {f"{name}.{option}" for option in given} if nested else {str(name)}
+    return found
+
+
 def _set_layer(text: str) -> Document:
     key, equals, value = text.partition("=")
     path = key.strip().split(".")

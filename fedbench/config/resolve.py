@@ -61,6 +61,9 @@ def resolve(
         ConfigError: naming the file, line and key, and the nearest valid name.
     """
     shorts = dict(file.data) if file else {}
+    if file and _is_whole(file):
+        _refuse_another(file, "recipe", method)
+        _refuse_another(file, "card", card)
     user = [layers.from_file(file)] if file else []
     given, stopping_metric = stopping.read_flags(flags or {})
     user.append(layers.from_flags(registry, sets, given, plus, without))
@@ -91,6 +94,22 @@ def load_config(registry: Registry, path: str | Path, **more: Any) -> RunConfig:
 def _is_whole(file: Document | None) -> bool:
     """Return whether a file needs neither card nor recipe."""
     return file is not None and {"data", "model", "plugins"} <= file.data.keys()
+
+
+def _refuse_another(file: Document, kind: str, asked: str | None) -> None:
+    """Check that a complete config is not asked to be of another recipe or card than its own.
+
+    Raises:
+        ConfigError: since its values would win, without a word.
+    """
+    origin = file.data.get("origin")
+    own = origin.get(kind) if isinstance(origin, Mapping) else None
+    if asked is not None and own is not None and asked != own:
+        what = "the method" if kind == "recipe" else "the card"
+        raise ConfigError(
+            f"{file.source} states every value, of {what} {own!r}, so {asked!r} would change "
+            f"nothing; leave {asked!r} out, or write a file with only what differs from it"
+        )
 
 
 def _card_layer(registry: Registry, name: str) -> Layer:

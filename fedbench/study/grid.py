@@ -20,6 +20,7 @@ from pydantic import Field
 from .. import options
 from ..config import yamlfile
 from ..config.changes import parts
+from ..config.layers import set_keys_of
 from ..config.model import RunConfig
 from ..config.resolve import resolve
 from ..config.stopping import check_value
@@ -249,12 +250,15 @@ def _resolver(registry: Registry, grid: Grid, method: str) -> Callable[..., RunC
     def resolved(
         data: str | None, card: str | None, setting: Variant, extra: Sequence[str], seed: int
     ) -> RunConfig:
+        given = [*grid.set, *setting.sets, *extra, *wanted.sets]
+        if any("seed" in set_keys_of(text) for text in given):
+            raise ConfigError("seed is set for every run; say which seeds with --seeds (`seeds:`)")
         return resolve(
             registry,
             wanted.method,
             file=file,
             card=card,
-            sets=[*grid.set, *setting.sets, *extra, *wanted.sets],
+            sets=given,
             without=(*setting.without, *wanted.without),
             plus=(*setting.plus, *wanted.plus),
             flags={**shared, "data": data, "seed": seed},

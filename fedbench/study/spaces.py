@@ -23,6 +23,7 @@ from typing import Any
 
 from .. import options
 from ..config import yamlfile
+from ..config.layers import set_keys_of
 from ..config.model import RunConfig
 from ..errors import ConfigError, did_you_mean
 from ..options import Search
@@ -261,7 +262,7 @@ def of_method(
     """
     setting = setting_plugins(registry, config.plugins)
     classes = {n: registry.get("plugin", n).value for n in config.plugins if n not in setting}
-    set_keys = {text.partition("=")[0] for text in fixed}
+    set_keys = set().union(*map(set_keys_of, fixed))
     found = {
         f"{name}.{option}": Space(search, options.whole(cls, option))
         for name, cls in classes.items()

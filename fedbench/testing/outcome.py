@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,6 +106,26 @@ def _flat(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{path}.{key}" if path else key)
     else:
         yield path, data
+
+
+def in_a_fork(part: Callable[[], object]) -> bool:
+    """Do something in a fork of this process; return whether it ended without an error.
+
+    Also false where processes cannot be forked.
+    """
+    if not hasattr(os, "fork"):
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # on threads, which have nothing to do
+        child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] == 0
+    status = 1
+    try:
+        part()
+        status = 0
+    finally:
+        os._exit(status)
 
 
 @contextmanager

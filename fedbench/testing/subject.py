@@ -7,7 +7,8 @@ import json
 import tempfile
 import unittest
 from collections.abc import Mapping
-from functools import cached_property
+from contextlib import closing
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ..errors import ConfigError, FedbenchError
 from ..plugins.registry import Entry, Registry
 from ..watching import UNWATCHED, Watch
 from .breach import Breach
-from .outcome import PLAIN, Outcome, Setting, failed, shuffled
+from .outcome import PLAIN, Outcome, Setting, failed, in_a_fork, shuffled
 from .tiny import PIECES, register
 from .watch import Failing, Probe, Rough, Trace, fingerprint, watching
 
@@ -237,13 +238,16 @@ class Subject:
             keeps = any(KEPT & {*registry.get("plugin", n).hooks} for n in config.plugins)
             watch = _watch(setting, trace)
             where = path if keeps or setting.stop else None
-            run = Run(config, where, registry=registry, watch=watch)
+            begin = partial(Run, config, registry=registry, watch=watch)
             outcome = Outcome(trace=trace)
+            run = None if setting.stop == "interrupted" else begin(where)
             try:
-                if setting.stop == "interrupted":
-                    rounds: Any = run.rounds()
-                    next(rounds)
-                    rounds.close()
+                if run is None:
+                    # In another process, as when a run is killed: what a plugin has kept in memory
+                    # is lost. An error there is met again here.
+                    if not in_a_fork(lambda: _first_round(begin(path))):
+                        path = Path(folder) / "again"
+                        _first_round(begin(path))
                     run = Run.resume(path, registry=registry, watch=watch)
                 elif setting.stop == "failed":
                     outcome.failure = _failure(run)
@@ -251,8 +255,8 @@ class Subject:
                 run.run()
             except Exception as error:  # of any kind: a rule reports it
                 outcome.error = error
-            outcome.rounds = list(run.history)
-            if run.state is not None:
+            outcome.rounds = list(run.history) if run else []
+            if run and run.state is not None:
                 outcome.weights = fingerprint(run.state.weights)
                 outcome.entries = fingerprint(run.state.entries)
         if outcome.error is None:
@@ -292,6 +296,12 @@ def _watch(setting: Setting, trace: Trace) -> Watch:
     if setting.fails:
         return Failing(setting.fails)
     return Probe(trace) if setting.executor == "kit_watch" else UNWATCHED
+
+
+def _first_round(run: Run) -> None:
+    """Play a round, and leave what resuming needs."""
+    with closing(run.rounds()) as rounds:
+        next(rounds)
 
 
 def _failure(run: Run) -> BaseException:

@@ -15,11 +15,14 @@ from ..errors import ConfigError
 from ..store.files import default_data_root
 from ..types import Dataset, Examples, forward
 from .breach import Breach
-from .outcome import Setting, difference, failed
+from .outcome import Setting, difference, failed, shuffled
 from .rule import rule
 from .subject import Subject, build
 from .tiny import SHAPES, TinyData
 from .watch import fingerprint
+
+SURE = 20.0
+"""How far logits of predictions without doubt lie apart."""
 
 # Data sets
 
@@ -78,8 +81,13 @@ def dataset_contents(subject: Subject) -> None:
     for number, name in enumerate(data.domains):
         if not bool((data.train.domains == number).any()):
             raise Breach(f"domain {name!r} has no training example")
-    if fingerprint(data.train.labels) != fingerprint(_loaded(subject).train.labels):
+    with shuffled(1):
+        again = _loaded(subject)
+    if fingerprint(data.train.labels) != fingerprint(again.train.labels):
         raise Breach("two loads give different labels")
+    for name, value in vars(data).items():
+        if fingerprint(value) != fingerprint(vars(again)[name]):
+            raise Breach(f"two loads give different values of {name}")
 
 
 def _split(data: Dataset, part: Examples, split: str) -> None:
@@ -306,7 +314,7 @@ def metric_direction(subject: Subject) -> None:
     """
     higher = subject.entry.value.higher_is_better
     labels = torch.arange(12) % 3
-    right = nn.functional.one_hot(labels).float()
+    right = SURE * nn.functional.one_hot(labels).float()
     best = sum(_scored(subject, right, labels, "perfect predictions").values())
     worst = sum(_scored(subject, -right, labels, "wrong predictions").values())
     if best < worst if higher else best > worst:
@@ -320,7 +328,7 @@ def metric_unit(subject: Subject) -> None:
     Mend: return 0.5 for 50 %, or set `unit` to `"plain"`.
     """
     labels = torch.arange(12) % 3
-    right = nn.functional.one_hot(labels).float()
+    right = SURE * nn.functional.one_hot(labels).float()
     for where, scores in (("perfect predictions", right), ("wrong predictions", -right)):
         for found in _scored(subject, scores, labels, where).values():
             if subject.entry.value.unit == "percent" and not -1e-9 <= found <= 1 + 1e-9:

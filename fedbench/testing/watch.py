@@ -146,7 +146,9 @@ class Watchers(InlineWorkers):
                         found[f"class attribute {cls.__name__}.{key}"] = whose, fingerprint(value)
             module = type(instance).__module__
             for key, value in vars(sys.modules.get(module, object)).items():
-                if not key.startswith("__"):
+                # Python sets a package's own modules when they are imported.
+                own = value is sys.modules.get(f"{module}.{key}", sys)
+                if not key.startswith("__") and not own:
                     found[f"global {key!r} of module {module}"] = whose, fingerprint(value)
         return found
 

@@ -159,6 +159,13 @@ def test_the_command_prints_two_tables() -> None:
     assert done.output.count("100.0") >= 2
 
 
+def test_the_default_number_of_rounds_is_below_what_is_set() -> None:
+    words = ["profile", "fedavg", "--set", "rounds=1", "--set", "sgd.epochs=1"]
+    done = CliRunner().invoke(main, words)
+    assert "per round, wall clock, round 1" in done.output
+    assert CliRunner().invoke(main, ["profile", "fedavg", "--rounds", "0"]).exit_code != 0
+
+
 def test_the_command_prints_json() -> None:
     done = CliRunner().invoke(
         main, ["profile", "fedavg", "--rounds", "1", "--set", "sgd.epochs=1", "--json"]

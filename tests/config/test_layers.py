@@ -355,3 +355,13 @@ def test_the_order_after_replacements_is_the_one_before_with_other_names(install
         config = resolve(registry, method, file=file, plus=new[1:])
     successor = dict(zip([names[0] for names in PARTS.values()], chosen, strict=True))
     assert list(config.plugins) == [successor.get(name, name) for name in before]
+
+
+@pytest.mark.parametrize("asked", [{"method": "fedprox"}, {"card": "digits-leave-out"}])
+def test_a_complete_file_is_not_asked_to_be_another_method_or_card(installed, asked):
+    file = yamlfile.parse(resolve(installed, "fedavg").to_yaml(), "mine.yaml")
+    (name,) = asked.values()
+    with pytest.raises(ConfigError, match=f"^mine.yaml states every value, of .*{name}' would"):
+        resolve(installed, file=file, **asked)
+    same = resolve(installed, "fedavg", file=file, card="digits")
+    assert same.hash == resolve(installed, file=file).hash

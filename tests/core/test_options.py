@@ -91,6 +91,26 @@ def test_refused(given, error):
     assert str(caught.value).startswith(error)
 
 
+@dataclass(frozen=True, eq=False)
+class Nested:
+    maybe: Inner | None = None
+    some: tuple[Inner, ...] = ()
+    named: Annotated[dict[str, Inner], Field(max_length=2)] = field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ({"maybe": {"dept": 1}}, "maybe.dept"),
+        ({"some": [{"depth": 1}, {"dept": 1}]}, "some.1.dept"),
+        ({"named": {"a": {"dept": 1}}}, "named.a.dept"),
+    ],
+)
+def test_unknown_keys_are_refused_wherever_a_group_of_options_is(given, place):
+    with pytest.raises(ConfigError, match=rf"^AT {place}: unknown option \(did you mean 'depth'"):
+        options.build(Nested, given, where)
+
+
 def test_a_required_option_is_named():
     with pytest.raises(ConfigError) as caught:
         options.build(Example, {}, where)

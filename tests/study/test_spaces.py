@@ -71,6 +71,15 @@ def test_what_is_set_is_not_searched(registry: Registry, tiny_config) -> None:
         shown(["sgd.lr=log:0.01:1"], registry, tiny_config, fixed=["sgd.lr=0.05"])
 
 
+@pytest.mark.parametrize(
+    "text", ["plugins.sgd.lr=0.5", "sgd={lr: 0.5}", "sgd.lr =0.5", "plugins={sgd: {lr: 0.5}}"]
+)
+def test_what_is_set_in_another_form_is_not_searched_either(
+    text: str, registry: Registry, tiny_config
+) -> None:
+    assert "sgd.lr" not in shown([], registry, tiny_config, fixed=[text])
+
+
 def test_a_file_holds_the_same_spaces_and_the_command_line_wins(
     registry: Registry, tiny_config, tmp_path: Path
 ) -> None:

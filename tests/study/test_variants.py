@@ -290,6 +290,15 @@ def test_an_empty_grid_is_refused(given: Any, message: str) -> None:
         grid("fedavg", **given)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"set": ["seed=7"]}, {"options": {"seed": [1, 2]}}, {"methods": ["fedavg:seed=5"]}],
+)
+def test_a_seed_is_named_by_seeds_alone(given: Any, registry: Registry, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"say which seeds with --seeds"):
+        plan(registry, Grid(**{"methods": ["fedavg"], "seeds": 1, **given}), tmp_path)
+
+
 def test_a_file_is_a_method(registry: Registry, tmp_path: Path, mine: Callable[..., str]) -> None:
     file = mine("mine.yaml", without="hpal", seed=9, rounds=7)
     jobs = plan(registry, grid(file, f"{file}:hpcl.temperature=0.1", "fedhpro", rounds=2), tmp_path)

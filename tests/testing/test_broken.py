@@ -225,6 +225,22 @@ BROKEN += [
 ]
 
 
+@breaks("resumed", "plugin", "metrics.mine is 2.0 and")
+@plugin
+class RemembersElsewhere:
+    """Count rounds in another place, and begin again with a run: a resumed one lacks the count."""
+
+    @hookimpl
+    def init_server(self) -> dict[str, Tensor]:
+        COUNTS["rounds"] = 0
+        return {}
+
+    @hookimpl
+    def server_update(self) -> ServerUpdate:
+        COUNTS["rounds"] = COUNTS.get("rounds", 0) + 1
+        return ServerUpdate(metrics={"mine": COUNTS["rounds"]})
+
+
 @breaks("failing-client", "plugin", "the run continued as if it had not")
 @plugin
 class Swallows:
@@ -650,6 +666,10 @@ def noisy(data: Dataset) -> Dataset:
     return train(data, labels=torch.randint(0, 3, data.train.labels.shape))
 
 
+def drawn(data: Dataset) -> Dataset:
+    return train(data, inputs=torch.rand(data.train.inputs.shape))
+
+
 def wider(data: Dataset) -> Dataset:
     return train(data, inputs=torch.cat([data.train.inputs] * 2, dim=1))
 
@@ -674,6 +694,7 @@ BROKEN += [
     ("dataset-contents", "dataset", dataset(nameless), "clients need both names, in the Dataset"),
     ("dataset-contents", "dataset", dataset(from_two), "clients are not all from 0 to 1"),
     ("dataset-contents", "dataset", dataset(noisy), "two loads give different labels"),
+    ("dataset-contents", "dataset", dataset(drawn), "two loads give different values of train"),
     ("dataset-round", "dataset", dataset(wider), "the run ended with an error: RuntimeError"),
 ]
 

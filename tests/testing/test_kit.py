@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import unittest
@@ -154,6 +155,54 @@ def test_options_are_passed_on(registry_with: Callable[..., Any]) -> None:
     ]
     with pytest.raises(testing.RuleBroken, match="weight: input should be greater than or equal"):
         rule.check()
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationError:
+    """Mean difference of confidence and accuracy (Guo et al., ICML 2017, with one bin)."""
+
+    higher_is_better: ClassVar[bool] = False
+    unit: ClassVar[Unit] = "percent"
+
+    def __call__(self, scores: Tensor, labels: Tensor) -> float:
+        sure, guess = scores.softmax(dim=1).max(dim=1)
+        return float((sure.mean() - (guess == labels).float().mean()).abs())
+
+
+def test_a_metric_of_confidence_is_judged_by_sure_predictions(
+    registry_with: Callable[..., Any],
+) -> None:
+    for rule in testing.rules("metric", "mine", registry_with(metric=CalibrationError)):
+        rule.check()
+
+
+LAZY = """
+from dataclasses import dataclass
+from fedbench import hookimpl
+
+@dataclass(frozen=True, eq=False)
+class Lazy:
+    "Adds a small number."
+
+    @hookimpl
+    def local_loss(self, output):
+        from .formula import small
+        return {"lazy": small(output)}
+"""
+
+
+def test_a_module_that_is_imported_when_it_is_needed_is_no_hidden_state(
+    registry_with: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lazy_pkg").mkdir()
+    (tmp_path / "lazy_pkg" / "__init__.py").write_text(LAZY)
+    formula = "def small(output): return 0.1 * output.features.square().mean()"
+    (tmp_path / "lazy_pkg" / "formula.py").write_text(formula)
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = registry_with(plugin=importlib.import_module("lazy_pkg").Lazy)
+    rules = {str(rule): rule for rule in testing.rules("plugin", "mine", registry)}
+    rules["no-hidden-state"].check()
+    assert "lazy_pkg.formula" in sys.modules
 
 
 def test_the_kit_does_not_import_a_test_runner() -> None:
