@@ -1,7 +1,7 @@
 """Two tables of many tuned methods: what the search found and how good it is; what it costs.
 
     fedbench tune --config docs/results/zoo-fashion-tuned.yaml --out zoo-tuned
-    python studies/zoo/zoo.py zoo-tuned --out tuned.csv
+    python studies/zoo/zoo.py zoo-tuned/runs --out tuned.csv
     python studies/zoo/tuned.py tuned.csv zoo-tuned/trials.csv
 
 Reads what `zoo.py` writes of the comparison that follows a search, and the trials of the search,
@@ -93,7 +93,12 @@ def difference(rows: Sequence[Row], reference: Sequence[Row], column: str) -> st
     return f"{found.difference:+.2f}{interval}"
 
 
-HEAD = ("found", "failed", "default", "found", "all test data", "rank", "clients' data", "rank")
+SEARCH = ("found", "failed", "default", "found")
+SCORED = {
+    "accuracy": ("all test data", "rank", "clients' data", "rank"),
+    "clients": ("clients' data", "rank"),
+}
+"""The accuracy that methods are compared by -> what is shown; own models are for clients."""
 
 
 def tables(
@@ -117,20 +122,20 @@ def tables(
 
     def cells(method: str) -> list[str]:
         search, own = found[method], methods[method]
-        scored = accuracies(own, places)
+        scored = accuracies(own, places)[-len(SCORED[column]) :]
         return [
             search.values,
             f"{search.failed} of {search.trials}",
             percent(search.default),
             percent(search.best),
-            *(scored[1:] if scored[1] else ["failed", "", "", ""]),
+            *(scored if scored[0] else ["failed", *scored[1:]]),
             difference(own, methods[reference], column),
         ]
 
     ordered = sorted(methods, key=order)
     ended = [m for m in ordered if any(r.status == "finished" for r in methods[m])]
     return (
-        markdown((*HEAD, f"from `{reference}`"), {m: cells(m) for m in ordered}),
+        markdown((*SEARCH, *SCORED[column], f"from `{reference}`"), {m: cells(m) for m in ordered}),
         markdown(COSTS, {m: costs(methods[m]) for m in ended}),
     )
 

@@ -99,7 +99,8 @@ def state(registry: Registry, config: RunConfig) -> tuple[int, int]:
 def row(record: Record, group: Group, kept: tuple[int, int] | None) -> Row:
     """Return the row of a run."""
     result = record.result
-    own = {r.population: r for r in (result.accuracy, *result.others)} if result else {}
+    scored = (result.accuracy, *result.others) if result else ()
+    own = {r.population: r for r in scored if r.split == record.config.accuracy.split}
     whole, clients = own.get("domains"), own.get("clients")
     reaching = group.curves.reaching
     amounts = reaching.amounts[record.variant] if reaching else {}

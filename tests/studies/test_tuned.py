@@ -65,7 +65,8 @@ def test_lines_say_what_was_found_and_how_good_it_is(tuned, rows, found):
 
 def test_methods_can_be_compared_by_the_clients_data(tuned, rows, found):
     accuracies, _ = tuned.tables(rows, found, "fedavg", "clients")
-    assert cells(accuracies)[0][-1] == "+3.00 (-9.71 to +15.71)"
+    assert cells(accuracies)[0][-3:] == ["90.00 ± 0.00", "1.0", "+3.00 (-9.71 to +15.71)"]
+    assert [len(line) for line in cells(accuracies)] == [8, 8, 8]
 
 
 def test_a_method_with_settings_of_its_own_is_not_taken_for_another(tuned, rows):
@@ -76,6 +77,17 @@ def test_a_method_with_settings_of_its_own_is_not_taken_for_another(tuned, rows)
         "fedprox:sgd.lr=0.2": 1,
         "fedprox": 1,
     }
+
+
+def kept(tuned, name, column):
+    """Return both tables of the files of the docs."""
+    found = tuned.searched(RESULTS / f"{name}-trials.csv")
+    return tuned.tables(tuned.read(RESULTS / f"{name}.csv"), found, "fedavg", column)
+
+
+def test_the_page_has_the_tables_of_the_kept_searches(tuned):
+    page = (RESULTS / "zoo.md").read_text()
+    assert kept(tuned, "zoo-fashion-own", "clients")[0] in page
 
 
 def test_a_reference_that_was_not_tuned_is_refused(tuned, tmp_path, capsys):

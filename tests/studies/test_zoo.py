@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,7 +73,8 @@ def test_a_method_that_failed_has_a_line_without_rank_or_cost(zoo, made):
 @pytest.mark.long
 def test_rows_and_state_of_real_runs(zoo, tmp_path, capsys):
     out = tmp_path / "digits"
-    sets = {"clients.test": 0.2, "model.width": 1, "model.feature_size": 8}
+    sets = {"clients.test": 0.2, "clients.validation": 0.2}
+    sets |= {"model.width": 1, "model.feature_size": 8}
     fedbench.compare(
         ["scaffold", "fedavg"], data="digits", seeds=1, rounds=2, set=sets, out=out, quiet=True
     )
@@ -84,7 +86,16 @@ def test_rows_and_state_of_real_runs(zoo, tmp_path, capsys):
     assert int(found["scaffold"]["client_state"]) == pytest.approx(sent, rel=0.01)
     assert int(found["scaffold"]["server_state"]) == pytest.approx(sent, rel=0.01)
     assert 0 < float(found["scaffold"]["clients"]) <= 1
+    assert float(found["fedavg"]["accuracy"]) == test_accuracy(out / "runs", "fedavg")
     assert "| `scaffold` |" in capsys.readouterr().out
+
+
+def test_accuracy(runs, method):
+    """Return the accuracy on test data of a method's run, whatever else was scored in it."""
+    (place,) = runs.glob(f"digits-{method}-*")
+    result = json.loads((place / "result.json").read_text())["accuracy"]
+    assert result["split"] == "test"
+    return result["mean"]
 
 
 METHODS = ["fedavg", "fedprox"]
