@@ -19,9 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from fedbench import (
@@ -108,6 +109,13 @@ class FedNova:
         ADAPTIVE: "its normaliser is that of SGD with momentum",
     }
 
+    mu: Annotated[
+        float,
+        Field(
+            ge=0, description="of a proximal term in the loss; that of the plugin fedprox counts"
+        ),
+    ] = 0.0
+
     @hookimpl(wrapper=True)
     def client_update(self, ctx: ClientContext) -> Generator[None, object, object]:
         trained = yield
@@ -117,7 +125,9 @@ class FedNova:
                 "fednova needs the trainer's learning rate and momentum, and the trainer of this "
                 "run states none; use sgd"
             )
-        mu = float(ctx.scratch.get(STRENGTH, 0))
+        mu = float(ctx.scratch.get(STRENGTH, self.mu))
+        if self.mu not in (0, mu):
+            raise ConfigError(f"fednova.mu is {self.mu:g}, and fedprox.mu is {mu:g}; set only one")
         a = normalizer(work.steps, work.momentum, work.lr * mu, in_loss=True)
         ctx.upload(KEY, torch.tensor([a, work.steps if mu else a], dtype=torch.float64))
         return trained

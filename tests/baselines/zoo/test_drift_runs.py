@@ -74,7 +74,10 @@ def test_fednova_takes_the_proximal_term_from_fedprox(run_tiny: RunTiny, monkeyp
     sgd = {"sgd": {"lr": 0.1, "momentum": 0.9}}
     run_tiny("fednova", rounds=1, extra={**sgd, "fedprox": {"mu": 0.5}})
     run_tiny("fednova", rounds=1, extra=sgd)
-    assert {*asked} == {(0.9, 0.05, True), (0.9, 0.0, True)}
+    run_tiny("fednova", rounds=1, extra={**sgd, "fednova": {"mu": 0.2}})  # of another plugin
+    assert {*asked} == {(0.9, 0.05, True), (0.9, 0.0, True), (0.9, 0.2 * 0.1, True)}
+    with pytest.raises(ConfigError, match=r"fednova\.mu is 0\.2, and fedprox\.mu is 0\.5"):
+        run_tiny("fednova", extra={"fednova": {"mu": 0.2}, "fedprox": {"mu": 0.5}})
 
 
 def test_scaffold_with_one_full_step_of_all_clients_is_the_plain_mean(run_tiny: RunTiny) -> None:
