@@ -88,6 +88,7 @@ def kept(tuned, name, column):
 def test_the_page_has_the_tables_of_the_kept_searches(tuned):
     page = (RESULTS / "zoo.md").read_text()
     assert kept(tuned, "zoo-fashion-own", "clients")[0] in page
+    assert all(table in page for table in kept(tuned, "zoo-fashion-tuned", "accuracy"))
 
 
 def test_a_reference_that_was_not_tuned_is_refused(tuned, tmp_path, capsys):
