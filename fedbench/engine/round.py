@@ -32,10 +32,11 @@ from ..types import (
     nbytes,
     seal,
 )
+from ..values import all_finite
 from ..watching import each
 from .scoring import Scoring
 from .timing import Turns
-from .weights import aliases, new_weights
+from .weights import aliases, as_kept, checked
 
 Progress = Callable[[int, int, int], None]
 """Called with (round, clients done, clients in the round) after each client."""
@@ -344,11 +345,10 @@ class Rounds:
         return replace(state, weights=weights, entries=Payload(entries, "the server's state"))
 
     def _new_weights(self, state: ServerState, plugin: str, hook: str, weights: object) -> Weights:
-        who = f"plugin {plugin!r}" if isinstance(weights, Mapping) else f"plugin {plugin!r}: {hook}"
+        found = checked(weights, state.weights, plugin, hook)
         when = "aggregation" if hook == "aggregate" else f"{plugin!r} changed it"
-        return new_weights(
-            weights, state.weights, self._tied, who, f"after {when} in round {state.round}"
-        )
+        found = _finite(found, f"after {when} in round {state.round}")
+        return as_kept(found, state.weights, self._tied)
 
 
 def _checked(clients: Sequence[int], num_clients: int) -> list[int]:
@@ -363,6 +363,13 @@ def _checked(clients: Sequence[int], num_clients: int) -> list[int]:
             f"got {chosen[:20]}"
         )
     return chosen
+
+
+def _finite(weights: Weights, when: str) -> Weights:
+    for name, value in weights.items():
+        if not all_finite(value):
+            raise NonFiniteError(f"weight {name!r} is not finite {when}")
+    return weights
 
 
 def _report(result: ClientResult) -> Report:

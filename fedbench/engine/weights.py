@@ -1,4 +1,4 @@
-"""New global weights from a plugin: of the model's names, shapes and types, finite, and a copy."""
+"""New global weights from a plugin: of the model's names, shapes, types and layout, and a copy."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..errors import NonFiniteError, PluginError, did_you_mean
+from ..errors import PluginError, did_you_mean
 from ..types import Weights
-from ..values import all_finite
 
 
 def aliases(model: nn.Module) -> dict[str, str]:
@@ -22,42 +21,42 @@ def aliases(model: nn.Module) -> dict[str, str]:
     return {name: other for name, other in names.items() if name != other}
 
 
-def new_weights(
-    weights: object, known: Weights, tied: Mapping[str, str], who: str, when: str
-) -> Weights:
-    """Return a copy on the CPU of what a plugin returned as weights.
-
-    They have the layout and types that they would have after resuming from a checkpoint. Whole
-    numbers that a mean has made fractions of are rounded.
+def checked(weights: object, known: Weights, plugin: str, hook: str) -> Weights:
+    """Return what a plugin returned as weights.
 
     Args:
         weights: what it returned.
         known: the weights so far, by name.
-        tied: as from `aliases`; a name that is another's gets what that one gets.
-        who: the plugin and hook, for errors.
-        when: for the error of a value that is not finite.
+        plugin: its name.
+        hook: which hook returned it.
 
     Raises:
         PluginError: for what are no weights of the model.
-        NonFiniteError: for a NaN or infinite value.
     """
     if not isinstance(weights, Mapping):
-        raise PluginError(f"{who} returned {type(weights).__name__}; return weights by name")
-    found: dict[str, Tensor] = {}
+        raise PluginError(
+            f"plugin {plugin!r}: {hook} returned {type(weights).__name__}; return weights by name"
+        )
     for name, value in weights.items():
         if name not in known:
             raise PluginError(
-                f"{who}: the model has no weight {name!r}{did_you_mean(str(name), known)}"
+                f"plugin {plugin!r}: the model has no weight {name!r}{did_you_mean(name, known)}"
             )
-        own = known[name]
-        if value.shape != own.shape:
+        if value.shape != known[name].shape:
             raise PluginError(
-                f"{who}: weight {name!r} has shape {tuple(value.shape)}, the model's is "
-                f"{tuple(own.shape)}"
+                f"plugin {plugin!r}: weight {name!r} has shape {tuple(value.shape)}, the model's "
+                f"is {tuple(known[name].shape)}"
             )
-        if not all_finite(value):
-            raise NonFiniteError(f"weight {name!r} is not finite {when}")
-        found[name] = _like(own, value)
+    return dict(weights)
+
+
+def as_kept(weights: Weights, known: Weights, tied: Mapping[str, str]) -> Weights:
+    """Return a copy on the CPU, as it would be after resuming from a checkpoint.
+
+    Whole numbers that a mean has made fractions of are rounded. A name of `aliases` gets what the
+    first name of its tensor gets.
+    """
+    found = {name: _like(known[name], value) for name, value in weights.items()}
     return found | {name: found[first] for name, first in tied.items() if first in found}
 
 

@@ -91,7 +91,9 @@ class Grid:
     test: Annotated[Literal["t", "wilcoxon"], Field(description="the paired test")] = "t"
 
     def __post_init__(self) -> None:
-        if self.seeds == [] or (isinstance(self.seeds, int) and self.seeds < 1):
+        if isinstance(self.seeds, int) and self.seeds < 1:
+            raise ValueError("seeds must be at least 1")
+        if self.seeds == []:
             raise ValueError("seeds: give at least one")
         if empty := next((key for key, values in self.options.items() if not values), None):
             raise ValueError(f"options.{empty}: give at least one value to try")
