@@ -86,11 +86,11 @@ def test_rows_and_state_of_real_runs(zoo, tmp_path, capsys):
     assert int(found["scaffold"]["client_state"]) == pytest.approx(sent, rel=0.01)
     assert int(found["scaffold"]["server_state"]) == pytest.approx(sent, rel=0.01)
     assert 0 < float(found["scaffold"]["clients"]) <= 1
-    assert float(found["fedavg"]["accuracy"]) == test_accuracy(out / "runs", "fedavg")
+    assert float(found["fedavg"]["accuracy"]) == accuracy_on_test_data(out / "runs", "fedavg")
     assert "| `scaffold` |" in capsys.readouterr().out
 
 
-def test_accuracy(runs, method):
+def accuracy_on_test_data(runs, method):
     """Return the accuracy on test data of a method's run, whatever else was scored in it."""
     (place,) = runs.glob(f"digits-{method}-*")
     result = json.loads((place / "result.json").read_text())["accuracy"]
