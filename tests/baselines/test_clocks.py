@@ -101,12 +101,13 @@ def test_a_trace_of_the_users_own_is_read(tmp_path: Path) -> None:
     assert drawn == {slow[0], fast[0]}
 
 
-def test_a_trace_is_read_again_after_a_change(tmp_path: Path) -> None:
+def test_a_run_reads_its_trace_again(tmp_path: Path) -> None:
     file = tmp_path / "own.csv"
     for speed in (30.0, 500.0):
         file.write_text(f"speed,down,up\n{speed:g},1,1\n")
-        ((device, _),) = devices(str(file), DAY)
-        assert device.speed == speed
+        trace = Trace(file=str(file))
+        trace.run_start(testing.server_context())
+        assert trace.device(Streams(0), 0).speed == speed
 
 
 def test_jitter_lets_no_device_answer_while_it_is_offline(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle
@@ -57,6 +56,7 @@ class Trace(Clock):
 
     @hookimpl
     def run_start(self, ctx: ServerContext) -> None:
+        devices.cache_clear()  # the file may have changed since another run of this process
         devices(self.file, self.period, self.availability)
 
     def device(self, streams: Streams, client: int) -> Device:
@@ -86,6 +86,7 @@ class Trace(Clock):
         return [c for c in chosen if not waits[c]] or [min(chosen, key=lambda c: (waits[c], c))]
 
 
+@lru_cache(8)
 def devices(
     file: str, period: float, availability: str = ""
 ) -> tuple[tuple[Device, Online | None], ...]:
@@ -95,29 +96,13 @@ def devices(
         ConfigError: naming the line or device, when a file cannot be read or a value is missing.
     """
     path = Path(file).expanduser() if file else BUNDLED
-    spells = Path(availability).expanduser() if availability else None
-    return _devices(path, period, spells, _state(path), _state(spells))
-
-
-def _state(path: Path | None) -> tuple[object, ...]:
-    """Return what is another after a file has changed, or is another file of the same name."""
-    with suppress(OSError):
-        if path and (found := path.stat()):
-            return str(path.resolve()), found.st_ino, found.st_size, found.st_mtime_ns
-    return ()
-
-
-@lru_cache(8)
-def _devices(
-    path: Path, period: float, availability: Path | None, *states: object
-) -> tuple[tuple[Device, Online | None], ...]:
     try:
         found = _fedscale(path) if fedscale.is_pickle(path) else _rows(path, period)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"trace.file: {path} cannot be read: {error}") from error
     if not availability:
         return tuple(found)
-    spells = fedscale.availability(availability)
+    spells = fedscale.availability(Path(availability).expanduser())
     return tuple(
         (device, online) for (device, _), online in zip(found, cycle(spells), strict=False)
     )
