@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
@@ -40,6 +43,36 @@ def checked(name: str, model: object, num_classes: int) -> nn.Module:
                 f"model {name!r}: {weight!r} has no size yet; build must give every layer its sizes"
             )
     return model
+
+
+BLOCK = 16
+"""The most channels that oneDNN's kernels compute at a time, with AVX-512."""
+
+
+def for_images(model: nn.Module) -> nn.Module:
+    """Lay a model out for batches of images, with the channels of a pixel side by side.
+
+    A 1x1 convolution with a stride and fewer input channels than a block of oneDNN writes past its
+    memory in this layout when it computes the weights' gradient, with AVX2: it crashes, or the
+    gradient is wrong (uxlfoundation/oneDNN, issue 6035). Such layers get the pixels that they read
+    and a stride of 1, which is the same function.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and _writes_past_its_memory(module):
+            module.register_forward_pre_hook(partial(_only_read, module.stride))
+            module.stride = (1, 1)
+    return model.to(memory_format=torch.channels_last)
+
+
+def _writes_past_its_memory(conv: nn.Conv2d) -> bool:
+    unpadded = conv.padding in ("valid", (0, 0))
+    few = conv.groups == 1 and conv.in_channels < BLOCK
+    return few and unpadded and conv.kernel_size == (1, 1) and max(conv.stride) > 1
+
+
+def _only_read(stride: Sequence[int], module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+    (x,), (rows, columns) = args, stride
+    return (x[..., ::rows, ::columns],)
 
 
 class Loader:

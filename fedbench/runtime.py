@@ -20,7 +20,7 @@ from .context import ClientContext, ServerContext
 from .device import keep_freed_memory, open_device
 from .errors import ConfigError, PluginError
 from .failures import ClientFailure, ends_the_run, failure
-from .model import Loader, checked
+from .model import Loader, checked, for_images
 from .pipeline import Pipeline, eval_batch
 from .plugins.hooks import RunPlugins
 from .plugins.registry import Registry
@@ -170,7 +170,7 @@ class Runtime:
             built = choice.build(shape, len(self.data.classes))
         model = checked(self.config.model["name"], built, len(self.data.classes)).to(self.device)
         if len(shape) == 3:
-            model = model.to(memory_format=torch.channels_last)
+            model = for_images(model)
         setattr(model, BF16, self.config.precision == "bf16")
         initial = seal(model.state_dict(), "initial weights")
         assert isinstance(initial, Mapping)
