@@ -335,7 +335,8 @@ def test_aggregate_reads_results_made_by_hand() -> None:
             weights: Weights = {"w": torch.tensor([value])}
             yield testing.client_result(client=client, examples=size, uploads={"weights": weights})
 
-    assert Mean().aggregate(results=results())["w"].tolist() == [(2 + 3 * 6) / 4]
+    context = testing.server_context()
+    assert Mean().aggregate(ctx=context, results=results())["w"].tolist() == [(2 + 3 * 6) / 4]
 
 
 def test_the_state_begins_with_the_model_that_clients_begin_with() -> None:
