@@ -71,6 +71,17 @@ def methods() -> tuple[dict[str, Any], frozenset[str]]:
     return plugins, frozenset(first | {n for n, p in plugins.items() if "hyper_prototypes" in p})
 
 
+TOGETHER = ("tests/interface/", "tests/report/", "tests/study/test_compare.py")
+"""Where tests share slow fixtures: they run in one process, which makes each fixture once."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for place in TOGETHER:
+            if item.nodeid.startswith(place):
+                item.add_marker(pytest.mark.xdist_group(place))
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give a test that is marked ``every_method`` the names of all methods but some.
 

@@ -102,7 +102,7 @@ def test_the_residual_is_that_of_the_pure_function() -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-@pytest.mark.every_method(but=["local"])  # local training sends nothing
+@pytest.mark.every_method(slow=True, but=["local"])  # local training sends nothing
 def test_every_method_runs_with_every_codec(method: str, codec: str, run_tiny: RunTiny) -> None:
     dense = run_tiny(method, rounds=2)
     (key,) = {"weights"} & dense.history[0].bytes_up.keys() or dense.history[0].bytes_up

@@ -30,7 +30,7 @@ def pool(workers: int) -> dict[str, Any]:
     return {"name": "pool", "workers": workers}
 
 
-@pytest.mark.every_method
+@pytest.mark.every_method(slow=True)
 def test_the_same_bits_inline_and_with_any_number_of_workers(
     method: str, run_tiny: Callable[..., Run]
 ) -> None:

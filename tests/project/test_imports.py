@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,7 @@ def imported(tree: ast.AST, package: str, types: bool = False) -> Iterator[str]:
         yield from imported(node, package, types)
 
 
+@cache
 def arrows(types: bool = False) -> dict[str, set[str]]:
     """Return module -> the modules that it imports; with ``types`` also for type checkers."""
     found = {}

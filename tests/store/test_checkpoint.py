@@ -46,7 +46,7 @@ def cut(registry: Registry, tiny_config: Callable[..., Any], tmp_path: Path) -> 
     return tmp_path / "cut"
 
 
-@pytest.mark.every_method(but=["centralised"])  # it has one client
+@pytest.mark.every_method(slow=True, but=["centralised"])  # it has one client
 @pytest.mark.parametrize("clients", [1, 6, 19])
 def test_resumed_run_ends_with_the_same_bits(
     method: str, clients: int, registry: Registry, tiny_config: Callable[..., Any], tmp_path: Path
