@@ -61,6 +61,13 @@ CORE: Mapping[str, type] = {
 """What core does itself in a run whose plugins do not: see `fedbench.hookspecs.CORE_HAS`."""
 
 
+class _Manager(pluggy.PluginManager):
+    """A manager that does not look for hooks in what every object has, such as ``__eq__``."""
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        return None if name.startswith("__") else super().parse_hookimpl_opts(plugin, name)
+
+
 class RunPlugins:
     """The plugins of one run and their hooks.
 
@@ -84,7 +91,7 @@ class RunPlugins:
     ) -> None:
         self.plugins, self._offers = list(plugins), offers
         registered = [(name, _watched(name, instance, watch)) for name, instance in self.plugins]
-        self._manager = pluggy.PluginManager(GROUP)
+        self._manager = _Manager(GROUP)
         self._manager.add_hookspecs(RunHooks)
         for hook in sorted(CORE_HAS):
             if not any(_has_base(type(instance), hook) for _, instance in self.plugins):

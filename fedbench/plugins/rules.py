@@ -186,6 +186,8 @@ def marked(cls: type) -> dict[str, Any]:
     held = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
     found = {}
     for name, function in held.items():
+        if name.startswith("__"):
+            continue
         inner = function.__func__ if isinstance(function, staticmethod | classmethod) else function
         if inspect.isfunction(inner) and hasattr(inner, "fedbench_impl"):
             found[name] = function
