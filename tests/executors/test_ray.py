@@ -192,7 +192,7 @@ def same(*results: dict[str, Any]) -> bool:
 
 
 @needs_ray
-@pytest.mark.every_method(slow=True)
+@pytest.mark.parametrize("method", ["fedavg", "fedhpro", "fedproto-aaai", "scaffold"])
 def test_the_same_bits_inline_and_on_two_nodes(
     method: str, run_tiny: Callable[..., Run], reused: list[Any], connected: Any
 ) -> None:
