@@ -20,8 +20,8 @@ install: ## install the project with all that its tests and tasks can use
 test: ## run the tests but for the long ones
 	python -m pytest
 
-long: ## run the long tests: all pairs of methods and plugins, each against the kit, notebooks
-	@echo '== all methods and plugins, and all pairs'
+long: ## run the long tests: pairs of methods and plugins, each against the kit, notebooks
+	@echo '== all methods and plugins, and their pairs'
 	python -m pytest -m long
 
 lint: ## check with ruff: lint and format
