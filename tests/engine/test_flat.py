@@ -67,7 +67,9 @@ def test_clients_at_work_hold_an_answer_and_what_they_received(
     assert len({tensors - models * sent for tensors, _, sent in seen[2:]}) == 1, seen
 
 
-@pytest.mark.parametrize("method", ["fedavg", "fedhpro", "fedproto-aaai", "fpl", "moon", "scaffold"])
+@pytest.mark.parametrize(
+    "method", ["fedavg", "fedhpro", "fedproto-aaai", "fpl", "moon", "scaffold"]
+)
 def test_no_tensor_stays_behind(
     method: str, registry: Registry, tiny_config: Callable[..., Any], tmp_path: Path
 ) -> None:
