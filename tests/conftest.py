@@ -75,6 +75,7 @@ TOGETHER = ("tests/interface/", "tests/report/", "tests/study/test_compare.py")
 """Where tests share slow fixtures: they run in one process, which makes each fixture once."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for place in TOGETHER:

@@ -35,7 +35,7 @@ def digests(run: Run) -> tuple[str, str]:
     return result["weights_sha256"], result["metrics_sha256"]
 
 
-@pytest.mark.every_method
+@pytest.mark.every_method(slow=True)
 def test_twice_the_same_bits(method: str, run_tiny: RunTiny) -> None:
     assert digests(run_tiny(method, rounds=3)) == digests(run_tiny(method, rounds=3))
 
@@ -143,7 +143,7 @@ def enough_clients() -> Iterator[None]:
             raise
 
 
-@pytest.mark.every_method
+@pytest.mark.every_method(slow=True)
 @pytest.mark.parametrize(
     "extra",
     [

@@ -66,7 +66,7 @@ def turn(ctx: ClientContext, plugins: RunPlugins) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:for .* copying from a non-meta parameter:UserWarning")
-@pytest.mark.every_method(but=["pfedme"])
+@pytest.mark.every_method(slow=True, but=["pfedme"])
 def test_no_batch_waits_for_the_device(
     method: str,
     add: Callable[..., None],

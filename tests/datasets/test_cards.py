@@ -18,7 +18,7 @@ from fedbench.plugins.registry import Registry
 CARDS = sorted(discover().names("card"))
 
 
-@pytest.mark.every_method
+@pytest.mark.every_method(slow=True)
 def test_every_card_resolves_for_a_method(method: str, installed: Registry) -> None:
     for name in CARDS:
         if (name, method) == ("synthetic-qffl", "dp-fedavg"):

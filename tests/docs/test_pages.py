@@ -172,7 +172,12 @@ def execute(words: list[str]) -> str:
     return done.output
 
 
-@pytest.mark.parametrize("name", AUTHORING)
+LONG = [pytest.mark.long]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in ("method", "metric") else LONG) for n in AUTHORING]
+)
 def test_the_package_of_the_page_is_as_the_page_says(name, site, install, elsewhere):
     from fedbench import testing
 

@@ -38,16 +38,16 @@ APART = pytest.mark.skip(
 def representatives() -> set[tuple[str, str]]:
     """Return (kind, name) of the methods and plugins that are tested without ``-m long``, too.
 
-    One method of each family, and FedHPro's methods and their plugins; of the plugins that belong
-    to no method, one for each set of hooks.
+    Of the methods one that averages, one that waits for nobody, one with models of the clients' own
+    and FedHPro, with FedHPro's plugins; of the plugins that belong to no method, one for each set
+    of hooks.
     """
     methods = {entry.name: entry.value.plugins for entry in REGISTRY.all("recipe")}
-    ours = [name for name, plugins in methods.items() if "hyper_prototypes" in plugins]
-    first = [entries[0].name for entries in REGISTRY.families().values()]
     rest = {*REGISTRY.names("plugin")} - set().union(*methods.values())
     by_hooks = {tuple(REGISTRY.get("plugin", n).hooks): n for n in sorted(rest, reverse=True)}
-    plugins = [*by_hooks.values(), *(plugin for name in ours for plugin in methods[name])]
-    return {("method", n) for n in (*ours, *first)} | {("plugin", n) for n in plugins}
+    plugins = [*by_hooks.values(), *methods["fedhpro"]]
+    some = ("fedavg", "fedasync", "fedproto-aaai", "fedhpro")
+    return {("method", n) for n in some} | {("plugin", n) for n in plugins}
 
 
 def cases() -> Iterator[Any]:
