@@ -39,10 +39,14 @@ STEP = ("fedhpro-recalibration-step.csv", "fedhpro:-recalibration")
 DISTANCE = ("fedhpro-distance.csv", "fedhpro")
 TUNED = ("tuned-fashion.csv", "fedavg")
 SIZE = ("fedhpro-size.csv", "fedhpro")
+UNSEEN = ("fedhpro-leave-out.csv", "fedhpro")
 MATCHING = ("fedhpro-matching.csv", "fedhpro:hyper_prototypes.steps=0")
 
 
-@pytest.mark.parametrize(("file", "reference"), [ELSEWHERE, STEP, DISTANCE, TUNED, SIZE, MATCHING])
+KEPT = [ELSEWHERE, STEP, DISTANCE, TUNED, SIZE, UNSEEN, MATCHING]
+
+
+@pytest.mark.parametrize(("file", "reference"), KEPT)
 def test_the_page_has_the_numbers_of_the_kept_runs(by_setting, file, reference):
     finals = by_setting.read(RESULTS / file)
     lines = (RESULTS / "fedhpro-study.md").read_text().splitlines()
