@@ -39,9 +39,8 @@ def checked(weights: object, known: Weights, plugin: str, hook: str) -> Weights:
         )
     for name, value in weights.items():
         if name not in known:
-            raise PluginError(
-                f"plugin {plugin!r}: the model has no weight {name!r}{did_you_mean(name, known)}"
-            )
+            near = did_you_mean(str(name), known)
+            raise PluginError(f"plugin {plugin!r}: the model has no weight {name!r}{near}")
         if value.shape != known[name].shape:
             raise PluginError(
                 f"plugin {plugin!r}: weight {name!r} has shape {tuple(value.shape)}, the model's "

@@ -177,6 +177,12 @@ def test_what_server_hooks_return_is_checked(failing, hook, value, text):
     assert failing(PluginError, plugin(**{hook: lambda self: value})) == text
 
 
+def test_a_weight_whose_name_is_no_text(failing):
+    update = ServerUpdate(weights={0: torch.zeros(3)})
+    said = failing(PluginError, plugin(server_update=lambda self: update))
+    assert said.startswith("plugin 'bad': the model has no weight 0 (known: ")
+
+
 def test_a_server_hook_that_reads_a_missing_entry(failing):
     cls = plugin(broadcast=lambda self, state: {"x": state.entries["prototype"]})
     assert failing(PluginError, cls) == "no 'prototype' in the server's state (there are none)"
