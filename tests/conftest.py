@@ -7,8 +7,13 @@ Test modules reach it all through fixtures (`--import-mode=importlib` makes no m
 
 from __future__ import annotations
 
-import importlib
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Test processes share the cores; torch reads this when it is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache

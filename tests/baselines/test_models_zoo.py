@@ -43,7 +43,13 @@ def test_the_families_are_those_of_torchvision():
     assert {"shufflenet", "squeezenet", "swin", "vgg", "vit", "wide"} < {*FAMILIES}
 
 
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"regnet"}))
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(name, marks=[] if name == "resnet" else [pytest.mark.long])
+        for name in sorted(set(FAMILIES) - {"regnet"})
+    ],
+)
 def test_every_family_of_torchvision_ends_in_features(family):
     name = FAMILIES[family]
     more = {"init_weights": False} if family in ("googlenet", "inception") else {}

@@ -335,6 +335,7 @@ def command(*words: str, **more: object) -> subprocess.Popen:
     )
 
 
+@pytest.mark.long
 def test_python_m_runs_no_code_from_the_current_folder(tmp_path):
     for name in ("random", "signal", "threading", "typing", "click", "token"):
         (tmp_path / f"{name}.py").write_text("open('hit', 'a').write(__name__)")

@@ -139,6 +139,7 @@ def test_the_grids_have_every_bundled_method(installed, name):
     assert sorted(grid["methods"]) == sorted(entry.name for entry in found)
 
 
+@pytest.mark.long
 def test_the_searches_have_the_methods_of_the_grid_that_share_its_setting(installed, zoo):
     grid = yaml.safe_load((RESULTS / "zoo-fashion.yaml").read_text())
     names = ("zoo-fashion-tuned", "zoo-fashion-own")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 from scipy import stats
 
 from fedbench.study.statistics import (
@@ -16,6 +17,8 @@ from fedbench.study.statistics import (
     paired,
     summary,
 )
+
+pytestmark = pytest.mark.long
 
 ALPHA = 0.05
 RARE = 1e-3

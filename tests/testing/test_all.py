@@ -30,6 +30,9 @@ MODELS: dict[str, dict[str, Any]] = {"dp": {"norm": "none"}, "dp-fedavg": {"norm
 LOUD = {"tensorboard", "mlflow", "wandb", "afl"}
 """Plugins that warn: their external packages do, or they are made for rounds with all clients."""
 
+SLOW = {"one-worker", "two-workers", "further-pass", "failing-client"}
+"""Rules that start processes; without ``-m long`` only methods are tested with them."""
+
 APART = pytest.mark.skip(
     reason="each rule would start a Ray cluster; tests/executors/test_ray.py checks it on one"
 )
@@ -61,7 +64,8 @@ def cases() -> Iterator[Any]:
             marks += [APART] if (kind, entry.name) == ("executor", "ray") else []
             model = MODELS.get(entry.name)
             for rule in testing.rules(kind, entry.name, REGISTRY, options=options, model=model):
-                yield pytest.param(rule, id=f"{kind}-{entry.name}-{rule}", marks=marks)
+                slow = [pytest.mark.long] if kind == "plugin" and str(rule) in SLOW else []
+                yield pytest.param(rule, id=f"{kind}-{entry.name}-{rule}", marks=marks + slow)
 
 
 def stale() -> Iterator[Any]:

@@ -40,7 +40,9 @@ def numbers(run: Run) -> Iterator[float]:
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-@pytest.mark.parametrize("defence", DEFENCES)
+@pytest.mark.parametrize(
+    "defence", [DEFENCES[0], *(pytest.param(d, marks=pytest.mark.long) for d in DEFENCES[1:])]
+)
 def test_every_pair_runs_and_records_two_malicious_clients(
     defence: str, attack: str, run_tiny: Callable[..., Run]
 ) -> None:

@@ -247,7 +247,14 @@ def test_a_trainer_without_a_learning_rate_is_refused_where_it_is_needed(method,
 
 @pytest.mark.parametrize("term", ["fedprox", "moon", "fedproto", "fpl"])
 @pytest.mark.parametrize(
-    "method", ["fedper", "fedrep", "fedbabu", "fedbn", "ditto", "apfl", "fedavg-ft", "local"]
+    "method",
+    [
+        "fedrep",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("fedper", "fedbabu", "fedbn", "ditto", "apfl", "fedavg-ft", "local")
+        ),
+    ],
 )
 def test_personal_methods_run_with_loss_terms_of_others(method, term, spied):
     seen = spied(method, rounds=2, extra={**HALF, term: {}}, clients={"test": 0.2})
