@@ -31,7 +31,7 @@ def loaded(path: str) -> Any:
 
 def words(text: str) -> list[str]:
     """Return the tasks in the ``make`` command lines of a page or a script."""
-    lines = re.findall(r"`make ([^`]+)`|^(?:\w+=\S+ )?make (.+)$", text, re.MULTILINE)
+    lines = re.findall(r"`make ([^`]+)`|^(?:\w+=\S+ )?make ([^|>&\n]+)", text, re.MULTILINE)
     typed = " ".join(a or b for a, b in lines).split()
     return [word for word in typed if "=" not in word]
 
