@@ -320,13 +320,20 @@ def _with_partition(
 def labels(registry: Registry, jobs: Sequence[Job]) -> dict[str, str]:
     """Return the variant's name in the report for each method as the user wrote it.
 
-    If a method runs in several settings, the name is that of the first.
+    If options that are tried make several variants of a method, the name is that of the variant
+    with the fewest changes, which is the method with its defaults where these are among the values.
     """
     names: dict[str, str] = {}
     for job in jobs:
+        variant = records.variant_of(registry, job.config)
         for method in (job.method, *job.also):
-            names.setdefault(method, records.variant_of(registry, job.config))
+            names[method] = min(names.get(method, variant), variant, key=_changes)
     return names
+
+
+def _changes(variant: str) -> int:
+    """Return how many changes a name lists; colons within values are the same in all variants."""
+    return variant.count(":")
 
 
 def collect(

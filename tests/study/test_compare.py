@@ -72,6 +72,18 @@ def test_the_same_config_under_two_names_runs_once(registry: Registry, tmp_path:
     assert names["fedhpro:hpcl.temperature=0.05"] == names["fedhpro"]
 
 
+def test_of_a_methods_variants_the_one_with_the_fewest_changes_has_its_name(
+    registry: Registry, tmp_path: Path
+) -> None:
+    options = {"hpcl.temperature": [0.1, 0.05], "hyper_prototypes.per_class": [1, 5]}
+    jobs = plan(registry, grid(["fedhpro", "fedhpro:-hpal"], set=[], options=options), tmp_path)
+    assert len(jobs) == 8
+    assert labels(registry, jobs) == {"fedhpro": "fedhpro", "fedhpro:-hpal": "fedhpro:-hpal"}
+    options["hpcl.temperature"] = [0.1, 0.2]  # all change it: the first
+    jobs = plan(registry, grid(["fedhpro"], set=[], options=options), tmp_path)
+    assert labels(registry, jobs)["fedhpro"] == "fedhpro:hpcl.temperature=0.1"
+
+
 def test_within_a_seed_variants_differ_in_nothing_but_the_method(
     registry: Registry, tmp_path: Path
 ) -> None:
