@@ -323,17 +323,13 @@ def labels(registry: Registry, jobs: Sequence[Job]) -> dict[str, str]:
     If options that are tried make several variants of a method, the name is that of the variant
     with the fewest changes, which is the method with its defaults where these are among the values.
     """
-    names: dict[str, str] = {}
+    # min returns the first of those with equally few.
+    fewest: dict[str, RunConfig] = {}
     for job in jobs:
-        variant = records.variant_of(registry, job.config)
         for method in (job.method, *job.also):
-            names[method] = min(names.get(method, variant), variant, key=_changes)
-    return names
-
-
-def _changes(variant: str) -> int:
-    """Return how many changes a name lists; colons within values are the same in all variants."""
-    return variant.count(":")
+            both = (fewest.get(method, job.config), job.config)
+            fewest[method] = min(both, key=lambda c: len(records.changes_of(registry, c)))
+    return {name: records.variant_of(registry, config) for name, config in fewest.items()}
 
 
 def collect(

@@ -124,8 +124,13 @@ def setting_of(registry: Registry, config: RunConfig) -> dict[str, Any]:
 
 def variant_of(registry: Registry, config: RunConfig) -> str:
     """Return the method and its changes, except for those that belong to the setting."""
+    return joined(config.method, changes_of(registry, config))
+
+
+def changes_of(registry: Registry, config: RunConfig) -> list[str]:
+    """Return the method's changes, except for those that belong to the setting."""
     setting = (*setting_plugins(registry, registry.names("plugin")), *SETTING_KEYS)
-    return joined(config.method, describe_changes(registry, config, setting))
+    return describe_changes(registry, config, setting)
 
 
 def read(registry: Registry, path: Path) -> Record:

@@ -79,6 +79,9 @@ def test_of_a_methods_variants_the_one_with_the_fewest_changes_has_its_name(
     jobs = plan(registry, grid(["fedhpro", "fedhpro:-hpal"], set=[], options=options), tmp_path)
     assert len(jobs) == 8
     assert labels(registry, jobs) == {"fedhpro": "fedhpro", "fedhpro:-hpal": "fedhpro:-hpal"}
+    tried = {"failures": [{"policy": "skip"}, {"policy": "fail"}]}  # with colons in the values
+    jobs = plan(registry, grid(["fedavg"], set=[], options=tried), tmp_path)
+    assert labels(registry, jobs) == {"fedavg": "fedavg"}
     options["hpcl.temperature"] = [0.1, 0.2]  # all change it: the first
     jobs = plan(registry, grid(["fedhpro"], set=[], options=options), tmp_path)
     assert labels(registry, jobs)["fedhpro"] == "fedhpro:hpcl.temperature=0.1"

@@ -31,7 +31,7 @@ LOUD = {"tensorboard", "mlflow", "wandb", "afl"}
 """Plugins that warn: their external packages do, or they are made for rounds with all clients."""
 
 SLOW = {"one-worker", "two-workers", "further-pass", "failing-client"}
-"""Rules that start processes; without ``-m long`` only methods are tested with them."""
+"""Rules of several runs or processes; without ``-m long`` only methods are tested with them."""
 
 APART = pytest.mark.skip(
     reason="each rule would start a Ray cluster; tests/executors/test_ray.py checks it on one"
