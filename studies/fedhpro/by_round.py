@@ -6,6 +6,10 @@
 Reads the runs of a comparison in one setting, writes the accuracy of each scored round, and prints
 a Markdown table with a line per variant: the mean over the five rounds that end with each of the
 given ones, and paired differences at the first and the last of them.
+
+Further seeds can be added to a file that is there. What was run again takes the place of the old:
+
+    python studies/fedhpro/by_round.py more --earlier parts.csv --rounds 10 20 50 --out parts.csv
 """
 
 from __future__ import annotations
@@ -38,6 +42,23 @@ def read(folder: Path) -> Curves:
             found = dict(points(record.rounds, record.config.accuracy))
             curves.setdefault(record.variant, {})[record.seed] = found
     return curves
+
+
+def read_file(file: Path) -> Curves:
+    """Return the curves of a file that `write` made."""
+    curves: Curves = {}
+    with file.open() as lines:
+        for row in csv.DictReader(lines):
+            seeds = curves.setdefault(row["variant"], {})
+            seeds.setdefault(int(row["seed"]), {})[int(row["round"])] = float(row["accuracy"])
+    return curves
+
+
+def joined(earlier: Curves, new: Curves) -> Curves:
+    """Return both, the new one where both have a seed of a variant; seeds in order."""
+    variants = dict.fromkeys((*earlier, *new))
+    both = {v: earlier.get(v, {}) | new.get(v, {}) for v in variants}
+    return {v: dict(sorted(seeds.items())) for v, seeds in both.items()}
 
 
 def around(curves: Mapping[int, Mapping[int, float]], number: int) -> dict[int, float]:
@@ -112,8 +133,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--reference", default="fedhpro", metavar="METHOD")
     parser.add_argument("--rounds", type=int, nargs="+", required=True, metavar="N")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="CSV file")
+    parser.add_argument("--earlier", type=Path, metavar="FILE", help="adds other seeds' curves")
     given = parser.parse_args(words)
-    curves = read(given.runs)
+    curves = joined(read_file(given.earlier) if given.earlier else {}, read(given.runs))
     check(parser, given.reference, curves)
     write(curves, given.out)
     print(table(curves, given.reference, given.rounds))

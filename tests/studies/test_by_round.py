@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import statistics
 from pathlib import Path
 
@@ -28,6 +27,16 @@ def test_a_difference_without_a_spread_has_no_interval(by_round):
     assert by_round.line({"mine": ours, "base": base}, "mine", "base", [5])[-1] == "+1.00"
 
 
+def test_earlier_curves_get_more_seeds_and_variants_and_lose_to_repeated_ones(by_round, tmp_path):
+    by_round.write({"one": {2: {1: 0.5}, 3: {1: 0.25}}, "gone": {0: {1: 0.75}}}, tmp_path / "csv")
+    earlier = by_round.read_file(tmp_path / "csv")
+    assert earlier == {"one": {2: {1: 0.5}, 3: {1: 0.25}}, "gone": {0: {1: 0.75}}}
+    both = by_round.joined(earlier, {"new": {1: {1: 0.125}}, "one": {2: {1: 1.0}, 0: {1: 0.0}}})
+    assert list(both) == ["one", "gone", "new"]
+    assert list(both["one"]) == [0, 2, 3]
+    assert both["one"] == {0: {1: 0.0}, 2: {1: 1.0}, 3: {1: 0.25}}
+
+
 PARTS = ("fedhpro-parts.csv", "fedhpro", [10, 20, 50])
 FAULT = ("fedhpro-fault.csv", "fedavg", [10, 20, 30])
 RECALIBRATION = ("fedhpro-recalibration.csv", "fedhpro", [10, 20, 30])
@@ -35,11 +44,8 @@ RECALIBRATION = ("fedhpro-recalibration.csv", "fedhpro", [10, 20, 30])
 
 @pytest.mark.parametrize(("file", "reference", "rounds"), [PARTS, FAULT, RECALIBRATION])
 def test_the_page_has_the_numbers_of_the_kept_curves(by_round, file, reference, rounds):
-    curves = {}
-    with (RESULTS / file).open() as lines:
-        for row in csv.DictReader(lines):
-            seeds = curves.setdefault(row["variant"], {})
-            seeds.setdefault(int(row["seed"]), {})[int(row["round"])] = float(row["accuracy"])
+    curves = by_round.read_file(RESULTS / file)
+    assert curves
     page = (RESULTS / "fedhpro-study.md").read_text()
     for variant in curves:
         cells = by_round.line(curves, variant, reference, rounds)
@@ -58,3 +64,9 @@ def test_curves_of_real_runs(by_round, tmp_path, capsys):
     runs = fedbench.load_comparison(out).analysis.groups[0].records
     scores = [100 * r.result.accuracy.mean for r in runs if r.variant == "fedavg"]  # of five rounds
     assert f"| `fedavg` | {statistics.mean(scores):.2f} ± " in capsys.readouterr().out
+
+    by_round.write({"old": {0: dict.fromkeys(range(1, 6), 0.5)}}, tmp_path / "curves.csv")
+    word = ["--earlier", str(tmp_path / "curves.csv"), "--out", str(tmp_path / "curves.csv")]
+    by_round.main([str(out), "--rounds", "5", *word])
+    assert "| `old` | 50.00 | " in capsys.readouterr().out
+    assert len((tmp_path / "curves.csv").read_text().splitlines()) == 1 + 5 + 2 * 2 * 5
