@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 from .. import text
@@ -124,8 +125,13 @@ def listed(names: Sequence[str]) -> str:
 
 
 def slug(text: str) -> str:
-    """Return ``text`` for a part of a file's name or a label, which then leads nowhere else."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", text)
+    """Return ``text`` for a part of a file's name or a label, which then leads nowhere else.
+
+    What has to change gets a digest, so that different texts stay different.
+    """
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", text)
+    digest = sha256(text.encode(errors="surrogatepass")).hexdigest()
+    return safe if safe == text else f"{safe}-{digest[:6]}"
 
 
 def sentence(text: str) -> str:

@@ -6,6 +6,7 @@ Seeds cannot be averaged here, so each variant shows its run of the lowest seed.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -30,12 +31,13 @@ def pictures(group: Group) -> list[Figure]:
             for picture in one.pictures:
                 title = f"{variant}, round {one.round}" if several else f"round {one.round}"
                 found.setdefault((type(picture), picture.name), []).append((title, picture))
-    return [_figure(shown) for shown in found.values()]
+    forms = Counter(name for _, name in found)  # one plugin's map may have another's name of points
+    names = [n if forms[n] == 1 else f"{n} ({form.__name__})" for form, n in found]
+    return [_figure(f"picture-{slug(n)}", p) for n, p in zip(names, found.values(), strict=True)]
 
 
-def _figure(shown: Sequence[tuple[str, Picture]]) -> Figure:
+def _figure(name: str, shown: Sequence[tuple[str, Picture]]) -> Figure:
     first = shown[0][1]
-    name = f"picture-{slug(first.name)}"
     drawn = shown[: narrow.PANELS]
     points = max(100, narrow.DOTS // len(drawn))
     side = max(20, math.isqrt(narrow.CELLS // len(drawn)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -104,6 +106,10 @@ def test_a_name_from_elsewhere_leads_nowhere() -> None:
     name = "../../up/clean %"
     matrix = Matrix(name, name, ("s",), {"a": ()}, {"a": {"s": 0.5}}, ("note",))
     figure = _heat_map(matrix, "percent")
-    assert figure.name == "heat-_up_clean_"
-    assert [*figure.data] == ["matrix-_up_clean_"]
-    assert figure.panels[0].spec["data"] == {"name": "matrix-_up_clean_"}
+    assert re.fullmatch("heat-_up_clean_-[0-9a-f]{6}", figure.name)
+    data = figure.name.replace("heat", "matrix")
+    assert [*figure.data] == [data]
+    assert figure.panels[0].spec["data"] == {"name": data}
+    other = replace(matrix, name="../../up/clean _\ud800")  # a surrogate, which JSON can have
+    assert re.fullmatch("heat-_up_clean_+-[0-9a-f]{6}", _heat_map(other, "percent").name)
+    assert _heat_map(other, "percent").name != figure.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,12 @@ def test_too_much_is_cut(analysed: Analysed, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_hostile_name_leads_to_no_other_folder(analysed: Analysed) -> None:
     (figure,) = pictures(analysed({1: [scatter("../../x y")]})).values()
-    assert figure.name == "picture-_x_y"
+    assert re.fullmatch("picture-_x_y-[0-9a-f]{6}", figure.name)
+
+
+def test_pictures_of_similar_names_have_files_of_their_own(analysed: Analysed) -> None:
+    by_round = {1: [scatter("x y"), scatter("x/y")], 2: [heat()], 3: [scatter("heat")]}
+    assert len(pictures(analysed(by_round))) == 4
 
 
 def test_a_picture_that_is_drawn_twice_in_a_round_is_an_error(analysed: Analysed) -> None:
