@@ -76,16 +76,29 @@ def methods() -> tuple[dict[str, Any], frozenset[str]]:
     return plugins, frozenset(first | {n for n, p in plugins.items() if "hyper_prototypes" in p})
 
 
-TOGETHER = ("tests/interface/", "tests/report/", "tests/study/test_compare.py")
-"""Where tests share slow fixtures: they run in one process, which makes each fixture once."""
+TOGETHER = (
+    "tests/executors/test_ray.py",
+    "tests/interface/",
+    "tests/report/",
+    "tests/study/test_compare.py",
+)
+"""Where tests share a cluster or slow fixtures: one process runs them, and makes each once."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        for place in TOGETHER:
-            if item.nodeid.startswith(place):
-                item.add_marker(pytest.mark.xdist_group(place))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give tests out one by one, but those of a place of `TOGETHER` all to one process.
+
+    The groups of xdist 3.8 (``--dist=loadgroup``) have no effect with pytest 9.2: they are written
+    to an attribute of the tests that pytest no longer reads.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return next((place for place in TOGETHER if nodeid.startswith(place)), nodeid)
+
+    return Together(config, log)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

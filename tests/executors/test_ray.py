@@ -40,7 +40,7 @@ needs_ray = pytest.mark.skipif(
     find_spec("ray") is None or not sys.platform.startswith("linux"),
     reason="needs Ray (pip install 'fedbench-toolkit[ray]') and Linux",
 )
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.long]
+pytestmark = pytest.mark.long
 HEAD, SECOND = "127.0.0.2", "127.0.0.3"
 ROOT = Path(__file__).parents[2]
 
