@@ -92,9 +92,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     The groups of xdist 3.8 (``--dist=loadgroup``) have no effect with pytest 9.2: they are written
     to an attribute of the tests that pytest no longer reads.
     """
+    if config.getvalue("dist") != "load":
+        return None  # somebody asks for another way
+
     from xdist.scheduler import LoadScopeScheduling
 
-    class Together(LoadScopeScheduling):  # type: ignore[misc]
+    class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return next((place for place in TOGETHER if nodeid.startswith(place)), nodeid)
 

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from .. import options
 from ..config import yamlfile
-from ..config.changes import parts
+from ..config.changes import joined, parts
 from ..config.layers import set_keys_of
 from ..config.model import RunConfig
 from ..config.resolve import resolve
@@ -323,13 +323,12 @@ def labels(registry: Registry, jobs: Sequence[Job]) -> dict[str, str]:
     If options that are tried make several variants of a method, the name is that of the variant
     with the fewest changes, which is the method with its defaults where these are among the values.
     """
-    # min returns the first of those with equally few.
-    fewest: dict[str, RunConfig] = {}
+    fewest: dict[str, tuple[str, list[str]]] = {}
     for job in jobs:
-        for method in (job.method, *job.also):
-            both = (fewest.get(method, job.config), job.config)
-            fewest[method] = min(both, key=lambda c: len(records.changes_of(registry, c)))
-    return {name: records.variant_of(registry, config) for name, config in fewest.items()}
+        one = (job.config.method, records.changes_of(registry, job.config))
+        for method in (job.method, *job.also):  # min returns the first of those with equally few
+            fewest[method] = min(fewest.get(method, one), one, key=lambda found: len(found[1]))
+    return {name: joined(*found) for name, found in fewest.items()}
 
 
 def collect(
