@@ -26,6 +26,9 @@ STATUS = {"reproduced": 0, "not reproduced": 3, "undecided": 4}
 @click.argument("name", required=False)
 @click.option("--cell", "cells", multiple=True, metavar="CELL", help="Only this cell. Repeatable.")
 @click.option(
+    "--method", "methods", multiple=True, metavar="METHOD", help="Only this method. Repeatable."
+)
+@click.option(
     "--seeds",
     metavar="N|A,B,C",
     help="Number of seeds, which start at 0, or the seeds themselves. Default: the file's.",
@@ -33,8 +36,8 @@ STATUS = {"reproduced": 0, "not reproduced": 3, "undecided": 4}
 @click.option("--dry-run", is_flag=True, help="Print what it would cost, and run nothing.")
 @study_flags("reproduction")
 def reproduce(
-    name: str | None, cells: tuple[str, ...], seeds: str | None, dry_run: bool, out: Path,
-    quiet: bool, **how: Any,
+    name: str | None, cells: tuple[str, ...], methods: tuple[str, ...], seeds: str | None,
+    dry_run: bool, out: Path, quiet: bool, **how: Any,
 ) -> None:  # fmt: skip
     """Repeat published results, and judge them by a fixed rule.
 
@@ -45,7 +48,8 @@ def reproduce(
 
     A reproduction is a YAML file of a package: a grid, the published values with their source, and
     the rule. What it will cost is printed first, as measured on the stated machine. Finished runs
-    in --out are reused, and the same command resumes.
+    in --out are reused, and the same command resumes. --method makes a long table affordable, and
+    judges a method of a table that was stopped halfway.
 
     The exit status is 0 if everything was reproduced, 3 if anything was not, and 4 if the runs or
     the source leave it undecided; 1 if a run failed; 75 if the machine got in the way.
@@ -53,7 +57,7 @@ def reproduce(
     from ..interface.reproductions import carry_out, cost, with_seeds
     from ..report.terminal import print_table
     from ..study.comparison import How
-    from ..study.reproductions import chosen, load
+    from ..study.reproductions import chosen, load, with_methods
     from .warm import forked
 
     registry = installed()
@@ -61,7 +65,7 @@ def reproduce(
         _print_all(registry)
         return
     found, parts = load(registry, name)
-    parts = with_seeds(chosen(parts, cells), seeds_of(seeds))
+    parts = with_seeds(with_methods(chosen(parts, cells), methods), seeds_of(seeds))
     for line in cost(registry, found, parts, How(**how), out):
         echo(line)
     if dry_run:

@@ -21,7 +21,7 @@ from ..study import records
 from ..study.analysis import analyse
 from ..study.comparison import How
 from ..study.grid import make_grid
-from ..study.reproductions import chosen
+from ..study.reproductions import chosen, with_methods
 from ..study.reproductions import load as load_reproduction
 from ..text import echo
 from .comparisons import Comparison, carry_out_grid, written
@@ -242,8 +242,8 @@ def tune(
 
 def reproduce(
     name: str, *,
-    cell: Names = (), seeds: int | Sequence[int] | None = None, jobs: int | None = None,
-    checkpoint_rounds: int | None = None, checkpoint_minutes: float = 1.0,
+    cell: Names = (), method: Names = (), seeds: int | Sequence[int] | None = None,
+    jobs: int | None = None, checkpoint_rounds: int | None = None, checkpoint_minutes: float = 1.0,
     keep_checkpoints: bool = False, retry: bool = False, trust_old: bool = False,
     out: PathLike = "reproduction", data_root: PathLike | None = None, quiet: bool = False,
     dry_run: bool = False,
@@ -253,6 +253,7 @@ def reproduce(
     Args:
         name: a reproduction; `fedbench reproduce` lists them.
         cell: one of its cells or several; default all.
+        method: one of its methods or several; default all.
         seeds: how many seeds from 0, or the seeds; default as in its file.
         out: the folder of the runs and the report.
         quiet: show no progress.
@@ -263,7 +264,7 @@ def reproduce(
     """
     registry = discover()
     found, parts = load_reproduction(registry, name)
-    parts = with_seeds(chosen(parts, _names(cell)), _seeds(seeds))
+    parts = with_seeds(with_methods(chosen(parts, _names(cell)), _names(method)), _seeds(seeds))
     folder = Path(out).expanduser()
     how = How(
         jobs=jobs, retry=retry, trust_old=trust_old, data_root=_path(data_root),

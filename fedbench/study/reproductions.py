@@ -207,6 +207,39 @@ def chosen(parts: Sequence[Part], names: Sequence[str]) -> list[Part]:
     return [part for part in parts if part.name in names or not names]
 
 
+def with_methods(parts: Sequence[Part], names: Sequence[str]) -> list[Part]:
+    """Return the cells that have the given methods, with these alone; all unchanged without any.
+
+    Raises:
+        ConfigError: for a method that no cell has, or if nothing was published of what is left of a
+            cell.
+    """
+    known = list(dict.fromkeys(method for part in parts for method in part.grid.methods))
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"no method {name!r} in these cells{did_you_mean(name, known)}")
+    have = [part for part in parts if set(names) & set(part.grid.methods)]
+    return [_with_methods(part, names) for part in have] if names else list(parts)
+
+
+def _with_methods(part: Part, names: Sequence[str]) -> Part:
+    cell, grid = part.cell, part.grid
+    published = {method: value for method, value in cell.published.items() if method in names}
+    order = tuple(method for method in cell.order if method in names)
+    if not published and len(order) < 2:
+        raise ConfigError(
+            f"cell {part.name!r}: nothing was published of {' and '.join(names)} alone; published "
+            f"are values of {', '.join(cell.published) or 'none'}, and the order of "
+            f"{', '.join(cell.order) or 'none'}"
+        )
+    methods = [method for method in grid.methods if method in names]
+    return replace(
+        part,
+        cell=replace(cell, published=published, order=order),
+        grid=replace(grid, methods=methods, reference=None),
+    )
+
+
 def planned(registry: Registry, part: Part, folder: Path) -> list[Job]:
     """Plan the runs of a cell.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fedbench import reproduce as fedbench_reproduce
 from fedbench.cli.hooks import EXAMPLES
 from fedbench.interface import reproductions as carried
 from fedbench.store import fingerprint
@@ -63,6 +64,13 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_method_is_judged_alone(fedbench, table) -> None:
+    words = ("reproduce", "digits-table-1", "--method", "fedavg", "--dry-run")
+    assert "domains (one domain for each client): 2 runs, 4 rounds," in fedbench(*words).stdout
+    found = fedbench_reproduce("digits-table-1", method="fedavg", dry_run=True)
+    assert "domains (one domain for each client): 2 runs, 4 rounds," in str(found)
+
+
 @pytest.mark.parametrize(
     ("fedavg", "fedprox", "status", "sentence"),
     [
@@ -103,6 +111,7 @@ def test_values_from_memory_prove_nothing(fedbench, table, measured, fedavg, out
     [
         (["digits-table-2"], "no reproduction 'digits-table-2' (did you mean 'digits-table-1'?)"),
         (["digits-table-1", "--cell", "domain"], "no cell 'domain' (did you mean 'domains'?)"),
+        (["digits-table-1", "--method", "fedprx"], "no method 'fedprx' in these cells (did you"),
         (["digits-table-1", "--seeds", "x"], "'x': write a number such as 5"),
     ],
 )

@@ -144,3 +144,27 @@ def test_cells_are_chosen_by_name(read) -> None:
     assert reproductions.chosen(parts, ["target"]) == [parts[1]]
     with pytest.raises(ConfigError, match=r"no cell 'targe' \(did you mean 'target'"):
         reproductions.chosen(parts, ["targe"])
+
+
+def test_methods_are_chosen_by_name(read) -> None:
+    text = TEXT.replace("methods: [fedavg, fedprox]", "methods: [fedavg, moon, fedprox]")
+    text = text.replace("cost:\n", "cost:\n  moon: {seconds: 4, examples: 100}\n", 1)
+    _, parts = read(text.replace("order: [fedprox, fedavg]", "order: [moon, fedprox, fedavg]"))
+    assert reproductions.with_methods(parts, []) == parts
+    plain, target = reproductions.with_methods(parts, ["fedavg", "moon"])
+    assert (plain.grid.methods, plain.grid.reference) == (["fedavg", "moon"], None)
+    assert (plain.cell.published, plain.cell.order) == ({"fedavg": 0.5}, ("moon", "fedavg"))
+    assert (target.cell.published, target.cell.order) == ({"fedavg": 10}, ())
+    with pytest.raises(ConfigError, match=r"no method 'fedprx' in .* \(did you mean 'fedprox'"):
+        reproductions.with_methods(parts, ["fedprx"])
+    with pytest.raises(ConfigError, match=r"cell 'plain': nothing was published of moon alone"):
+        reproductions.with_methods(parts, ["moon"])
+
+
+def test_a_cell_without_the_chosen_methods_is_left_out(read) -> None:
+    text = TEXT.replace("{fedavg: 0.5}", "{fedavg: 0.5, fedprox: 0.6}")
+    text = text.replace("stop_at: 0.9,", "stop_at: 0.9, methods: [fedavg],")
+    _, parts = read(text.replace("{fedavg: 10, fedprox: 20}", "{fedavg: 10}"))
+    assert [part.name for part in reproductions.with_methods(parts, ["fedprox"])] == ["plain"]
+    with pytest.raises(ConfigError, match="no method 'fedprox' in these cells"):
+        reproductions.with_methods(parts[1:], ["fedprox"])
