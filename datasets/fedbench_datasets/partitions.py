@@ -253,11 +253,15 @@ class ClassesPerClient:
     The quantity-based label imbalance ``#C = k`` of Li et al. (ICDE 2022). With ``form: balanced``,
     the numbers of clients that hold a class differ by at most one from class to class; with
     ``published``, client ``i`` gets class ``i`` and random others, as in the authors' code
-    (Xtra-Computing/NIID-Bench at commit 61b901ab), so that clients differ in size.
+    (Xtra-Computing/NIID-Bench at commit 61b901ab), so that clients differ in size. To repeat a
+    known draw, ``classes`` lists the classes of each client, counted from 0.
     """
 
     clients: Clients = 10
-    classes: Annotated[int, Field(ge=1, description="classes per client")] = 2
+    classes: Annotated[
+        Annotated[int, Field(ge=1)] | list[list[Count]],
+        Field(description="classes per client, or which ones: [[0, 7], [1, 6], ...]"),
+    ] = 2
     form: Annotated[
         Literal["balanced", "published"],
         Field(description="all classes held equally often, or the draw of NIID-Bench's code"),
@@ -267,29 +271,48 @@ class ClassesPerClient:
     def partition(self, data: Dataset, rng: np.random.Generator) -> Sequence[Tensor]:
         labels = data.train.labels.numpy()
         present = np.unique(labels)
-        self._check(len(present))
-        choose = published_classes if self.form == "published" else choose_classes
-        chosen = choose(present, self.clients, self.classes, rng)
+        if isinstance(self.classes, int):
+            self._check(self.classes, len(present))
+            choose = published_classes if self.form == "published" else choose_classes
+            chosen = choose(present, self.clients, self.classes, rng)
+            most = int(np.bincount(labels)[present].min()) * len(present) // self.classes
+            works = f"clients: {most} at most"
+        else:
+            self._check_listed(self.classes, set(present.tolist()))
+            chosen, works = self.classes, "another list"
         holders: list[list[int]] = [[] for _ in data.classes]
         for client, classes in enumerate(chosen):
             for label in classes:
                 holders[label].append(client)
         arrays = [np.array(ids, dtype=np.int64) for ids in holders]
-        most = int(np.bincount(labels)[present].min()) * len(present) // self.classes
-        check_holders("classes_per_client", data, arrays, f"clients: {most} at most")
+        check_holders("classes_per_client", data, arrays, works)
         return parts_of(share_classes(labels, arrays, rng), self.clients)
 
-    def _check(self, present: int) -> None:
-        if self.classes > present:
+    def _check_listed(self, listed: list[list[int]], present: set[int]) -> None:
+        here = "classes_per_client.classes"
+        if len(listed) != self.clients:
+            raise ConfigError(f"{here}: {len(listed)} lists for clients: {self.clients}")
+        for client, classes in enumerate(listed):
+            if not classes or len(set(classes)) < len(classes):
+                raise ConfigError(
+                    f"{here}: client {client} needs one class or more, each once; not {classes}"
+                )
+        held = {label for classes in listed for label in classes}
+        for what, wrong in (("no training example", held - present), ("no client", present - held)):
+            if wrong:
+                raise ConfigError(f"{here}: class {min(wrong)} has {what}")
+
+    def _check(self, classes: int, present: int) -> None:
+        if classes > present:
             raise ConfigError(
-                f"classes_per_client.classes: {self.classes} is more than the {present} classes "
+                f"classes_per_client.classes: {classes} is more than the {present} classes "
                 "that have training examples"
             )
-        if self.clients * self.classes < present:
+        if self.clients * classes < present:
             raise ConfigError(
-                f"classes_per_client: {self.clients} clients with {self.classes} each hold only "
-                f"{self.clients * self.classes} of {present} classes; use classes: "
-                f"{-(-present // self.clients)} or clients: {-(-present // self.classes)}"
+                f"classes_per_client: {self.clients} clients with {classes} each hold only "
+                f"{self.clients * classes} of {present} classes; use classes: "
+                f"{-(-present // self.clients)} or clients: {-(-present // classes)}"
             )
         if self.form == "published" and self.clients < present:
             raise ConfigError(

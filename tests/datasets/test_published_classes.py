@@ -1,4 +1,4 @@
-"""Classes per client as NIID-Bench's code draws them."""
+"""Classes per client as NIID-Bench's code draws them, and as a list."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 from fedbench_datasets.partitions import ClassesPerClient
 
 from fedbench.errors import ConfigError
+from fedbench.plugins.discovery import discover
+from fedbench.study import reproductions
 from fedbench.types import Dataset, Examples
 
 
@@ -55,3 +57,43 @@ def test_fewer_clients_than_classes_are_refused():
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         plugin.partition(data=data([20] * 5), rng=np.random.default_rng())
+
+
+def test_listed_classes_are_divided_evenly_among_their_holders():
+    plugin = ClassesPerClient(3, [[0, 2], [2], [2, 1]])
+    counts = drawn(plugin, data([60, 60, 60]))
+    assert counts.tolist() == [[60, 0, 20], [0, 0, 20], [0, 60, 20]]
+
+
+@pytest.mark.parametrize(
+    ("classes", "error"),
+    [
+        ([[0, 1], [2]], "2 lists for clients: 3"),
+        ([[0, 1], [2], []], "client 2 needs one class or more, each once; not []"),
+        ([[0, 1], [2, 2], [1]], "client 1 needs one class or more, each once; not [2, 2]"),
+        ([[0, 1], [2], [4]], "class 4 has no training example"),
+        ([[0, 1], [1], [1]], "class 2 has no client"),
+    ],
+)
+def test_a_list_that_cannot_be_is_refused(classes, error) -> None:
+    message = re.escape(f"classes_per_client.classes: {error}")
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        ClassesPerClient(3, classes).partition(
+            data=data([20, 20, 20, 0]), rng=np.random.default_rng()
+        )
+
+
+@pytest.mark.parametrize(("labels", "cell"), [(2, "2-labels"), (3, "3-labels")])
+@pytest.mark.parametrize("name", ["niid-bench-fashion-mnist", "niid-bench-mnist"])
+def test_the_reproductions_list_what_the_source_draws_with_seed_42(name, cell, labels) -> None:
+    _, parts = reproductions.load(discover(), name)
+    (grid,) = [part.grid for part in parts if part.name == cell]
+    listed = grid.partitions[0]["classes_per_client"]["classes"]
+    rng = np.random.default_rng(42)
+    for client, classes in enumerate(listed):
+        drawn = [client]
+        while len(drawn) < labels:
+            other = int(rng.choice(10, 1)[0])
+            if other not in drawn:
+                drawn.append(other)
+        assert classes == drawn
