@@ -85,3 +85,10 @@ def norms() -> Iterator[Any]:
 @pytest.mark.parametrize("rule", [*cases(), *stale(), *norms()])
 def test_conformance(rule: testing.Rule) -> None:
     rule.check()
+
+
+def test_what_the_lists_above_name_exists() -> None:
+    assert {str(rule) for rule in testing.rules("plugin", "hpcl", REGISTRY)} >= SLOW
+    kinds = ("recipe", "plugin", "dataset", "model")
+    known = {entry.name for kind in kinds for entry in REGISTRY.all(kind)}
+    assert {*OPTIONS, *MODELS, *LOUD} <= known
