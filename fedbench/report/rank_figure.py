@@ -32,13 +32,21 @@ def over_settings(analysis: Analysis) -> Figure | None:
 def over_seeds(group: Group) -> Figure | None:
     """Return the diagram over the seeds of a setting; ``None`` where they are too few."""
     ranks = group.ranks
-    if ranks is None or ranks.p is None:
-        return None
+    return None if ranks is None or ranks.p is None else of_seeds(ranks, list(group.variants))
+
+
+def of_seeds(ranks: Ranks, variants: list[str]) -> Figure:
+    """Return the diagram of ranks over seeds.
+
+    Args:
+        ranks: with the p of the Friedman test.
+        variants: all that were compared, also those that have no rank.
+    """
     note = (
         "The blocks are seeds of one setting, not independent data sets: methods that differ here "
         "need not differ on other data."
     )
-    return _figure(ranks, "Mean rank over the seeds of this setting", list(group.variants), note)
+    return _figure(ranks, "Mean rank over the seeds of this setting", variants, note)
 
 
 def _figure(ranks: Ranks, what: str, variants: list[str], *notes: str) -> Figure:

@@ -18,10 +18,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zoo import COSTS, Row, accuracies, costs, markdown, ranks, read
+from zoo import COSTS, Row, accuracies, costs, difference, markdown, pairs, ranks, read
 
 from fedbench.errors import did_you_mean
-from fedbench.study.statistics import paired
 
 
 @dataclass(frozen=True)
@@ -80,19 +79,6 @@ def percent(value: float | None) -> str:
     return "failed" if value is None else f"{100 * value:.2f}"
 
 
-def difference(rows: Sequence[Row], reference: Sequence[Row], column: str) -> str:
-    """Return the paired difference of two methods in points, with its interval if it has one."""
-    ours, base = (
-        {r.seed: 100 * value for r in part if (value := getattr(r, column)) is not None}
-        for part in (rows, reference)
-    )
-    if rows[0].method == reference[0].method or not ours.keys() & base.keys():
-        return ""
-    found = paired(ours, base)
-    interval = "" if found.low is None else f" ({found.low:+.2f} to {found.high:+.2f})"
-    return f"{found.difference:+.2f}{interval}"
-
-
 SEARCH = ("found", "failed", "default", "found")
 SCORED = {
     "accuracy": ("all test data", "rank", "clients' data", "rank"),
@@ -114,7 +100,8 @@ def tables(
     """
     methods = by_method(rows, found)
     named = [row for one in methods.values() for row in one]
-    places = [ranks(named, "accuracy"), ranks(named, "clients")]
+    places = [ranks(named, "accuracy").ranks, ranks(named, "clients").ranks]
+    differences = pairs(methods, reference, column)
 
     def order(method: str) -> float:
         known = [v for r in methods[method] if (v := getattr(r, column)) is not None]
@@ -129,7 +116,7 @@ def tables(
             percent(search.default),
             percent(search.best),
             *(scored if scored[0] else ["failed", *scored[1:]]),
-            difference(own, methods[reference], column),
+            difference(differences[method]) if method in differences else "",
         ]
 
     ordered = sorted(methods, key=order)

@@ -70,6 +70,26 @@ def test_a_method_that_failed_has_a_line_without_rank_or_cost(zoo, made):
     assert [line[0] for line in cells(costs)] == ["`good`"]
 
 
+def test_differences_are_paired_and_bold_if_significant_after_correction(zoo, made):
+    base = [0.80, 0.82, 0.84, 0.83, 0.81]
+    rows = [made("fedavg", s, base[s], 0.7) for s in range(5)]
+    rows += [made("good", s, base[s] + 0.05 + s / 1000, 0.7) for s in range(5)]
+    rows += [made("noisy", s, base[s] + (s - 1) / 100, 0.7) for s in range(5)]
+    rows += [made("twice", s, base[s] - 0.1 - s / 100, 0.7) for s in range(2)]
+    found = {line[0]: line[4] for line in cells(zoo.tables(rows)[0])}
+    assert found == {
+        "`fedavg`": "",
+        "`good`": "**+5.20 (+5.00 to +5.40)**",
+        "`noisy`": "+1.00 (-0.96 to +2.96)",
+        "`twice`": "-10.50 (-16.85 to -4.15)",
+    }
+
+
+def test_the_ranks_are_drawn(zoo, made):
+    rows = [made(m, s, 0.1 * k + s / 10, 0.7) for k, m in enumerate("abc") for s in range(6)]
+    assert zoo.diagram(rows).startswith(b"\x89PNG")
+
+
 @pytest.mark.long
 def test_rows_and_state_of_real_runs(zoo, tmp_path, capsys):
     out = tmp_path / "digits"
@@ -179,7 +199,7 @@ def test_the_readme_has_the_head_of_the_table(zoo):
     accuracies, costs = map(cells, kept(zoo, "zoo-fashion.csv")[0])
     spent = {line[0]: line for line in costs}
     above = accuracies[: [line[0] for line in accuracies].index("`fedavg`") + 1]
-    lines = [[m[0], m[2], m[4], spent[m[0]][2], spent[m[0]][5], spent[m[0]][6]] for m in above]
+    lines = [[m[0], m[2], m[5], spent[m[0]][2], spent[m[0]][5], spent[m[0]][6]] for m in above]
     assert (
         "\n".join(f"| {' | '.join(line)} |" for line in lines) in (ROOT / "README.md").read_text()
     )
