@@ -291,7 +291,9 @@ class ClassesPerClient:
     def _check_listed(self, listed: list[list[int]], present: set[int]) -> None:
         here = "classes_per_client.classes"
         if len(listed) != self.clients:
-            raise ConfigError(f"{here}: {len(listed)} lists for clients: {self.clients}")
+            raise ConfigError(f"{here}: {len(listed)} lists; use clients: {len(listed)}")
+        if self.form != "balanced":
+            raise ConfigError(f"{here}: a list leaves nothing to draw; leave out form: {self.form}")
         for client, classes in enumerate(listed):
             if not classes or len(set(classes)) < len(classes):
                 raise ConfigError(

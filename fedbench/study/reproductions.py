@@ -214,12 +214,13 @@ def with_methods(parts: Sequence[Part], names: Sequence[str]) -> list[Part]:
         ConfigError: for a method that no cell has, or if nothing was published of what is left of a
             cell.
     """
+    if not names:
+        return list(parts)
     known = list(dict.fromkeys(method for part in parts for method in part.grid.methods))
     for name in names:
         if name not in known:
             raise ConfigError(f"no method {name!r} in these cells{did_you_mean(name, known)}")
-    have = [part for part in parts if set(names) & set(part.grid.methods)]
-    return [_with_methods(part, names) for part in have] if names else list(parts)
+    return [_with_methods(part, names) for part in parts if set(names) & set(part.grid.methods)]
 
 
 def _with_methods(part: Part, names: Sequence[str]) -> Part:

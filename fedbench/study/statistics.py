@@ -94,6 +94,13 @@ class Paired:
     n: int
     note: str
 
+    def __str__(self) -> str:
+        """Return the difference, with its interval if it has one: ``+1.20 (-0.31 to +2.71)``."""
+        if self.difference is None:
+            return ""
+        interval = "" if self.low is None else f" ({self.low:+.2f} to {self.high:+.2f})"
+        return f"{self.difference:+.2f}{interval}"
+
 
 @dataclass(frozen=True)
 class Ranks:

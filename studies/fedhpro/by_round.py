@@ -24,7 +24,7 @@ from typing import TypeAlias
 import fedbench
 from fedbench.errors import did_you_mean
 from fedbench.study.curves import points
-from fedbench.study.statistics import Paired, paired
+from fedbench.study.statistics import paired
 
 LAST = 5
 """How many rounds are averaged."""
@@ -88,15 +88,8 @@ def line(curves: Curves, variant: str, reference: str, rounds: Sequence[int]) ->
         if variant == reference:
             cells.append("")
             continue
-        cells.append(difference(paired(around(curves[variant], number), around(base, number))))
+        cells.append(str(paired(around(curves[variant], number), around(base, number))))
     return cells
-
-
-def difference(found: Paired) -> str:
-    """Return a difference with its interval, if it has one."""
-    if found.low is None:
-        return f"{found.difference:+.2f}"
-    return f"{found.difference:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
 
 
 def table(curves: Curves, reference: str, rounds: Sequence[int]) -> str:

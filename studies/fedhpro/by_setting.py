@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from by_round import check, difference, mean
+from by_round import check, mean
 
 from fedbench.study.statistics import paired
 
@@ -43,7 +43,7 @@ def line(finals: Finals, variant: str, reference: str) -> list[str]:
         ours, base = variants[variant], variants[reference]
         cells.append(mean(list(ours.values())))
         compared = variant != reference and ours.keys() & base.keys()
-        cells.append(difference(paired(ours, base)) if compared else "")
+        cells.append(str(paired(ours, base)) if compared else "")
     return cells
 
 

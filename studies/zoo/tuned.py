@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zoo import COSTS, Row, accuracies, costs, difference, markdown, pairs, ranks, read
+from zoo import COSTS, Row, accuracies, costs, markdown, pairs, ranks, read
 
 from fedbench.errors import did_you_mean
 
@@ -116,7 +116,7 @@ def tables(
             percent(search.default),
             percent(search.best),
             *(scored if scored[0] else ["failed", *scored[1:]]),
-            difference(differences[method]) if method in differences else "",
+            str(differences[method]) if method in differences else "",
         ]
 
     ordered = sorted(methods, key=order)

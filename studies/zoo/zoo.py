@@ -199,18 +199,12 @@ def pairs(
     }
 
 
-def difference(found: Paired) -> str:
-    """Return a paired difference, with its interval if it has one."""
-    interval = "" if found.low is None else f" ({found.low:+.2f} to {found.high:+.2f})"
-    return f"{found.difference:+.2f}{interval}"
-
-
 def differences(methods: Mapping[str, Sequence[Row]], reference: str) -> dict[str, str]:
     """Return method -> difference from the reference; bold if significant after correction."""
     found = pairs(methods, reference)
     corrected = holm([one.p for one in found.values()])
     return {
-        method: f"**{difference(one)}**" if p is not None and p < 0.05 else difference(one)
+        method: f"**{one}**" if p is not None and p < 0.05 else str(one)
         for (method, one), p in zip(found.items(), corrected, strict=True)
     }
 

@@ -68,7 +68,7 @@ def test_listed_classes_are_divided_evenly_among_their_holders():
 @pytest.mark.parametrize(
     ("classes", "error"),
     [
-        ([[0, 1], [2]], "2 lists for clients: 3"),
+        ([[0, 1], [2]], "2 lists; use clients: 2"),
         ([[0, 1], [2], []], "client 2 needs one class or more, each once; not []"),
         ([[0, 1], [2, 2], [1]], "client 1 needs one class or more, each once; not [2, 2]"),
         ([[0, 1], [2], [4]], "class 4 has no training example"),
@@ -81,6 +81,12 @@ def test_a_list_that_cannot_be_is_refused(classes, error) -> None:
         ClassesPerClient(3, classes).partition(
             data=data([20, 20, 20, 0]), rng=np.random.default_rng()
         )
+
+
+def test_a_list_leaves_nothing_to_draw() -> None:
+    plugin = ClassesPerClient(2, [[0], [1]], form="published")
+    with pytest.raises(ConfigError, match="a list leaves nothing to draw; leave out form: publ"):
+        plugin.partition(data=data([20, 20]), rng=np.random.default_rng())
 
 
 @pytest.mark.parametrize(("labels", "cell"), [(2, "2-labels"), (3, "3-labels")])
