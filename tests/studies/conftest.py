@@ -53,3 +53,8 @@ def by_setting() -> Iterator[ModuleType]:
 @pytest.fixture(scope="module")
 def tuned() -> Iterator[ModuleType]:
     yield from _loaded("zoo/tuned.py")
+
+
+@pytest.fixture(scope="module")
+def diagnosed() -> Iterator[ModuleType]:
+    yield from _loaded("fedhpro/diagnosed.py")
