@@ -102,8 +102,35 @@ class Quantity:
         return quantity(n, self.clients, self.alpha, self.min_size, rng)
 
 
+def capped_draw(counts: Ints, clients: int, alpha: float, rng: np.random.Generator) -> Ints:
+    """Divide class after class by Dir(alpha) among the clients that are below their even share.
+
+    Args:
+        counts: (C,) examples of each class, none of them 0.
+        clients: number of clients.
+        alpha: the concentration.
+        rng: the stream to draw from.
+
+    Returns:
+        (C, clients) the number of examples of each class that each client draws.
+    """
+    sizes, total = np.zeros(clients, np.int64), counts.sum()
+    parts = np.zeros((len(counts), clients), np.int64)
+    for part, n in zip(parts, counts, strict=True):
+        below = sizes * clients < total
+        part[:] = cut(n, dirichlet_rows(alpha, sizes.shape, rng, below), rng)
+        sizes += part
+    return parts
+
+
 def dirichlet(
-    labels: Ints, clients: int, alpha: float, min_size: int, rng: np.random.Generator
+    labels: Ints,
+    clients: int,
+    alpha: float,
+    min_size: int,
+    rng: np.random.Generator,
+    *,
+    capped: bool = False,
 ) -> list[Tensor]:
     """Divide each class among the clients by Dir(alpha); repeat until each has ``min_size``.
 
@@ -113,6 +140,7 @@ def dirichlet(
         alpha: the concentration.
         min_size: least number of examples per client.
         rng: the stream to draw from.
+        capped: whether a client that has its even share gets nothing of the classes that follow.
 
     Returns:
         the indices of each client's examples, ascending.
@@ -127,7 +155,10 @@ def dirichlet(
     tries = int(np.clip(DRAWS // (len(counts) * clients), 3, 10_000))
     best = 0
     for _ in range(tries):
-        sizes = [cut(n, dirichlet_rows(alpha, (len(n), clients), rng), rng) for n in blocks]
+        if capped:
+            sizes = [capped_draw(counts, clients, alpha, rng)]
+        else:
+            sizes = [cut(n, dirichlet_rows(alpha, (len(n), clients), rng), rng) for n in blocks]
         smallest = int(sum(block.sum(axis=0) for block in sizes).min())
         if smallest >= min_size:
             break
@@ -249,7 +280,9 @@ class Dirichlet:
     """Divide each class among the clients in proportions drawn from Dir(alpha) (label skew).
 
     ``plain`` draws class by class and starts again until every client has ``min_size`` examples
-    (Hsu et al., 2019; the minimum as in Li et al., ICDE 2022). ``published`` is the draw of
+    (Hsu et al., 2019; the minimum as in Li et al., ICDE 2022). ``capped`` gives a client that has
+    its even share nothing of the classes that follow, as in the code of NIID-Bench (Li et al., ICDE
+    2022) and others that took it over: clients differ less in size. ``published`` is the draw of
     FedHPro's released code (Wang et al., ICML 2026), with clients of equal size; see
     `dirichlet_published`.
     """
@@ -258,8 +291,11 @@ class Dirichlet:
     alpha: Alpha = 0.5
     min_size: MinSize = 10
     form: Annotated[
-        Literal["plain", "published"],
-        Field(description="plain: sizes as drawn; published: equal sizes, as in FedHPro's code"),
+        Literal["plain", "capped", "published"],
+        Field(
+            description="plain: sizes as drawn; capped: a client with its even share gets no more,"
+            " as in NIID-Bench's code; published: equal sizes, as in FedHPro's code"
+        ),
     ] = "plain"
 
     @hookimpl
@@ -268,4 +304,5 @@ class Dirichlet:
         check_sizes("dirichlet", len(labels), self.clients, self.min_size)
         if self.form == "published":
             return dirichlet_published(labels, self.clients, self.alpha, rng)
-        return dirichlet(labels, self.clients, self.alpha, self.min_size, rng)
+        capped = self.form == "capped"
+        return dirichlet(labels, self.clients, self.alpha, self.min_size, rng, capped=capped)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from fedbench_datasets.dirichlet import (
     GROUP,
     Dirichlet,
     Quantity,
+    capped_draw,
     capped_shares,
     cut,
     dirichlet_rows,
@@ -35,6 +38,7 @@ RULES = {
     "classes_per_client": lambda clients: ClassesPerClient(clients, classes=3),
     "biased": lambda clients: Biased(clients - 2, 2),
     "dirichlet": lambda clients: Dirichlet(clients, alpha=1.0, min_size=2),
+    "capped": lambda clients: Dirichlet(clients, alpha=1.0, min_size=2, form="capped"),
     "published": lambda clients: Dirichlet(clients, alpha=1.0, min_size=2, form="published"),
 }
 """Rules that divide all of the data, for 3 or more clients."""
@@ -100,11 +104,10 @@ def test_clients_of_equal_size_differ_by_one_at_most(rule, clients, n):
     assert max(sizes) - min(sizes) <= 1
 
 
-@pytest.mark.parametrize("rule", ["quantity", "dirichlet"])
+@pytest.mark.parametrize("rule", [Quantity, Dirichlet, partial(Dirichlet, form="capped")])
 @given(min_size=st.integers(1, 20), alpha=st.floats(0.3, 100))
 def test_no_client_is_smaller_than_min_size(rule, min_size, alpha):
-    cls = {"quantity": Quantity, "dirichlet": Dirichlet}[rule]
-    parts = cls(4, alpha, min_size).partition(data=data([60, 60, 60]), rng=rng())
+    parts = rule(4, alpha, min_size).partition(data=data([60, 60, 60]), rng=rng())
     assert min(len(part) for part in parts) >= min_size
 
 
@@ -211,6 +214,26 @@ def test_a_cut_is_right_on_average():
     shares = np.array([0.1, 0.2, 0.7])
     parts = cut(np.full(20_000, 1), np.tile(shares, (20_000, 1)), rng())
     assert np.allclose(parts.mean(0), shares, atol=0.01)
+
+
+@given(of=datasets, clients=st.integers(2, 8), seed=st.integers(0, 99))
+def test_a_capped_client_with_its_even_share_gets_nothing_of_later_classes(of, clients, seed):
+    plugin = Dirichlet(clients, alpha=0.5, min_size=1, form="capped")
+    counts = table(plugin.partition(data=of, rng=rng(seed)), of)
+    assert counts.sum() == len(of.train)
+    before = counts.cumsum(1) - counts
+    assert (counts[before * clients >= len(of.train)] == 0).all()
+
+
+def test_the_capped_draw_is_dirichlet_among_those_that_are_below():
+    draws = [capped_draw(np.array([900, 100]), 2, 1.0, rng(seed)) for seed in range(2000)]
+    first = np.sort([draw[0, 0] / 900 for draw in draws])
+    assert np.abs(first - np.linspace(0, 1, 2000)).max() < 0.04  # Dir(1, 1) is uniform
+    alone = [draw[1].max() == 100 for draw in draws if draw[0].max() >= 500]
+    assert all(alone)
+    assert len(alone) > 1500
+    both = np.sort([draw[1, 0] / 100 for draw in draws if draw[0].max() < 500])
+    assert np.abs(both - np.linspace(0, 1, len(both))).max() < 0.15
 
 
 @settings(max_examples=15)
