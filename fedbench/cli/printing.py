@@ -265,9 +265,7 @@ def print_cards(registry: Registry) -> None:
         column.justify = "left"
     for name in registry.names("card"):
         card = load_card(registry, name)
-        data = card.config["data"]
-        shown = data["name"] if isinstance(data, dict) else data
-        table.add_row(name, str(card.version), card.hash, str(shown), card.title)
+        table.add_row(name, str(card.version), card.hash, card.data, card.title)
     console().print(table)
 
 

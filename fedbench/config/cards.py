@@ -43,6 +43,12 @@ class Card:
         """The first 12 hexadecimal digits of the SHA-256 over name, version and values."""
         return digest({**self.config, "card": self.name, "version": self.version})[:12]
 
+    @property
+    def data(self) -> str:
+        """The name of the data set that it is for."""
+        data = self.config["data"]
+        return str(data["name"] if isinstance(data, dict) else data)
+
 
 def load_card(registry: Registry, name: str) -> Card:
     """Read the card ``name``.

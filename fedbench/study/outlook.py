@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
+from ..config.cards import load_card
+from ..config.model import RunConfig
 from ..plugins.registry import Registry
 from ..store.directory import RunDirectory
 from .execute import Standing, standing
@@ -39,7 +41,7 @@ def outlook(
     retry: bool,
     changes: Callable[[Job], Sequence[str]],
 ) -> Iterator[str]:
-    """Yield how many runs are finished, and how many left: a line per method, and one for all.
+    """Yield data and cards, how many runs of each method are finished and left, and of all.
 
     Args:
         registry: what is installed.
@@ -48,6 +50,7 @@ def outlook(
         changes: returns why a kept run would have another result today.
     """
     found = [(job, standing(job, retry=retry, changes=changes)) for job in planned]
+    yield from dict.fromkeys(_protocol(registry, job.config) for job in planned)
     methods: dict[str, Counter[Standing]] = {}
     for job, state in found:
         methods.setdefault(variant_of(registry, job.config), Counter())[state] += 1
@@ -56,6 +59,16 @@ def outlook(
     rounds = sum(_left(job, state) for job, state in found)
     total = _text(Counter(state for _, state in found))
     yield f"{len(planned)} in all: {total}; {rounds:,} rounds to go"
+
+
+def _protocol(registry: Registry, config: RunConfig) -> str:
+    """Return the data and the card of a run, and what data the card is for if they are others."""
+    name = config.origin.get("card")
+    if name is None:
+        return f"data {config.data['name']}, no card"
+    made_for = load_card(registry, name).data if ("card", name) in registry.entries else None
+    other = f", which is for {made_for}" if made_for not in (None, config.data["name"]) else ""
+    return f"data {config.data['name']}, card {name}{other}"
 
 
 def _text(counts: Counter[Standing]) -> str:

@@ -46,6 +46,23 @@ def test_files_and_changes_are_methods(compare, fedbench, tmp_path):
 def test_a_dry_run_says_what_would_be_run_and_writes_nothing(fedbench, tmp_path):
     done = fedbench("compare", "fedavg", "fedprox", "--rounds", "4", "--dry-run")
     assert done.stdout == (
+        "data digits, card digits\n"
         "fedavg: 3 to run\nfedprox: 3 to run\n6 in all: 6 to run; 24 rounds to go\n"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_names_data_and_a_card_that_is_for_others(fedbench, tmp_path):
+    (tmp_path / "grid.yaml").write_text("methods: [fedavg]\ncards: [fashion-mnist-quick, digits]\n")
+    done = fedbench("compare", "--config", "grid.yaml", "--data", "digits", "--dry-run")
+    assert done.stdout.splitlines()[:3] == [
+        "data digits, card fashion-mnist-quick, which is for fashion-mnist",
+        "data digits, card digits",
+        "fedavg: 6 to run",
+    ]
+    words = ["data=digits", "model=logistic", "rounds=1"]
+    plain = fedbench("config", "fedavg", *[w for s in words for w in ("--set", s)])
+    without = "\n".join(x for x in plain.stdout.splitlines() if not x.startswith("  card"))
+    (tmp_path / "own.yaml").write_text(without)
+    done = fedbench("compare", "own.yaml", "--dry-run")
+    assert done.stdout.startswith("data digits, no card\n"), done.stderr

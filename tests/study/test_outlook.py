@@ -36,14 +36,15 @@ def planned(registry: Registry, tiny_config: Callable[..., Any], tmp_path: Path)
 
 
 def test_runs_are_counted_by_method_and_in_all(registry: Registry, planned: list[Job]) -> None:
-    line, total = forecast(registry, planned, How())
+    protocol, line, total = forecast(registry, planned, How())
+    assert protocol == "data tiny, no card"
     parts = (
         "1 finished, 1 failed before (--retry tries again), "
         "1 interrupted too often (--retry tries again), 2 to run"
     )
     assert line == f"fedavg: {parts}"
     assert total == f"5 in all: {parts}; 5 rounds to go"
-    _, total = forecast(registry, planned, How(retry=True))
+    *_, total = forecast(registry, planned, How(retry=True))
     assert total == "5 in all: 1 finished, 2 to run, 2 to try again; 11 rounds to go"
 
 
@@ -53,10 +54,10 @@ def test_a_run_from_before_a_change_would_be_repeated(
     finished = RunDirectory(planned[0].path)
     depends = finished.read_environment().depends
     finished.write_depends({**depends, fingerprint.CORE: "another"})
-    _, total, why = forecast(registry, planned[:1], How())
+    *_, total, why = forecast(registry, planned[:1], How())
     assert total == "1 in all: 1 to repeat; 3 rounds to go"
     assert why.startswith("1 run is repeated because of a change since then")
-    _, total = forecast(registry, planned[:1], How(trust_old=True))
+    *_, total = forecast(registry, planned[:1], How(trust_old=True))
     assert total == "1 in all: 1 finished; 0 rounds to go"
 
 
