@@ -38,12 +38,13 @@ ELSEWHERE = ("fedhpro-elsewhere.csv", "fedhpro")
 STEP = ("fedhpro-recalibration-step.csv", "fedhpro:-recalibration")
 DISTANCE = ("fedhpro-distance.csv", "fedhpro")
 TUNED = ("tuned-fashion.csv", "fedavg")
+TUNED_DIGITS = ("tuned-digits.csv", "fedavg:sgd.lr=0.01994")
 SIZE = ("fedhpro-size.csv", "fedhpro")
 UNSEEN = ("fedhpro-leave-out.csv", "fedhpro")
 MATCHING = ("fedhpro-matching.csv", "fedhpro:hyper_prototypes.steps=0")
 
 
-KEPT = [ELSEWHERE, STEP, DISTANCE, TUNED, SIZE, UNSEEN, MATCHING]
+KEPT = [ELSEWHERE, STEP, DISTANCE, TUNED, TUNED_DIGITS, SIZE, UNSEEN, MATCHING]
 
 
 @pytest.mark.parametrize(("file", "reference"), KEPT)

@@ -97,3 +97,13 @@ def test_a_reference_that_was_not_tuned_is_refused(tuned, tmp_path, capsys):
     with pytest.raises(SystemExit):
         tuned.main(words)
     assert "no method 'fedavgg' (did you mean 'fedavg'?)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data", ["fashion", "digits"])
+def test_the_page_of_fedhpro_has_what_the_search_found(tuned, data):
+    page = (RESULTS / "fedhpro-study.md").read_text()
+    for method, found in tuned.searched(RESULTS / f"tuned-{data}-trials.csv").items():
+        scores = f"| {tuned.percent(found.default)} | {tuned.percent(found.best)} |"
+        assert any(
+            line.startswith(f"| `{method}` |") and scores in line for line in page.splitlines()
+        ), (method, scores)
