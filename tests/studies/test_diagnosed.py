@@ -49,7 +49,7 @@ def test_the_page_has_the_kept_diagnostics_of_the_matching(diagnosed, by_setting
     (variants,) = finals.values()
     assert {*variants} == {*kept["drift"]}
     for variant in variants:
-        _, *accuracy = by_setting.line(finals, variant, "fedhpro:hyper_prototypes.steps=0")
+        accuracy = by_setting.line(finals, variant, "fedhpro:hyper_prototypes.steps=0")
         moved = diagnosed.at_end(kept, "drift", variant)
         names = ("consistency", "separation.max_cosine", "gradient_agreement")
         numbers = shown([diagnosed.at_end(kept, name, variant) for name in names])
