@@ -42,7 +42,7 @@ def test_the_page_has_the_kept_diagnostics_of_anchors(diagnosed, by_setting, pag
         assert f"|{by_setting.mean(list(seeds.values()))}|{numbers}|" in page, variant
 
 
-@pytest.mark.parametrize("name", ["fedhpro-matching"])
+@pytest.mark.parametrize("name", ["fedhpro-matching", "fedhpro-matching-digits"])
 def test_the_page_has_the_kept_diagnostics_of_the_matching(diagnosed, by_setting, page, name):
     kept = diagnosed.read_file(RESULTS / f"{name}-diagnostics.csv")
     finals = by_setting.read(RESULTS / f"{name}.csv")
