@@ -282,9 +282,8 @@ class Dirichlet:
     ``plain`` draws class by class and starts again until every client has ``min_size`` examples
     (Hsu et al., 2019; the minimum as in Li et al., ICDE 2022). ``capped`` gives a client that has
     its even share nothing of the classes that follow, as in the code of NIID-Bench (Li et al., ICDE
-    2022) and others that took it over: clients differ less in size. ``published`` is the draw of
-    FedHPro's released code (Wang et al., ICML 2026), with clients of equal size; see
-    `dirichlet_published`.
+    2022): clients differ less in size. ``published`` is the draw of FedHPro's
+    released code (Wang et al., ICML 2026), with clients of equal size; see `dirichlet_published`.
     """
 
     clients: Clients = 10

@@ -50,7 +50,8 @@ def outlook(
         changes: returns why a kept run would have another result today.
     """
     found = [(job, standing(job, retry=retry, changes=changes)) for job in planned]
-    yield from dict.fromkeys(_protocol(registry, job.config) for job in planned)
+    for data, card in dict.fromkeys(_protocol(job.config) for job in planned):
+        yield f"data {data}, {_described(registry, card, data)}"
     methods: dict[str, Counter[Standing]] = {}
     for job, state in found:
         methods.setdefault(variant_of(registry, job.config), Counter())[state] += 1
@@ -61,14 +62,18 @@ def outlook(
     yield f"{len(planned)} in all: {total}; {rounds:,} rounds to go"
 
 
-def _protocol(registry: Registry, config: RunConfig) -> str:
-    """Return the data and the card of a run, and what data the card is for if they are others."""
-    name = config.origin.get("card")
-    if name is None:
-        return f"data {config.data['name']}, no card"
-    made_for = load_card(registry, name).data if ("card", name) in registry.entries else None
-    other = f", which is for {made_for}" if made_for not in (None, config.data["name"]) else ""
-    return f"data {config.data['name']}, card {name}{other}"
+def _protocol(config: RunConfig) -> tuple[str, str | None]:
+    """Return the names of a run's data and card."""
+    return config.data["name"], config.origin.get("card")
+
+
+def _described(registry: Registry, card: str | None, data: str) -> str:
+    """Return the card, and what data it is for if that is not ``data``."""
+    if card is None:
+        return "no card"
+    known = ("card", card) in registry.entries
+    made_for = load_card(registry, card).data if known else data
+    return f"card {card}" if made_for == data else f"card {card}, which is for {made_for}"
 
 
 def _text(counts: Counter[Standing]) -> str:

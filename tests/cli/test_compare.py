@@ -60,9 +60,8 @@ def test_a_dry_run_names_data_and_a_card_that_is_for_others(fedbench, tmp_path):
         "data digits, card digits",
         "fedavg: 6 to run",
     ]
-    words = ["data=digits", "model=logistic", "rounds=1"]
-    plain = fedbench("config", "fedavg", *[w for s in words for w in ("--set", s)])
-    without = "\n".join(x for x in plain.stdout.splitlines() if not x.startswith("  card"))
-    (tmp_path / "own.yaml").write_text(without)
+    lines = fedbench("config", "fedavg", "--data", "digits").stdout.splitlines()
+    own = "\n".join(line for line in lines if not line.startswith("  card"))
+    (tmp_path / "own.yaml").write_text(own)
     done = fedbench("compare", "own.yaml", "--dry-run")
     assert done.stdout.startswith("data digits, no card\n"), done.stderr

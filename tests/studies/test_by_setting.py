@@ -55,3 +55,17 @@ def test_the_page_has_the_numbers_of_the_kept_runs(by_setting, file, reference):
     for variant in next(iter(finals.values())):
         cells = by_setting.line(finals, variant, reference)
         assert any(f"|{'|'.join(cells)}|" in row for row in rows), variant
+
+
+def test_the_page_has_the_runs_of_fedhpro_with_another_rate(by_setting):
+    (tuned,) = by_setting.read(RESULTS / "tuned-digits.csv").values()
+    (again,) = by_setting.read(RESULTS / "tuned-digits-rate.csv").values()
+    fresh = {seed: value for seed, value in again["fedhpro:sgd.lr=0.02"].items() if seed}
+    text = (RESULTS / "fedhpro-study.md").read_text()
+    assert f"it has {by_setting.mean(list(fresh.values()))}" in text
+    for variant in tuned:
+        if variant.startswith(("fedproto:", "fpl:")):
+            difference = str(by_setting.paired(fresh, tuned[variant])).replace(" (", ", ")
+            assert f"({difference}" in text
+    difference, interval = str(by_setting.paired(fresh, tuned[TUNED_DIGITS[1]])).split(" ", 1)
+    assert f"{difference.removeprefix('+')} above\n  FedAvg {interval}" in text
